@@ -1,0 +1,14 @@
+//! Chancery: an Envoy-compatible xDS control plane.
+//!
+//! The modules are the pipeline; data flows one way, and what proxies say comes back only through `report`
+//! and `telemetry`:
+//!
+//! ```text
+//! sources ──▶ fold ──▶ translate ──▶ publish ──▶ stream ──▶ Envoy
+//!                          │                        │
+//!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
+//! ```
+
+pub mod publish;
+pub mod report;
+pub mod task;

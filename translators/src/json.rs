@@ -1,0 +1,1 @@
+//! Messages as canonical proto-JSON, and back.

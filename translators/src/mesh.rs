@@ -1,0 +1,487 @@
+//! The mesh: rules resolved and typed, every value with the rule that it came from.
+//!
+//! Owns: the model between what people write and what Envoy is sent. An either/or is an enum, names are
+//! resolved, defaults are filled in. May use: `name`, `rules` (only in [`resolve`]). Never: Envoy's types.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
+
+pub mod resolve;
+
+/// Everything that the rules say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mesh {
+    /// The trust domain of every identity.
+    pub trust_domain: Sourced<TrustDomain>,
+    /// How long a workload certificate lives.
+    pub leaf_ttl: Sourced<Duration>,
+    /// How long a connection to an endpoint may take.
+    pub connect_timeout: Sourced<Duration>,
+    /// The services.
+    pub services: BTreeMap<QualifiedName, Arc<Service>>,
+    /// The workloads.
+    pub workloads: BTreeMap<QualifiedName, Arc<Workload>>,
+}
+
+/// A value and where it came from; `None` is the built-in default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// The rule that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RuleRef>,
+}
+
+/// A service: what callers call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Service {
+    /// Its name.
+    pub name: QualifiedName,
+    /// The MeshService.
+    pub origin: RuleRef,
+    /// Its ports, by number.
+    pub ports: Vec<Port>,
+    /// Where its endpoints come from.
+    pub backing: Backing,
+    /// The identities that may answer for it: those of the workloads that serve it, or, where no workload
+    /// does, the one that a workload of the service's own name would have.
+    pub identities: BTreeSet<SpiffeId>,
+}
+
+/// Where the endpoints of a service come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Backing {
+    /// The connected proxies of these workloads, by name, and the serving port of each per service port name.
+    Workloads(Vec<Serving>),
+    /// A list that the MeshService holds.
+    Static(Vec<StaticEndpoint>),
+}
+
+/// One workload that serves one port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Serving {
+    /// The workload.
+    pub workload: QualifiedName,
+    /// Its labels: what `version` and `labels` of a route select.
+    pub labels: BTreeMap<String, String>,
+    /// The name of the service's port.
+    pub port: String,
+    /// Where its proxies listen; a wildcard address stands for the proxy's own.
+    pub listen: SocketAddr,
+}
+
+/// One endpoint of a MeshService's list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StaticEndpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The port per name of the service's ports.
+    pub ports: BTreeMap<String, NonZeroU16>,
+    /// Its share of the traffic.
+    pub weight: u32,
+    /// What `version` and `labels` of a route select.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One port of a service, with everything that applies to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its number, as callers know it.
+    pub number: NonZeroU16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Whether the application speaks first.
+    pub server_first: bool,
+    /// Which connections its proxies take.
+    pub mtls: Sourced<MtlsMode>,
+    /// Who may do what.
+    pub access: Access,
+    /// How callers route; empty for TCP ports.
+    pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 without TLS of the application's own.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// Bytes.
+    Tcp,
+}
+
+/// Which connections a port takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MtlsMode {
+    /// Mutual TLS only.
+    Strict,
+    /// Mutual TLS and plaintext.
+    Permissive,
+    /// Plaintext only.
+    Disabled,
+}
+
+/// Which callers a route is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Consumer {
+    /// Every caller for whose namespace there is no route of its own.
+    Everyone,
+    /// The callers of this namespace.
+    Namespace(Label),
+}
+
+/// The HTTP routing of one port: the first rule that matches decides; no match is a 404.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HttpRoute {
+    /// The TrafficRoute; `None` when no rule says anything and all requests go to the service itself.
+    pub origin: Option<RuleRef>,
+    /// The rules, in order.
+    pub rules: Vec<HttpRule>,
+}
+
+/// One HTTP rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HttpRule {
+    /// The rule as written: `/spec/http/N`.
+    pub origin: Option<RuleRef>,
+    /// Its name: as written, or `rule-N`, or `default`.
+    pub name: String,
+    /// The alternatives; empty matches everything.
+    pub matches: Vec<HttpMatch>,
+    /// Where requests go; never empty, and not all weights are 0.
+    pub to: Vec<WeightedDestination>,
+    /// How long a request may take as a whole; `None` is without limit.
+    pub timeout: Sourced<Option<Duration>>,
+    /// What is repeated.
+    pub retry: Sourced<Retry>,
+}
+
+/// One alternative of a match: every part must hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct HttpMatch {
+    /// The path; `None` is any.
+    pub path: Option<PathMatch>,
+    /// The methods; empty is any.
+    pub methods: BTreeSet<String>,
+    /// The headers, by lower-case name.
+    pub headers: BTreeMap<String, TextMatch>,
+}
+
+/// How a path is matched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments; with a trailing slash a prefix of the text.
+    Prefix(String),
+    /// RE2 over the whole path without the query.
+    Regex(String),
+}
+
+/// How a header's value is matched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TextMatch {
+    /// The whole value.
+    Exact(String),
+    /// The start of the value.
+    Prefix(String),
+    /// RE2 over the whole value.
+    Regex(String),
+    /// The header is there.
+    Present,
+    /// The header is not there.
+    Absent,
+}
+
+/// A destination and its share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WeightedDestination {
+    /// Where to.
+    pub destination: Destination,
+    /// Its share among its siblings.
+    pub weight: u32,
+}
+
+/// A port of a service, or those of its endpoints that carry some labels: one cluster of a caller.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Destination {
+    /// The service.
+    pub service: QualifiedName,
+    /// The name of its port.
+    pub port: String,
+    /// The labels that an endpoint must carry; empty is all endpoints.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What is repeated, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retry {
+    /// Repetitions after the first try; 0 is none.
+    pub attempts: u32,
+    /// The conditions, without duplicates, in the order of [`RetryCondition`].
+    pub when: BTreeSet<RetryCondition>,
+    /// How long one try may take.
+    pub per_try_timeout: Option<Duration>,
+    /// The first pause between tries; the longest is ten times that.
+    pub backoff: Option<Duration>,
+}
+
+/// When a request is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetryCondition {
+    /// No connection.
+    ConnectFailure,
+    /// The endpoint refused the stream.
+    RefusedStream,
+    /// No response: reset, disconnect, or a try that timed out.
+    Reset,
+    /// 502, 503, 504.
+    GatewayError,
+    /// Any 5xx, or no response.
+    #[serde(rename = "5xx")]
+    ServerError,
+    /// 409.
+    #[serde(rename = "retriable-4xx")]
+    Retriable4xx,
+    /// This HTTP status.
+    Status(u16),
+    /// The gRPC status of this name.
+    Grpc(GrpcStatus),
+}
+
+/// The gRPC statuses that Envoy can repeat on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum GrpcStatus {
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
+}
+
+/// Who may do what on a port: deny beats allow beats the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Access {
+    /// Entries that refuse.
+    pub deny: Vec<AccessEntry>,
+    /// Entries that admit.
+    pub allow: Vec<AccessEntry>,
+    /// What holds for everybody else.
+    pub default: Sourced<AccessDefault>,
+}
+
+/// What holds where no entry matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessDefault {
+    /// Admitted.
+    Allow,
+    /// Refused.
+    Deny,
+}
+
+/// One entry: it matches when one caller and one operation match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccessEntry {
+    /// The entry as written; its text is the policy's name in Envoy.
+    pub origin: RuleRef,
+    /// The callers; empty is anybody, with or without identity.
+    pub from: Vec<Caller>,
+    /// The operations; empty is all.
+    pub to: Vec<Operation>,
+}
+
+/// A caller, recognised by the identity of its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Caller {
+    /// Anybody, with or without identity.
+    Any,
+    /// One of these identities (of a service's workloads, of a service account).
+    Identities(BTreeSet<SpiffeId>),
+    /// Any identity of this namespace of the mesh's own trust domain.
+    Namespace(Label),
+    /// An identity that this pattern takes; `*` is any characters.
+    Pattern(String),
+}
+
+/// What a caller does; every part must hold. On TCP ports an operation with parts never matches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Operation {
+    /// The methods; empty is any.
+    pub methods: BTreeSet<String>,
+    /// The paths, after normalisation, without query; `*` is any characters; empty is any.
+    pub paths: BTreeSet<String>,
+}
+
+/// Proxies that are alike: they form one group and receive the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Its name.
+    pub name: QualifiedName,
+    /// The Workload.
+    pub origin: RuleRef,
+    /// Who its proxies are.
+    pub identity: SpiffeId,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Which nodes are its proxies, for proxies whose credential names no workload.
+    pub matches: Option<NodeMatch>,
+    /// What it serves.
+    pub serves: Vec<Serve>,
+    /// What it calls.
+    pub calls: Vec<Call>,
+}
+
+/// Which nodes are a workload's proxies; every part must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeMatch {
+    /// A pattern for the node id; `*` is any characters.
+    pub node_id: Option<String>,
+    /// The node's cluster.
+    pub node_cluster: Option<String>,
+    /// String members of the node's metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One port that a workload serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Serve {
+    /// `/spec/serves/N`.
+    pub origin: RuleRef,
+    /// The service.
+    pub service: QualifiedName,
+    /// The name of its port.
+    pub port: String,
+    /// Where the proxy listens.
+    pub listen: SocketAddr,
+    /// Where the application listens.
+    pub app: SocketAddr,
+}
+
+/// One port that a workload calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Call {
+    /// `/spec/calls/N`.
+    pub origin: RuleRef,
+    /// The service.
+    pub service: QualifiedName,
+    /// The name of its port.
+    pub port: String,
+    /// Where the proxy listens for the application.
+    pub listen: SocketAddr,
+}
+
+/// A connected proxy that serves: an endpoint of what its workload serves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// Its workload.
+    pub workload: QualifiedName,
+    /// Its node id.
+    pub node: String,
+    /// Its own address, for listeners on a wildcard address.
+    pub address: IpAddr,
+    /// The inbound listeners that it has accepted at least once, by resource name.
+    pub listeners: BTreeSet<String>,
+    /// Whether it has ever accepted a certificate; from then on callers use mTLS where the mode allows it.
+    pub has_certificate: bool,
+}
+
+// === impl Sourced ===
+
+impl<T> Sourced<T> {
+    /// A built-in default.
+    pub fn built_in(value: T) -> Self {
+        Self { value, origin: None }
+    }
+
+    /// A value that a rule gives.
+    pub fn from_rule(value: T, origin: RuleRef) -> Self {
+        Self { value, origin: Some(origin) }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// Whether routes, HTTP access rules and retries apply.
+    pub fn is_http(self) -> bool {
+        match self {
+            Self::Http | Self::Http2 | Self::Grpc => true,
+            Self::Tcp => false,
+        }
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    /// The port called `name`.
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+}
+
+// === impl Port ===
+
+impl Port {
+    /// The route that callers of `namespace` follow.
+    pub fn route_for(&self, namespace: &Label) -> Option<(&Consumer, &Arc<HttpRoute>)> {
+        self.routes
+            .get_key_value(&Consumer::Namespace(namespace.clone()))
+            .or_else(|| self.routes.get_key_value(&Consumer::Everyone))
+    }
+}
+
+// === impl Consumer ===
+
+impl fmt::Display for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everyone => f.write_str("*"),
+            Self::Namespace(namespace) => namespace.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Consumer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+// === impl Destination ===
+
+/// `shop/cart/http`, or `shop/cart/http/track=a,version=v1`.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.port)?;
+        for (n, (key, value)) in self.labels.iter().enumerate() {
+            write!(f, "{}{key}={value}", if n == 0 { "/" } else { "," })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! Resources: what a proxy is sent, serialized once.
+//!
+//! Owns: kinds in make-before-break order, names, content versions, and the one encoding of a resource that
+//! every stream shares. May use: `name`, prost. Never: knows what a resource means.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use proto::wire;
+use serde::{Serialize, Serializer};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::name::RuleRef;
+
+/// The types of resource, declared in the order in which they are pushed: whatever is referred to comes
+/// before what refers to it. Removals go last, in the opposite order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Kind {
+    /// SDS: `envoy.extensions.transport_sockets.tls.v3.Secret`.
+    Secret,
+    /// CDS: `envoy.config.cluster.v3.Cluster`.
+    Cluster,
+    /// EDS: `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+    Endpoints,
+    /// LDS: `envoy.config.listener.v3.Listener`.
+    Listener,
+    /// RDS: `envoy.config.route.v3.RouteConfiguration`.
+    Route,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Every kind, in push order.
+    pub const ALL: [Self; 5] = [Self::Secret, Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+
+    /// The type URL on the wire.
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// The kind with this type URL, if we serve it.
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
+    }
+
+    /// Whether a response in the state-of-the-world protocol is the full set (what is missing is deleted),
+    /// and an empty first subscription means everything.
+    pub fn is_full_state(self) -> bool {
+        match self {
+            Self::Cluster | Self::Listener => true,
+            Self::Secret | Self::Endpoints | Self::Route => false,
+        }
+    }
+
+    /// The short name that operators know: `CDS`, `EDS`, ...
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::Secret => "SDS",
+            Self::Cluster => "CDS",
+            Self::Endpoints => "EDS",
+            Self::Listener => "LDS",
+            Self::Route => "RDS",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.service())
+    }
+}
+
+/// The name of a resource; unique within its kind and group of proxies.
+pub type Name = Arc<str>;
+
+/// A content version: the same bytes have the same version, on every replica and after every restart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(u128);
+
+// === impl Version ===
+
+impl Version {
+    /// The version of no content.
+    pub const EMPTY: Self = Self(0);
+
+    /// The version of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(xxh3_128(bytes))
+    }
+
+    /// The version of a set with one element more: order does not matter, and [`Self::without`] undoes it.
+    #[must_use]
+    pub fn with(self, element: Self) -> Self {
+        Self(self.0.wrapping_add(element.0))
+    }
+
+    /// The version of a set with one element less.
+    #[must_use]
+    pub fn without(self, element: Self) -> Self {
+        Self(self.0.wrapping_sub(element.0))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One resource, encoded once. Cloning shares the bytes.
+///
+/// In both protocols field 2 of a response holds the resources, and field 2 of the delta wrapper holds the
+/// body. The wrapper is written with its body last, so the entry of a state-of-the-world response is the
+/// tail of the entry of a delta response: one encoding serves both.
+#[derive(Clone)]
+pub struct Resource {
+    kind: Kind,
+    name: Name,
+    version: Version,
+    delta_entry: Bytes,
+    body_at: usize,
+    value_at: usize,
+    origins: Arc<[RuleRef]>,
+}
+
+// === impl Resource ===
+
+impl Resource {
+    /// Encodes `message` (of the type that `kind` names) under `name`; `origins` are the rules that made it.
+    pub fn new(kind: Kind, name: impl Into<Name>, message: &impl Message, origins: impl Into<Arc<[RuleRef]>>) -> Self {
+        Self::from_bytes(kind, name.into(), &message.encode_to_vec(), origins.into())
+    }
+
+    /// The resource whose encoded message is `value`.
+    pub fn from_bytes(kind: Kind, name: Name, value: &[u8], origins: Arc<[RuleRef]>) -> Self {
+        // The version covers the name too: a set of resources is told apart by the sum of its versions.
+        let mut hashed = Vec::with_capacity(name.len() + 1 + value.len());
+        hashed.extend_from_slice(name.as_bytes());
+        hashed.push(0);
+        hashed.extend_from_slice(value);
+        let version = Version::of(&hashed);
+
+        let head = wire::ResourceHead { version: version.to_string(), name: name.to_string(), aliases: Vec::new() };
+        let url = kind.type_url();
+        let any_len = field_len(1, url.len()) + field_len(2, value.len());
+        let wrapper_len = head.encoded_len() + field_len(2, any_len);
+        let mut entry = BytesMut::with_capacity(field_len(2, wrapper_len));
+        put_field_head(&mut entry, 2, wrapper_len);
+        head.encode(&mut entry).expect("the buffer grows");
+        let body_at = entry.len();
+        put_field_head(&mut entry, 2, any_len);
+        put_field_head(&mut entry, 1, url.len());
+        entry.put_slice(url.as_bytes());
+        put_field_head(&mut entry, 2, value.len());
+        let value_at = entry.len();
+        entry.put_slice(value);
+        Self { kind, name, version, delta_entry: entry.freeze(), body_at, value_at, origins }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its content version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The rules that made it.
+    pub fn origins(&self) -> &Arc<[RuleRef]> {
+        &self.origins
+    }
+
+    /// The encoded message itself.
+    pub fn value(&self) -> Bytes {
+        self.delta_entry.slice(self.value_at..)
+    }
+
+    /// Field 2 of a `DeltaDiscoveryResponse`: tag, length and wrapper.
+    pub fn delta_entry(&self) -> Bytes {
+        self.delta_entry.clone()
+    }
+
+    /// Field 2 of a `DiscoveryResponse`: tag, length and `Any`; the same memory as the delta entry.
+    pub fn sotw_entry(&self) -> Bytes {
+        self.delta_entry.slice(self.body_at..)
+    }
+}
+
+/// Equal content and origin; the bytes follow from the version.
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.name == other.name
+            && self.version == other.version
+            && self.origins == other.origins
+    }
+}
+
+impl Eq for Resource {}
+
+/// Shows no content: it may be a private key.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.kind, self.name, self.version)
+    }
+}
+
+fn field_len(tag: u32, len: usize) -> usize {
+    key_len(tag) + encoded_len_varint(len as u64) + len
+}
+
+fn put_field_head(buffer: &mut BytesMut, tag: u32, len: usize) {
+    encode_key(tag, WireType::LengthDelimited, buffer);
+    encode_varint(len as u64, buffer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::envoy::config::endpoint::v3 as endpoint_pb;
+    use proto::envoy::service::discovery::v3 as discovery_pb;
+
+    #[test]
+    fn one_encoding_is_an_entry_of_both_protocols() {
+        let assignment =
+            endpoint_pb::ClusterLoadAssignment { cluster_name: "out/shop/cart/http".into(), ..Default::default() };
+        let resource = Resource::new(Kind::Endpoints, "out/shop/cart/http", &assignment, []);
+
+        let delta = discovery_pb::DeltaDiscoveryResponse::decode(resource.delta_entry()).expect("decodes");
+        let wrapper = delta.resources.first().expect("one resource");
+        let any = wrapper.resource.clone().expect("a body");
+        assert_eq!(wrapper.name, "out/shop/cart/http");
+        assert_eq!(wrapper.version, resource.version().to_string());
+        assert_eq!(any.type_url, Kind::Endpoints.type_url());
+        assert_eq!(any.value, assignment.encode_to_vec());
+        assert_eq!(any.value, resource.value());
+
+        let sotw = discovery_pb::DiscoveryResponse::decode(resource.sotw_entry()).expect("decodes");
+        assert_eq!(sotw.resources, vec![any]);
+        assert_eq!(resource.sotw_entry().as_ptr(), resource.delta_entry()[resource.body_at..].as_ptr());
+    }
+
+    #[test]
+    fn a_set_version_ignores_order_and_undoes_removal() {
+        let (a, b) = (Version::of(b"a"), Version::of(b"b"));
+        assert_eq!(Version::EMPTY.with(a).with(b), Version::EMPTY.with(b).with(a));
+        assert_eq!(Version::EMPTY.with(a).with(b).without(a), Version::EMPTY.with(b));
+    }
+}
