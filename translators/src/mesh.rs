@@ -106,6 +106,8 @@ pub struct Port {
     pub server_first: bool,
     /// Which connections its proxies take.
     pub mtls: Sourced<MtlsMode>,
+    /// Whether callers use mTLS towards proxies that can; not so on the way to and from `disabled`.
+    pub callers_use_mtls: bool,
     /// Who may do what.
     pub access: Access,
     /// How callers route; empty for TCP ports.

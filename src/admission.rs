@@ -1,0 +1,158 @@
+//! Admission: which group a stream belongs to.
+//!
+//! Owns: the check that a stream's credential, its node and the rules agree. May use: `identity`, `publish`.
+//! Never: hands out anything but the snapshots of the one group that the credential is for.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use http::Extensions;
+use proto::wire;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use translators::mesh::{Mesh, NodeMatch};
+use translators::name::QualifiedName;
+use translators::xds::Features;
+
+use crate::identity::{Identities, ProxyCredential};
+use crate::publish::Table;
+use crate::stream::{Admission, Directory, Refusal};
+use crate::telemetry::metrics::{Authenticator, Reporter};
+use crate::translate::GroupKey;
+
+/// The node metadata key under which a proxy may say at which address others reach it.
+const ADDRESS_KEY: &str = "chancery.address";
+
+/// Admits streams by client certificate.
+#[derive(Debug, Clone)]
+pub struct Admissions {
+    identities: Identities,
+    table: Table,
+    features: watch::Sender<BTreeSet<Features>>,
+}
+
+// === impl Admissions ===
+
+impl Admissions {
+    /// Admits the bearers of `identities`' credentials to the groups of `table`; the features of Envoys that
+    /// come are added to `features`, so that their groups are translated.
+    pub fn new(identities: Identities, table: Table, features: watch::Sender<BTreeSet<Features>>) -> Self {
+        Self { identities, table, features }
+    }
+
+    fn verify(&self, extensions: &Extensions) -> Result<ProxyCredential, Refusal> {
+        self.identities.verify(extensions).map_err(|error| Refusal::Unauthenticated(error.to_string()))
+    }
+}
+
+impl Directory for Admissions {
+    fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
+        let credential = self.verify(extensions)?;
+        if credential.node_id != node.id {
+            return Err(Refusal::Denied(format!(
+                "the credential is for the node {:?}, the stream says it is {:?}",
+                credential.node_id, node.id
+            )));
+        }
+        let published = self.table.current();
+        let Some(mesh) = published.mesh() else {
+            return Err(Refusal::NotReady("the rules have not been read yet".into()));
+        };
+        let workload = workload_of(mesh, &credential, node)?;
+        let features = features_of(node);
+        let group = GroupKey { workload: workload.clone(), features };
+        let Some(snapshots) = published.subscribe(&group) else {
+            self.features.send_if_modified(|known| known.insert(features));
+            return Err(Refusal::NotReady(format!("the configuration of {workload} is not there yet")));
+        };
+        let address = address_of(extensions, node)?;
+        Ok(Admission { workload, address, snapshots, expires: Some(credential.not_after) })
+    }
+}
+
+impl Authenticator for Admissions {
+    fn authenticate(&self, extensions: &Extensions) -> Result<Reporter, Status> {
+        let credential = self.verify(extensions).map_err(Status::from)?;
+        Ok(Reporter { workload: credential.workload, node: credential.node_id })
+    }
+}
+
+/// The workload that the credential names; where it names only a node, the one that matches the node.
+fn workload_of(mesh: &Mesh, credential: &ProxyCredential, node: &wire::Node) -> Result<QualifiedName, Refusal> {
+    if let Some(workload) = &credential.workload {
+        return match mesh.workloads.contains_key(workload) {
+            true => Ok(workload.clone()),
+            false => Err(Refusal::NotReady(format!("the rules hold no Workload {workload}"))),
+        };
+    }
+    let mut matching = mesh
+        .workloads
+        .values()
+        .filter(|workload| workload.matches.as_ref().is_some_and(|pattern| matches(pattern, node)))
+        .map(|workload| workload.name.clone());
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(Refusal::NotReady(format!("no Workload matches the node {:?}", node.id))),
+        (Some(one), Some(other)) => {
+            Err(Refusal::Denied(format!("the node {:?} is matched by two Workloads, {one} and {other}", node.id)))
+        }
+    }
+}
+
+fn matches(pattern: &NodeMatch, node: &wire::Node) -> bool {
+    let metadata = |key: &str| {
+        let fields = &node.metadata.as_ref()?.fields;
+        Some(fields.get(key)?.string_value.as_str())
+    };
+    pattern.node_id.as_ref().is_none_or(|id| glob(id, &node.id))
+        && pattern.node_cluster.as_ref().is_none_or(|cluster| *cluster == node.cluster)
+        && pattern.metadata.iter().all(|(key, value)| metadata(key) == Some(value))
+}
+
+/// Whether `pattern`, in which `*` is any characters, takes the whole of `text`.
+fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, rest)) => text
+            .strip_prefix(head)
+            .is_some_and(|text| text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| glob(rest, &text[at..]))),
+    }
+}
+
+fn features_of(node: &wire::Node) -> Features {
+    let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
+    match version {
+        Some(version) => Features::of_envoy(version.major_number, version.minor_number),
+        None => Features::oldest(),
+    }
+}
+
+fn address_of(extensions: &Extensions, node: &wire::Node) -> Result<IpAddr, Refusal> {
+    let said = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(ADDRESS_KEY));
+    if let Some(said) = said {
+        return said.string_value.parse().map_err(|_| {
+            Refusal::Denied(format!("node metadata {ADDRESS_KEY} is no IP address: {:?}", said.string_value))
+        });
+    }
+    extensions
+        .get::<TlsConnectInfo<TcpConnectInfo>>()
+        .and_then(|info| info.get_ref().remote_addr())
+        .map(|address| address.ip())
+        .ok_or_else(|| Refusal::Denied("the peer's address is not known".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_takes_any_characters() {
+        for (pattern, text) in [("a", "a"), ("*", ""), ("*", "x"), ("cart-*", "cart-v1"), ("*-v*-b", "a-v1-b-v2-b"), ("ü*", "üx")] {
+            assert!(glob(pattern, text), "{pattern} takes {text}");
+        }
+        for (pattern, text) in [("a", "b"), ("", "x"), ("cart-*", "car"), ("*-b", "a-bc"), ("a*b", "a")] {
+            assert!(!glob(pattern, text), "{pattern} refuses {text}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line: arguments to a subcommand.
+//!
+//! Owns: the list of commands, exit codes (0 yes, 1 no, 2 could not tell) and how an error is shown. May
+//! use: every module. Never: does a command's work; there is one file for each below.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod bootstrap;
+pub mod client;
+pub mod demo;
+pub mod edges;
+pub mod findings;
+pub mod nacks;
+pub mod proxies;
+pub mod serve;
+pub mod table;
+pub mod translate;
+pub mod validate;
+
+/// An Envoy-compatible xDS control plane: rules in, mTLS mesh out.
+#[derive(Debug, Parser)]
+#[command(name = "chancery", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  chancery demo                                    a moving mesh on this machine
+  chancery validate -f rules/                      what is wrong with these rules?
+  chancery serve --rules rules/ --data-dir data/   the control plane
+  chancery bootstrap --workload shop/cart-v1 --data-dir data/ > envoy.yaml
+  chancery proxies                                 who is connected, and in sync?";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a moving mesh on loopback: control plane, stock Envoys, applications and load
+    Demo(demo::Args),
+    /// Run the control plane
+    Serve(serve::Args),
+    /// Print a complete Envoy bootstrap with a credential of its own
+    Bootstrap(bootstrap::Args),
+    /// Print, offline, what a workload's proxies would get
+    Translate(translate::Args),
+    /// List the findings of rules; exit 1 if there are errors
+    Validate(validate::Args),
+    /// List the connected proxies and whether they are in sync
+    Proxies(proxies::Args),
+    /// List what proxies have refused, and the rule behind it
+    Nacks(nacks::Args),
+    /// List who calls what: requests, success rate, share over mTLS
+    Edges(edges::Args),
+    /// List the findings of a running control plane
+    Findings(findings::Args),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = runtime.block_on(run(command));
+    // Blocking work that is still under way must not hold the process.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Bootstrap(args) => bootstrap::run(args).await,
+        Command::Translate(args) => translate::run(args).await,
+        Command::Validate(args) => validate::run(args).await,
+        Command::Proxies(args) => proxies::run(args).await,
+        Command::Nacks(args) => nacks::run(args).await,
+        Command::Edges(args) => edges::run(args).await,
+        Command::Findings(args) => findings::run(args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,134 @@
+//! `chancery translate`: what a workload's proxies would get, without a server.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use translators::finding::Severity;
+use translators::json;
+use translators::mesh::{Backing, Instance, Mesh, Workload, resolve};
+use translators::name::QualifiedName;
+use translators::resource::{Kind, Resource};
+use translators::xds::{self, Features, ResourceKey};
+
+use crate::sources::files;
+
+/// Arguments of `chancery translate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Endpoints that come from workloads are those of one proxy of each workload, on the address that it listens
+on (127.0.0.1 for a wildcard). Certificates are served by the control plane and are not part of the output.
+
+Examples:
+  chancery translate -f rules/ --workload shop/cart-v1 -o yaml
+  chancery translate -f rules/ --workload shop/cart-v1 -o bootstrap > static.yaml
+  envoy --mode validate -c static.yaml")]
+pub struct Args {
+    /// A directory of rules, or one file
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
+    file: PathBuf,
+    /// The workload whose proxies are meant
+    #[arg(long, value_name = "NS/NAME")]
+    workload: QualifiedName,
+    /// The version of Envoy to translate for
+    #[arg(long, value_name = "MAJOR.MINOR", default_value = "1.40", value_parser = parse_version)]
+    envoy_version: (u32, u32),
+    /// Resources as YAML or JSON, or everything as one static Envoy configuration
+    #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Yaml,
+    Json,
+    Bootstrap,
+}
+
+/// Runs the command: exit 1 when the rules have errors; what is left of them is printed all the same.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let state = files::read_once(&args.file)?;
+    let resolution = resolve::resolve(&state.objects);
+    let mut failed = false;
+    for finding in state.findings.iter().chain(&resolution.findings) {
+        eprintln!("{finding}");
+        failed |= finding.severity == Severity::Error;
+    }
+    let mesh = &resolution.mesh;
+    let Some(workload) = mesh.workloads.get(&args.workload) else {
+        let known: Vec<String> = mesh.workloads.keys().map(ToString::to_string).collect();
+        bail!("the rules hold no Workload {}; they hold: {}", args.workload, known.join(", "));
+    };
+    let (major, minor) = args.envoy_version;
+    let resources = resources(mesh, workload, Features::of_envoy(major, minor));
+    let value = match args.output {
+        Output::Yaml | Output::Json => by_kind(&resources)?,
+        Output::Bootstrap => {
+            let bootstrap = xds::bootstrap::static_bootstrap(&resources, &workload.name);
+            json::message_to_json(&bootstrap).context("the bootstrap cannot be shown")?
+        }
+    };
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&value)?),
+        Output::Yaml | Output::Bootstrap => print!("{}", json::to_yaml(&value)),
+    }
+    Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Everything that the proxies of `workload` get, with one instance of every workload.
+pub fn resources(mesh: &Mesh, workload: &Workload, features: Features) -> Vec<Resource> {
+    let instances = one_instance_each(mesh);
+    xds::plan(mesh, workload, features)
+        .iter()
+        .map(|key| match key {
+            ResourceKey::Endpoints(destination) => xds::endpoints(mesh, destination, &instances),
+            ResourceKey::Cluster(_)
+            | ResourceKey::LocalCluster { .. }
+            | ResourceKey::Inbound { .. }
+            | ResourceKey::Outbound { .. }
+            | ResourceKey::Route { .. } => xds::build(mesh, key),
+        })
+        .collect()
+}
+
+/// One ready proxy of each workload, on loopback.
+fn one_instance_each(mesh: &Mesh) -> Vec<Instance> {
+    let serving = |name: &QualifiedName| {
+        mesh.services.values().any(|service| match &service.backing {
+            Backing::Workloads(serving) => serving.iter().any(|serving| serving.workload == *name),
+            Backing::Static(_) => false,
+        })
+    };
+    mesh.workloads
+        .values()
+        .filter(|workload| serving(&workload.name))
+        .map(|workload| Instance {
+            workload: workload.name.clone(),
+            node: format!("{}-0", workload.name.name),
+            address: [127, 0, 0, 1].into(),
+            listeners: xds::inbound_names(workload).collect(),
+            has_certificate: true,
+        })
+        .collect()
+}
+
+fn by_kind(resources: &[Resource]) -> anyhow::Result<serde_json::Value> {
+    let mut kinds: BTreeMap<&str, Vec<serde_json::Value>> =
+        Kind::ALL.iter().filter(|kind| **kind != Kind::Secret).map(|kind| (kind.collection(), Vec::new())).collect();
+    for resource in resources {
+        let value = json::resource_to_json(resource)
+            .with_context(|| format!("{} {} cannot be shown", resource.kind(), resource.name()))?;
+        kinds.entry(resource.kind().collection()).or_default().push(value);
+    }
+    Ok(serde_json::to_value(kinds)?)
+}
+
+fn parse_version(text: &str) -> Result<(u32, u32), String> {
+    let mut parts = text.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => Err("a version of Envoy is MAJOR.MINOR, such as 1.40".to_owned()),
+    }
+}

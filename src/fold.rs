@@ -1,0 +1,73 @@
+//! 2. Fold: one task brings the sources together.
+//!
+//! Owns: when a change is passed on. May use: `sources`. Never: translates. Nothing is passed on until every
+//! source has said that it is synced, so that a half-read configuration removes nothing; after that the
+//! first change goes on at once, and those that follow are gathered until it is quiet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::sources::files::FileState;
+use crate::sources::instances::Instances;
+
+/// How long the sources must be quiet before gathered changes go on.
+const QUIET: Duration = Duration::from_millis(10);
+/// How long changes are gathered at most.
+const AT_MOST: Duration = Duration::from_millis(250);
+
+/// Everything that the sources say. Parts that did not change are the same allocation as before.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// What the rule files hold.
+    pub files: Arc<FileState>,
+    /// The connected proxies that serve.
+    pub instances: Instances,
+}
+
+/// Folds the sources into `inputs` until stopped; `inputs` holds `None` until all of them are synced.
+pub async fn run(
+    mut files: watch::Receiver<FileState>,
+    mut instances: watch::Receiver<Instances>,
+    inputs: watch::Sender<Option<Inputs>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut file_state = Arc::new(files.borrow_and_update().clone());
+    let mut last_passed: Option<Instant> = None;
+    loop {
+        let instance_state = instances.borrow_and_update().clone();
+        if file_state.synced {
+            inputs.send_replace(Some(Inputs { files: Arc::clone(&file_state), instances: instance_state }));
+            last_passed = Some(Instant::now());
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = files.changed() => if changed.is_err() { return Ok(()) },
+            changed = instances.changed() => if changed.is_err() { return Ok(()) },
+        }
+        // The leading edge is not delayed; what comes close behind another change is gathered.
+        if last_passed.is_some_and(|passed| passed.elapsed() < QUIET) {
+            gather(&mut files, &mut instances).await;
+        }
+        if files.has_changed().unwrap_or(false) || !file_state.synced {
+            file_state = Arc::new(files.borrow_and_update().clone());
+        } else {
+            let current = files.borrow_and_update();
+            if !Arc::ptr_eq(&current.objects, &file_state.objects) {
+                file_state = Arc::new(current.clone());
+            }
+        }
+    }
+}
+
+async fn gather(files: &mut watch::Receiver<FileState>, instances: &mut watch::Receiver<Instances>) {
+    let end = Instant::now() + AT_MOST;
+    while let Ok(Ok(())) = tokio::time::timeout_at(end.min(Instant::now() + QUIET), async {
+        tokio::select! { changed = files.changed() => changed, changed = instances.changed() => changed }
+    })
+    .await
+    {}
+}

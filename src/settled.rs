@@ -1,0 +1,62 @@
+//! Settled: which publication every connected proxy has accepted as a whole.
+//!
+//! Owns: the comparison of what is published with what was accepted. May use: `report` and `publish`, as data.
+//! Never: waits for a proxy that is not connected.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use translators::resource::Kind;
+
+use crate::publish::{Published, Table};
+use crate::report::{Proxy, Report};
+
+/// How long an accepted listener may still warm before it counts.
+const WARMING: Duration = Duration::from_millis(1000);
+/// How often the comparison is made while a publication is on its way.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Keeps `settled` at the number of the last publication that every connected proxy has accepted.
+pub async fn run(
+    report: Report,
+    table: Table,
+    mut published: watch::Receiver<u64>,
+    settled: watch::Sender<u64>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let number = *published.borrow_and_update();
+        if number > *settled.borrow() {
+            let accepted = || report.proxies().iter().all(|proxy| has_accepted(proxy, &table.current()));
+            if accepted() {
+                tokio::time::sleep(WARMING).await;
+                if accepted() && *published.borrow() == number {
+                    settled.send_replace(number);
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(PACE) => continue,
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = published.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
+
+/// Whether a proxy has accepted what its group is to hold now.
+fn has_accepted(proxy: &Proxy, published: &Published) -> bool {
+    published.snapshots_of(&proxy.workload).any(|snapshot| {
+        [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route].into_iter().all(|kind| {
+            let set = snapshot.of(kind);
+            match proxy.types.get(&kind) {
+                Some(status) => status.acked == Some(set.version()),
+                None => set.is_empty(),
+            }
+        })
+    })
+}

@@ -1,0 +1,131 @@
+//! The last good form of every object: what stays in force while an edit is broken, also across a restart.
+//!
+//! Owns: which form of an object counts, and the record of it on disk. May use: `sources::files` (what was
+//! read), `translators`. Never: mends an object; a broken one has its former form or none.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use translators::finding::{Finding, Severity};
+use translators::mesh::resolve;
+use translators::rules::{self, Object, Objects};
+
+use crate::disk;
+use crate::sources::files::FileState;
+
+/// The last form of every object that was accepted: what stays in force while an edit is broken.
+#[derive(Debug)]
+pub(super) struct LastGood {
+    path: Option<PathBuf>,
+    objects: Objects,
+}
+
+/// What is in force.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) resolution: resolve::Resolution,
+    pub(super) objects: Arc<Objects>,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// One object on disk: its text, and where it stood.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    file: String,
+    line: u32,
+    text: String,
+}
+
+// === impl LastGood ===
+
+impl LastGood {
+    pub(super) fn load(path: Option<PathBuf>) -> Self {
+        let objects = path.as_deref().map(read_kept).unwrap_or_default();
+        Self { path, objects }
+    }
+
+    /// The objects in force: those of the files, and the last good form of each that is broken.
+    pub(super) fn accept(&mut self, files: &FileState) -> Accepted {
+        let mut objects = (*files.objects).clone();
+        for (file, key) in &files.broken {
+            match key {
+                Some(key) => {
+                    if let (false, Some(good)) = (objects.contains_key(key), self.objects.get(key)) {
+                        objects.insert(key.clone(), Arc::clone(good));
+                    }
+                }
+                // Nobody can tell which object the document was: whatever the file had is still there.
+                None => {
+                    for (key, good) in self.objects.iter().filter(|(_, good)| good.file == *file) {
+                        objects.entry(key.clone()).or_insert_with(|| Arc::clone(good));
+                    }
+                }
+            }
+        }
+        let mut findings = files.findings.clone();
+        let mut resolution = resolve::resolve(&objects);
+        loop {
+            let mut replaced = false;
+            for key in &resolution.refused {
+                let good = self.objects.get(key).filter(|good| {
+                    objects.get(key).is_some_and(|refused| !refused.same_content(good))
+                });
+                if let Some(good) = good {
+                    objects.insert(key.clone(), Arc::clone(good));
+                    let of_object = resolution.findings.iter().filter(|finding| finding.object.as_ref() == Some(key));
+                    findings.extend(of_object.filter(|finding| finding.severity == Severity::Error).cloned());
+                    replaced = true;
+                }
+            }
+            if !replaced {
+                break;
+            }
+            resolution = resolve::resolve(&objects);
+        }
+        findings.append(&mut resolution.findings.clone());
+        findings.sort();
+        findings.dedup();
+        let mut good = objects.clone();
+        for key in &resolution.refused {
+            good.remove(key);
+        }
+        self.keep(good);
+        Accepted { resolution, objects: Arc::new(objects), findings }
+    }
+
+    fn keep(&mut self, good: Objects) {
+        let same = self.objects.len() == good.len()
+            && self.objects.iter().zip(&good).all(|((k, a), (l, b))| k == l && a.same_content(b) && a.line == b.line);
+        if same {
+            return;
+        }
+        self.objects = good;
+        let Some(path) = &self.path else { return };
+        let kept: Vec<Kept> = self
+            .objects
+            .values()
+            .map(|object| Kept { file: object.file.to_string(), line: object.line, text: object.text.to_string() })
+            .collect();
+        if let Err(error) = disk::write_json(path, &kept) {
+            warn!(path = %path.display(), %error, "last good rules cannot be written");
+        }
+    }
+}
+
+fn read_kept(path: &Path) -> Objects {
+    match disk::read_json::<Vec<Kept>>(path) {
+        Ok(kept) => kept.unwrap_or_default().iter().filter_map(parse_kept).map(|o| (o.key.clone(), o)).collect(),
+        Err(error) => {
+            warn!(path = %path.display(), %error, "last good rules cannot be read, starting without");
+            Objects::new()
+        }
+    }
+}
+
+/// Reads a kept text again, at the line where it stood.
+fn parse_kept(kept: &Kept) -> Option<Arc<Object>> {
+    let padding = "\n".repeat(kept.line.saturating_sub(1) as usize);
+    rules::parse(&kept.file, &format!("{padding}{}", kept.text)).objects.into_iter().next()
+}
