@@ -12,6 +12,7 @@
 pub mod ca;
 pub mod clock;
 pub mod durable;
+pub mod identity;
 pub mod publish;
 pub mod report;
 pub mod task;
