@@ -9,6 +9,10 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod ca;
+pub mod clock;
+pub mod durable;
+pub mod identity;
 pub mod publish;
 pub mod report;
 pub mod task;
