@@ -8,7 +8,34 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
+
+/// Why a record of JSON could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file system refused.
+    #[error("the file cannot be read or written")]
+    Io(#[from] io::Error),
+    /// The file does not hold what it should.
+    #[error("the file does not hold the JSON that is expected there")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Replaces `path` with `value` as JSON, as [`replace`] does.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
+    Ok(replace(path, &serde_json::to_vec_pretty(value)?)?)
+}
+
+/// Reads the JSON of `path`; `None` where there is no file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// Replaces `path` with `contents` (mode 0600); once this returns, the contents survive a power cut.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {

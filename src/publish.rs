@@ -38,7 +38,7 @@ pub struct Published {
 #[derive(Debug, Default)]
 struct Writer {
     translation: Option<Translation>,
-    issued: Arc<Issued>,
+    issued: Option<Arc<Issued>>,
     groups: BTreeMap<GroupKey, Arc<watch::Sender<Arc<Snapshot>>>>,
     users: BTreeMap<Name, BTreeSet<GroupKey>>,
 }
@@ -105,7 +105,7 @@ impl Writer {
     /// Brings the groups up to date; says whether the list of groups or the rules are others than before.
     fn write(&mut self, next: Option<Translation>, issued: Arc<Issued>) -> bool {
         let Some(next) = next else {
-            self.issued = issued;
+            self.issued = Some(issued);
             return false;
         };
         let same_rules =
@@ -117,7 +117,7 @@ impl Writer {
             self.put_groups(&next, &issued);
         }
         self.translation = Some(next);
-        self.issued = issued;
+        self.issued = Some(issued);
         !same_rules
     }
 
@@ -144,7 +144,7 @@ impl Writer {
     }
 
     fn put_certificates(&mut self, issued: &Arc<Issued>) {
-        if Arc::ptr_eq(&self.issued, issued) {
+        if self.issued.as_ref().is_some_and(|former| Arc::ptr_eq(former, issued)) {
             return;
         }
         for (group, sender) in &self.groups {
@@ -201,6 +201,6 @@ fn put_plan(snapshot: &mut Snapshot, plan: &GroupPlan, translation: &Translation
 
 fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) -> bool {
     let set = snapshot.of_mut(Kind::Secret);
-    let own = issued.certificates.get(&group.workload).map(|certificate| &certificate.resource);
-    own.into_iter().chain(&issued.trust_bundle).fold(false, |changed, resource| set.put(Arc::clone(resource)) | changed)
+    let own = issued.certificates.get(&group.workload).map(|issuance| &issuance.secret);
+    own.into_iter().chain([&issued.trust_bundle]).fold(false, |changed, resource| set.put(Arc::clone(resource)) | changed)
 }

@@ -21,7 +21,7 @@ use translators::mesh::Instance;
 use translators::name::QualifiedName;
 use translators::xds::INBOUND_PREFIX;
 
-use crate::disk;
+use crate::durable;
 use crate::report::{Proxy, Report};
 
 /// How long an instance outlives its stream.
@@ -55,7 +55,7 @@ struct Registry {
 
 /// Reads the record of a former run; a record that cannot be read is reported and counts as none.
 pub fn load(path: &std::path::Path) -> Instances {
-    match disk::read_json::<Record>(path) {
+    match durable::read_json::<Record>(path) {
         Ok(record) => Arc::new(record.unwrap_or_default().instances),
         Err(error) => {
             warn!(path = %path.display(), %error, "record of instances cannot be read, starting without");
@@ -82,7 +82,7 @@ pub async fn run(
             let record = Record { instances: next.clone() };
             let written = {
                 let path = path.clone();
-                tokio::task::spawn_blocking(move || disk::write_json(&path, &record)).await?
+                tokio::task::spawn_blocking(move || durable::write_json(&path, &record)).await?
             };
             if let Err(error) = written {
                 warn!(path = %path.display(), %error, "record of instances cannot be written");

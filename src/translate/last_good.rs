@@ -12,7 +12,7 @@ use translators::finding::{Finding, Severity};
 use translators::mesh::resolve;
 use translators::rules::{self, Object, Objects};
 
-use crate::disk;
+use crate::durable;
 use crate::sources::files::FileState;
 
 /// The last form of every object that was accepted: what stays in force while an edit is broken.
@@ -108,14 +108,14 @@ impl LastGood {
             .values()
             .map(|object| Kept { file: object.file.to_string(), line: object.line, text: object.text.to_string() })
             .collect();
-        if let Err(error) = disk::write_json(path, &kept) {
+        if let Err(error) = durable::write_json(path, &kept) {
             warn!(path = %path.display(), %error, "last good rules cannot be written");
         }
     }
 }
 
 fn read_kept(path: &Path) -> Objects {
-    match disk::read_json::<Vec<Kept>>(path) {
+    match durable::read_json::<Vec<Kept>>(path) {
         Ok(kept) => kept.unwrap_or_default().iter().filter_map(parse_kept).map(|o| (o.key.clone(), o)).collect(),
         Err(error) => {
             warn!(path = %path.display(), %error, "last good rules cannot be read, starting without");
