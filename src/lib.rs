@@ -10,6 +10,7 @@
 //! ```
 
 pub mod ca;
+pub mod cli;
 pub mod clock;
 pub mod durable;
 pub mod identity;

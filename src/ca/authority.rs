@@ -300,3 +300,6 @@ fn new_root(purpose: Purpose) -> Result<(String, String), rcgen::Error> {
     let certificate = params.self_signed(&key)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
+
+#[cfg(test)]
+mod tests;

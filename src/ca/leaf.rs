@@ -41,7 +41,7 @@ pub struct Leaf {
 }
 
 /// Why no certificate was signed.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum IssueError {
     /// The root is not valid for as long as even a short leaf needs.
     #[error("the root certificate expires at {not_after}: nothing valid can be signed; replace the root")]
@@ -138,3 +138,6 @@ impl fmt::Debug for Leaf {
         write!(f, "certificate {}, valid until {until}", self.serial)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -269,3 +269,6 @@ impl Retry {
         Self { pause, at: now + pause.mul_f64(rand::rng().random_range(0.5..=1.0)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

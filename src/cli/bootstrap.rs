@@ -1,0 +1,208 @@
+//! `chancery bootstrap`: a complete Envoy bootstrap, with the credential that lets the proxy in.
+//!
+//! Owns: the command's arguments, the choice of a node id, and the credential file. May use: `ca`,
+//! `identity`, `durable`. Never: talks to a server; the data directory is all it needs.
+
+mod credential_file;
+mod envoy;
+
+use std::io::Write;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail, ensure};
+use clap::{ArgAction, ValueEnum};
+use rand::Rng;
+use translators::name::QualifiedName;
+
+use crate::ca::Authorities;
+use crate::identity::revocation::Scope;
+use crate::identity::{NodeId, RevocationList, credential};
+use envoy::{Administration, Bootstrap, Protocol};
+
+const EXAMPLES: &str = "\
+Examples:
+  A proxy of the workload shop/cart-v1, its credential inside the bootstrap:
+    chancery bootstrap --workload shop/cart-v1 > envoy.yaml && envoy -c envoy.yaml
+
+  The same with the credential in a file of its own. Running the command again with the same file
+  rotates the credential under the running Envoy; --revoke-previous also ends the earlier ones:
+    chancery bootstrap --workload shop/cart-v1 --credential-file /etc/envoy/credential.yaml > envoy.yaml
+
+  A proxy without a workload, for raw snapshots that name its node id:
+    chancery bootstrap --node-id edge-1 > envoy.yaml
+
+Without --credential-file the output contains a private key: keep it as you keep the key.";
+
+/// Prints a complete Envoy bootstrap and issues the proxy's credential
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The workload that the proxy is an instance of, NAMESPACE/NAME
+    #[arg(long, value_name = "NS/NAME", required_unless_present = "node_id")]
+    workload: Option<QualifiedName>,
+    /// The proxy's node id; the credential is bound to it [default: that of an existing --credential-file,
+    /// else the workload's name and 8 random digits]
+    #[arg(long, value_name = "ID")]
+    node_id: Option<NodeId>,
+    /// Use the state-of-the-world protocol instead of delta
+    #[arg(long)]
+    sotw: bool,
+    /// The control plane's data directory
+    #[arg(long, value_name = "DIR", env = "CHANCERY_DATA_DIR", default_value = "chancery-data")]
+    data_dir: PathBuf,
+    /// Where the proxy reaches the control plane
+    #[arg(long, value_name = "HOST:PORT", env = "CHANCERY_XDS_ADDRESS", default_value = "127.0.0.1:18000")]
+    xds_address: Address,
+    /// The port of Envoy's own admin interface, on loopback
+    #[arg(long, value_name = "PORT", default_value = "9901", conflicts_with = "no_admin")]
+    admin_port: u16,
+    /// Leave Envoy's own admin interface out
+    #[arg(long)]
+    no_admin: bool,
+    /// Write the credential to this file (.yaml, .yml or .json; mode 0600) and refer to it, instead of
+    /// putting it into the bootstrap; Envoy watches the file
+    #[arg(long, value_name = "PATH", env = "CHANCERY_CREDENTIAL_FILE")]
+    credential_file: Option<PathBuf>,
+    /// How long the credential is valid, such as 365d, 12h or 30m
+    #[arg(long, value_name = "DURATION", env = "CHANCERY_CREDENTIAL_TTL", default_value = "365d", value_parser = duration)]
+    credential_ttl: Duration,
+    /// End what was issued before: for this node if --node-id is given, else for the whole workload
+    #[arg(long)]
+    revoke_previous: bool,
+    /// How often the proxy reports its statistics
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    stats_interval: Duration,
+    /// Report every statistic that Envoy has, not only those of requests, connections and TLS
+    #[arg(long, action = ArgAction::SetTrue)]
+    all_stats: bool,
+    /// The format of the output
+    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Yaml,
+    Json,
+}
+
+/// `host:port`, `[v6]:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    host: String,
+    port: NonZeroU16,
+}
+
+/// Runs the command.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // Nothing here waits for anything but the disk; the command has the process for itself.
+    let bootstrap = issue(&args, SystemTime::now())?;
+    let text = match args.output {
+        Format::Yaml => serde_saphyr::to_string(&bootstrap).context("the bootstrap cannot be written as YAML")?,
+        Format::Json => serde_json::to_string_pretty(&bootstrap)? + "\n",
+    };
+    std::io::stdout().lock().write_all(text.as_bytes()).context("the bootstrap could not be printed")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Issues the credential and builds the bootstrap that uses it.
+fn issue(args: &Args, now: SystemTime) -> anyhow::Result<serde_json::Value> {
+    if let Some(path) = &args.credential_file {
+        credential_file::check_extension(path)?;
+    }
+    let authorities = Authorities::open_or_create(&args.data_dir)?;
+    let node_id = args.node_id()?;
+    let list = RevocationList::new(&args.data_dir).lock()?;
+    let subject = list.subject(args.workload.clone(), node_id.clone(), now);
+    let issued = credential::issue(&authorities.control, &subject, args.credential_ttl, now)?;
+    let credential = match &args.credential_file {
+        Some(path) => credential_file::write(path, &issued)?,
+        None => envoy::Credential::Inline { chain_pem: issued.chain_pem, key_pem: issued.key_pem },
+    };
+    if args.revoke_previous {
+        let scope = match (&args.node_id, &args.workload) {
+            (None, Some(workload)) => Scope::Workload(workload.clone()),
+            (Some(_), _) | (None, None) => Scope::Node(node_id.clone()),
+        };
+        list.revoke_before(scope, &subject)?;
+    }
+    Ok(envoy::render(&Bootstrap {
+        cluster: args.workload.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
+        node_id: node_id.to_string(),
+        xds_host: args.xds_address.host.clone(),
+        xds_port: args.xds_address.port,
+        ca_pem: authorities.control.certificate_pem().to_owned(),
+        credential,
+        protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
+        administration: if args.no_admin { Administration::Off } else { Administration::Loopback(args.admin_port) },
+        stats_interval: args.stats_interval,
+        all_stats: args.all_stats,
+    }))
+}
+
+// === impl Args ===
+
+impl Args {
+    /// The node id that was given; else the one that the credential file is bound to, so that a rotation
+    /// keeps it; else a new one.
+    fn node_id(&self) -> anyhow::Result<NodeId> {
+        if let Some(node_id) = &self.node_id {
+            return Ok(node_id.clone());
+        }
+        let Some(workload) = &self.workload else { bail!("one of --workload and --node-id must be given") };
+        let existing = match &self.credential_file {
+            Some(path) => credential_file::read(path)?,
+            None => None,
+        };
+        match existing {
+            Some(existing) => {
+                let path = self.credential_file.as_deref().unwrap_or(std::path::Path::new("")).display();
+                ensure!(
+                    existing.workload.as_ref() == Some(workload),
+                    "{path}: holds the credential of another proxy; name another file, or remove this one"
+                );
+                Ok(existing.node_id)
+            }
+            None => {
+                let random: u32 = rand::rng().random();
+                Ok(format!("{}-{random:08x}", workload.name).parse().expect("a label and hexadecimal digits"))
+            }
+        }
+    }
+}
+
+// === impl Address ===
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || format!("{text:?} must read HOST:PORT, an IPv6 address in brackets");
+        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+        let bare = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().map_err(|_| invalid())?.to_string(),
+            None => host.to_owned(),
+        };
+        let named = host.starts_with('[') || host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c));
+        let port = port.parse().map_err(|_| invalid())?;
+        if bare.is_empty() || !named { Err(invalid()) } else { Ok(Self { host: bare, port }) }
+    }
+}
+
+/// A number with a unit: `90s`, `30m`, `12h`, `365d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} must be a whole number above 0 with a unit: s, m, h or d");
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86400,
+        Some(_) | None => return Err(invalid()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| invalid())?;
+    let seconds = number.checked_mul(unit).filter(|seconds| (1..=100 * 365 * 86400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(invalid)
+}
