@@ -9,6 +9,8 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod config;
+pub mod envoy;
 pub mod publish;
 pub mod report;
 pub mod task;
