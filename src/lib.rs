@@ -9,8 +9,11 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod envoy;
+pub mod ports;
 pub mod publish;
 pub mod report;
 pub mod task;
