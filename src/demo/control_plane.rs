@@ -37,15 +37,13 @@ pub(super) struct Status {
 
 /// The traffic from one identity to one version of a service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Edge {
-    /// Who called.
-    pub(super) caller: String,
     /// `shop/cart`.
     pub(super) service: String,
-    /// `v1`.
-    pub(super) version: Option<String>,
-    /// Requests.
+    /// `v1`; empty if it has none.
+    pub(super) version: String,
+    /// Requests; TCP: connections.
     pub(super) requests: u64,
     /// Those of them over mutual TLS.
     pub(super) mtls_requests: u64,
@@ -67,11 +65,11 @@ struct Proxy {
 
 #[derive(Debug, Deserialize)]
 struct Type {
-    rejection: Option<Rejection>,
+    nack: Option<Nack>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Rejection {
+struct Nack {
     reason: String,
 }
 
@@ -112,8 +110,8 @@ impl ControlPlane {
         let Edges { edges } = self.read("/api/v1/edges").await?;
         let in_sync = proxies.iter().filter(|proxy| proxy.in_sync).count();
         let nacks = proxies.iter().flat_map(|proxy| {
-            let rejections = proxy.types.iter().filter_map(|(kind, status)| Some((kind, status.rejection.as_ref()?)));
-            rejections.map(|(kind, rejection)| format!("{} refused {kind}: {}", proxy.node, rejection.reason))
+            let nacks = proxy.types.iter().filter_map(|(kind, status)| Some((kind, status.nack.as_ref()?)));
+            nacks.map(|(kind, nack)| format!("{} refused {kind}: {}", proxy.node, nack.reason))
         });
         Ok(Status {
             proxies: proxies.len() as u64,
@@ -143,8 +141,7 @@ impl Status {
 
     /// The requests that the proxies saw going to this version of the service.
     pub(super) fn requests_to(&self, service: &str, version: &str) -> u64 {
-        let edges =
-            self.edges.iter().filter(|edge| edge.service == service && edge.version.as_deref() == Some(version));
+        let edges = self.edges.iter().filter(|edge| edge.service == service && edge.version == version);
         edges.map(|edge| edge.requests).sum()
     }
 }
@@ -169,13 +166,13 @@ mod tests {
     use crate::task::Tasks;
 
     const PROXIES: &str = r#"{"proxies": [
-        {"node": "web-1", "workload": "shop/web", "inSync": true, "types": {"cluster": {"rejection": null}}},
-        {"node": "store-1", "inSync": false, "types": {"listener": {"rejection": {"reason": "no such filter"}}}}]}"#;
+        {"node": "web-1", "workload": "shop/web", "inSync": true, "types": {"CDS": {"nack": null}}},
+        {"node": "store-1", "inSync": false, "types": {"LDS": {"nack": {"reason": "no such filter"}}}}]}"#;
     const FINDINGS: &str = r#"{"findings": [{"code": "MX0101", "text": "traffic.yaml:9:5: MX0101 error ..."}]}"#;
     const EDGES: &str = r#"{"edges": [
-        {"caller": "spiffe://x/ns/shop/sa/web", "service": "shop/cart", "version": "v1", "requests": 8, "mtlsRequests": 8},
-        {"caller": "", "service": "shop/cart", "version": "v2", "requests": 2, "mtlsRequests": 1},
-        {"caller": "x", "service": "shop/store", "connections": 3}]}"#;
+        {"caller": "shop/web", "service": "shop/cart", "version": "v1", "requests": 8, "mtlsRequests": 8},
+        {"caller": "unknown", "service": "shop/cart", "version": "v2", "requests": 2, "mtlsRequests": 1},
+        {"caller": "shop/cart-v1", "service": "shop/store", "version": "", "requests": 3, "mtlsRequests": 3}]}"#;
 
     #[tokio::test]
     async fn the_status_is_what_the_admin_address_says() {
@@ -192,10 +189,9 @@ mod tests {
         let session = async {
             assert!(control_plane.is_ready().await);
             let status = control_plane.status().await.expect("every answer can be read");
-            let edge = |caller: &str, service: &str, version: Option<&str>, requests, mtls_requests| Edge {
-                caller: caller.to_owned(),
+            let edge = |service: &str, version: &str, requests, mtls_requests| Edge {
                 service: service.to_owned(),
-                version: version.map(str::to_owned),
+                version: version.to_owned(),
                 requests,
                 mtls_requests,
             };
@@ -204,16 +200,16 @@ mod tests {
                 Status {
                     proxies: 2,
                     in_sync: 1,
-                    nacks: vec!["store-1 refused listener: no such filter".to_owned()],
+                    nacks: vec!["store-1 refused LDS: no such filter".to_owned()],
                     findings: vec!["traffic.yaml:9:5: MX0101 error ...".to_owned()],
                     edges: vec![
-                        edge("spiffe://x/ns/shop/sa/web", "shop/cart", Some("v1"), 8, 8),
-                        edge("", "shop/cart", Some("v2"), 2, 1),
-                        edge("x", "shop/store", None, 0, 0),
+                        edge("shop/cart", "v1", 8, 8),
+                        edge("shop/cart", "v2", 2, 1),
+                        edge("shop/store", "", 3, 3),
                     ],
                 }
             );
-            assert_eq!((status.requests(), status.requests_to("shop/cart", "v2")), ((10, 9), 2));
+            assert_eq!((status.requests(), status.requests_to("shop/cart", "v2")), ((13, 12), 2));
         };
         tasks.run(session, Duration::from_secs(5)).await.expect("the server serves until the end");
         let error = control_plane.status().await.expect_err("nobody listens any more");

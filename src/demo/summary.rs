@@ -87,9 +87,8 @@ mod tests {
 
     fn status() -> Status {
         let edge = |version: &str, requests, mtls_requests| Edge {
-            caller: "spiffe://demo.chancery.dev/ns/shop/sa/web".to_owned(),
             service: "shop/cart".to_owned(),
-            version: Some(version.to_owned()),
+            version: version.to_owned(),
             requests,
             mtls_requests,
         };
