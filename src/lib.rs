@@ -9,11 +9,24 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod admission;
+pub mod app;
 pub mod ca;
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod demo;
 pub mod durable;
+pub mod envoy;
+pub mod fold;
 pub mod identity;
+pub mod ports;
 pub mod publish;
 pub mod report;
+pub mod server;
+pub mod settled;
+pub mod sources;
+pub mod stream;
 pub mod task;
+pub mod telemetry;
+pub mod translate;

