@@ -5,29 +5,33 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
+use translators::name::QualifiedName;
 use translators::xds::Features;
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Exposure, Status};
 use crate::admission::Admissions;
-use crate::ca::authority::Authorities;
-use crate::ca::rotation::{self, Issued, Wanted};
-use crate::identity::{Identities, tls};
+use crate::ca::{Authorities, Issued, Issuer, Wanted};
+use crate::clock::Clock;
+use crate::identity::tls::{self, ServerCertificate};
+use crate::identity::Identities;
 use crate::publish::{self, Table};
 use crate::report::Report;
-use crate::sources::{files, instances};
-use crate::stream;
+use crate::server::{self, Services};
+use crate::sources::files::{self, FileState};
+use crate::sources::instances;
 use crate::task::Tasks;
 use crate::telemetry::Telemetry;
 use crate::translate::{self, Translation, Translator};
-use crate::{fold, server};
+use crate::{durable, fold, settled};
 
 /// What the control plane is started with.
 #[derive(Debug, Clone)]
@@ -46,4 +50,189 @@ pub struct Config {
     pub leaf_ttl: Option<Duration>,
     /// How long an orderly stop may take.
     pub grace: Duration,
+}
+
+/// Runs the control plane until SIGINT or SIGTERM.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let data_dir = &config.data_dir;
+    durable::create_private_dir(data_dir)
+        .with_context(|| format!("the data directory {} cannot be created", data_dir.display()))?;
+    let _lock = lock(&config)?;
+    let Authorities { mesh, control } = Authorities::open_or_create(data_dir)?;
+    let (mesh, control) = (Arc::new(mesh), Arc::new(control));
+    let identities = Arc::new(Identities::open(&control, data_dir, Clock::System)?);
+    let mut names = config.advertise.clone();
+    names.push(config.xds_address.ip().to_string());
+    let certificate = ServerCertificate::issue(Arc::clone(&control), &names, Clock::System)?;
+
+    let xds = TcpListener::bind(config.xds_address)
+        .await
+        .with_context(|| format!("cannot listen on the xDS address {}", config.xds_address))?;
+    let admin = admin::bind(config.admin_address, Exposure::Loopback).await?;
+
+    let mut tasks = Tasks::default();
+    let stop = || tasks.stop_token();
+    let report = Report::default();
+    let telemetry = Telemetry::default();
+    let table = Table::default();
+
+    let files = watch::Sender::new(FileState::default());
+    let instance_record = data_dir.join("instances.json");
+    let instances = watch::Sender::new(instances::load(&instance_record));
+    let inputs = watch::Sender::new(None);
+    let features = watch::Sender::new(BTreeSet::from([Features::newest()]));
+    let settled = watch::Sender::new(0);
+    let published = watch::Sender::new(0);
+    let translation = watch::Sender::new(None);
+    let issued = watch::Sender::new(Arc::new(Issued::none(&mesh)));
+    let wanted = watch::Sender::new(Arc::new(Wanted::default()));
+    let status = watch::Sender::new(Arc::new(Status::starting("the rules have not been read yet")));
+
+    let admissions =
+        Arc::new(Admissions::new(Arc::clone(&identities), table.clone(), features.clone()));
+    let services = Services {
+        admissions,
+        report: report.clone(),
+        telemetry: telemetry.clone(),
+        serves: serves(table.clone()),
+    };
+    let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
+    let translator = Translator::new(Some(data_dir.join("last-good.json")));
+    let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
+    let incoming = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
+
+    let fold = fold::run(files.subscribe(), instances.subscribe(), inputs.clone(), stop());
+    let translate = translate::run(
+        translator,
+        inputs.subscribe(),
+        features.subscribe(),
+        settled.subscribe(),
+        translation.clone(),
+        stop(),
+    );
+    let publish =
+        publish::run(table.clone(), translation.subscribe(), issued.subscribe(), published.clone(), stop());
+    let settle = settled::run(report.clone(), table, published.subscribe(), settled, stop());
+    let want = want(translation.subscribe(), wanted.clone(), config.leaf_ttl, stop());
+    let tell = tell(translation.subscribe(), issued.subscribe(), status, stop());
+    let read = files::run(config.rules.clone(), files, stop());
+    let gather = instances::run(report, instance_record, instances, stop());
+    let issue = issuer.run(wanted.subscribe(), issued, stop());
+    let serve = server::run(incoming, services, stop());
+    let administer = admin::serve(admin, admin_state, stop());
+    let revocations = identities.watch(stop());
+    let renew = certificate.renew(stop());
+
+    tasks.spawn("rule files", read);
+    tasks.spawn("instances", gather);
+    tasks.spawn("fold", fold);
+    tasks.spawn("translate", translate);
+    tasks.spawn("publish", publish);
+    tasks.spawn("settled", settle);
+    tasks.spawn("wanted identities", want);
+    tasks.spawn("certificates", issue);
+    tasks.spawn("server certificate", renew);
+    tasks.spawn("revocations", revocations);
+    tasks.spawn("status", tell);
+    tasks.spawn("admin server", administer);
+    tasks.spawn("xds server", serve);
+    info!(rules = %config.rules.display(), xds = %config.xds_address, admin = %config.admin_address, "chancery serves");
+    tasks.run(asked_to_stop()?, config.grace).await.map_err(Into::into)
+}
+
+/// Holds the data directory for this process alone.
+fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
+    let path = config.data_dir.join("serving");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("the data directory {} cannot be written", config.data_dir.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("the data directory {} is in use by another chancery serve", config.data_dir.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
+}
+
+/// Ready at the first SIGINT or SIGTERM.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+    })
+}
+
+/// What a workload speaks on a port of a service that it serves, by the rules in force.
+fn serves(table: Table) -> crate::telemetry::metrics::Serves {
+    Arc::new(move |workload: &QualifiedName, service: &QualifiedName, number: u16| {
+        let published = table.current();
+        let mesh = published.mesh()?;
+        let port = mesh.services.get(service)?.ports.iter().find(|port| port.number.get() == number)?;
+        let serves = mesh.workloads.get(workload)?.serves.iter().any(|s| s.service == *service && s.port == port.name);
+        serves.then_some(port.protocol)
+    })
+}
+
+/// The identities of the workloads in force are to have certificates.
+async fn want(
+    mut translation: watch::Receiver<Option<Translation>>,
+    wanted: watch::Sender<Arc<Wanted>>,
+    leaf_ttl: Option<Duration>,
+    stop: tokio_util::sync::CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        if let Some(translation) = &*translation.borrow_and_update() {
+            let mesh = &translation.rules.mesh;
+            let identities = mesh.workloads.values().map(|w| (w.name.clone(), w.identity.clone())).collect();
+            let next = Wanted { identities, leaf_ttl: leaf_ttl.unwrap_or(mesh.leaf_ttl.value) };
+            wanted.send_if_modified(|held| {
+                let changed = **held != next;
+                if changed {
+                    *held = Arc::new(next);
+                }
+                changed
+            });
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = translation.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
+
+/// Tells operators of what is in force.
+async fn tell(
+    mut translation: watch::Receiver<Option<Translation>>,
+    mut issued: watch::Receiver<Arc<Issued>>,
+    status: watch::Sender<Arc<Status>>,
+    stop: tokio_util::sync::CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let certificates = issued.borrow_and_update().certificates.iter().map(|(w, i)| (w.clone(), i.not_after)).collect();
+        if let Some(translation) = translation.borrow_and_update().clone() {
+            let rules = translation.rules;
+            status.send_replace(Arc::new(Status {
+                ready: Ok(()),
+                findings: rules.findings.as_slice().into(),
+                locate: Arc::new(move |rule| rules.locate(rule)),
+                certificates,
+            }));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = translation.changed() => if changed.is_err() { return Ok(()) },
+            changed = issued.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
 }
