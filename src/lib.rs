@@ -9,6 +9,10 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod admin;
+pub mod cli;
+pub mod escape;
 pub mod publish;
 pub mod report;
 pub mod task;
+pub mod telemetry;
