@@ -9,6 +9,7 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod admin;
 pub mod admission;
 pub mod app;
 pub mod ca;
@@ -18,6 +19,7 @@ pub mod config;
 pub mod demo;
 pub mod durable;
 pub mod envoy;
+pub mod escape;
 pub mod fold;
 pub mod identity;
 pub mod ports;
