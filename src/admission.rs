@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::Extensions;
 use proto::wire;
@@ -25,9 +26,9 @@ use crate::translate::GroupKey;
 const ADDRESS_KEY: &str = "chancery.address";
 
 /// Admits streams by client certificate.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Admissions {
-    identities: Identities,
+    identities: Arc<Identities>,
     table: Table,
     features: watch::Sender<BTreeSet<Features>>,
 }
@@ -37,7 +38,7 @@ pub struct Admissions {
 impl Admissions {
     /// Admits the bearers of `identities`' credentials to the groups of `table`; the features of Envoys that
     /// come are added to `features`, so that their groups are translated.
-    pub fn new(identities: Identities, table: Table, features: watch::Sender<BTreeSet<Features>>) -> Self {
+    pub fn new(identities: Arc<Identities>, table: Table, features: watch::Sender<BTreeSet<Features>>) -> Self {
         Self { identities, table, features }
     }
 
@@ -49,10 +50,10 @@ impl Admissions {
 impl Directory for Admissions {
     fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
         let credential = self.verify(extensions)?;
-        if credential.node_id != node.id {
+        if credential.node_id.as_str() != node.id {
             return Err(Refusal::Denied(format!(
                 "the credential is for the node {:?}, the stream says it is {:?}",
-                credential.node_id, node.id
+                credential.node_id.as_str(), node.id
             )));
         }
         let published = self.table.current();
@@ -74,7 +75,7 @@ impl Directory for Admissions {
 impl Authenticator for Admissions {
     fn authenticate(&self, extensions: &Extensions) -> Result<Reporter, Status> {
         let credential = self.verify(extensions).map_err(Status::from)?;
-        Ok(Reporter { workload: credential.workload, node: credential.node_id })
+        Ok(Reporter { workload: credential.workload, node: credential.node_id.to_string() })
     }
 }
 
@@ -124,7 +125,7 @@ fn features_of(node: &wire::Node) -> Features {
     let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
     match version {
         Some(version) => Features::of_envoy(version.major_number, version.minor_number),
-        None => Features::oldest(),
+        None => Features::default(),
     }
 }
 

@@ -80,7 +80,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let instance_record = data_dir.join("instances.json");
     let instances = watch::Sender::new(instances::load(&instance_record));
     let inputs = watch::Sender::new(None);
-    let features = watch::Sender::new(BTreeSet::from([Features::newest()]));
+    let features = watch::Sender::new(BTreeSet::from([Features::of_envoy(1, u32::MAX)]));
     let settled = watch::Sender::new(0);
     let published = watch::Sender::new(0);
     let translation = watch::Sender::new(None);

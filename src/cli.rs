@@ -5,7 +5,10 @@
 
 use std::process::ExitCode;
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
+use translators::rules::scalar::Span;
 
 pub mod bootstrap;
 pub mod client;
@@ -80,6 +83,11 @@ pub fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// Reads a duration as the rule language writes it: `600ms`, `1m30s`, `24h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse().map(|Span(duration)| duration).map_err(|error| format!("{error}"))
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

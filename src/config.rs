@@ -5,6 +5,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Where keys and state are kept, unless said otherwise.
+pub const DATA_DIR: &str = "chancery-data";
+/// Where proxies connect, unless said otherwise.
+pub const XDS_ADDRESS: &str = "127.0.0.1:18000";
+/// Where operators look, unless said otherwise.
+pub const ADMIN_ADDRESS: &str = "127.0.0.1:18080";
+
 /// The environment variables that Chancery looks at, beyond those that name a flag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {

@@ -28,7 +28,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The identities that are to have a certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The identity of each workload.
     pub identities: BTreeMap<QualifiedName, SpiffeId>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::app::{self, Config};
+use crate::cli::duration;
 use crate::config;
 
 /// Arguments of `chancery serve`; each is also read from `CHANCERY_*`.
@@ -73,10 +74,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
     .await?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    translators::rules::scalar::parse_duration(text).map_err(|error| error.to_string())
 }
 
 fn leaf_ttl(text: &str) -> Result<Duration, String> {

@@ -11,7 +11,7 @@ use translators::json;
 use translators::mesh::{Backing, Instance, Mesh, Workload, resolve};
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
-use translators::xds::{self, Features, ResourceKey};
+use translators::xds::{self, Features, ResourceKey, Slot};
 
 use crate::sources::files;
 
@@ -85,9 +85,9 @@ pub fn resources(mesh: &Mesh, workload: &Workload, features: Features) -> Vec<Re
         .map(|key| match key {
             ResourceKey::Endpoints(destination) => xds::endpoints(mesh, destination, &instances),
             ResourceKey::Cluster(_)
-            | ResourceKey::LocalCluster { .. }
-            | ResourceKey::Inbound { .. }
-            | ResourceKey::Outbound { .. }
+            | ResourceKey::LocalCluster(_)
+            | ResourceKey::Inbound(..)
+            | ResourceKey::Outbound(_)
             | ResourceKey::Route { .. } => xds::build(mesh, key),
         })
         .collect()
@@ -108,7 +108,7 @@ fn one_instance_each(mesh: &Mesh) -> Vec<Instance> {
             workload: workload.name.clone(),
             node: format!("{}-0", workload.name.name),
             address: [127, 0, 0, 1].into(),
-            listeners: xds::inbound_names(workload).collect(),
+            listeners: workload.serves.iter().map(|serve| ResourceKey::Inbound(Slot::of_serve(workload, serve), Features::default()).name().to_string()).collect(),
             has_certificate: true,
         })
         .collect()
@@ -116,11 +116,11 @@ fn one_instance_each(mesh: &Mesh) -> Vec<Instance> {
 
 fn by_kind(resources: &[Resource]) -> anyhow::Result<serde_json::Value> {
     let mut kinds: BTreeMap<&str, Vec<serde_json::Value>> =
-        Kind::ALL.iter().filter(|kind| **kind != Kind::Secret).map(|kind| (kind.collection(), Vec::new())).collect();
+        Kind::ALL.iter().filter(|kind| **kind != Kind::Secret).map(|kind| (kind.service(), Vec::new())).collect();
     for resource in resources {
         let value = json::resource_to_json(resource)
             .with_context(|| format!("{} {} cannot be shown", resource.kind(), resource.name()))?;
-        kinds.entry(resource.kind().collection()).or_default().push(value);
+        kinds.entry(resource.kind().service()).or_default().push(value);
     }
     Ok(serde_json::to_value(kinds)?)
 }

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use translators::mesh::Instance;
 use translators::name::QualifiedName;
-use translators::xds::INBOUND_PREFIX;
 
 use crate::durable;
 use crate::report::{Proxy, Report};
 
+/// What the names of inbound listeners begin with.
+const INBOUND_PREFIX: &str = "in/";
 /// How long an instance outlives its stream.
 const LINGER: Duration = Duration::from_secs(30);
 /// How long after the start nothing is taken away.

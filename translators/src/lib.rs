@@ -13,5 +13,6 @@ pub mod mesh;
 pub mod name;
 pub mod resource;
 pub mod rules;
+mod suggest;
 pub mod telemetry_names;
 pub mod xds;
