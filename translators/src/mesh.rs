@@ -107,7 +107,9 @@ pub struct Port {
     pub server_first: bool,
     /// Which connections its proxies take.
     pub mtls: Sourced<MtlsMode>,
-    /// Whether callers use mTLS towards proxies that can; not so on the way to and from `disabled`.
+    /// Whether callers use mTLS where the mode allows it; not so on the way to and from `disabled`, which the
+    /// rules do not speak of.
+    #[serde(skip)]
     pub callers_use_mtls: bool,
     /// Who may do what.
     pub access: Access,

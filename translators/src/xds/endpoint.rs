@@ -23,8 +23,9 @@ pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &[Instance])
         return Resource::new(Kind::Endpoints, name.clone(), &assignment(name, Vec::new()), []);
     };
     let mode = port.mtls.value;
+    let mtls = mode != MtlsMode::Disabled && port.callers_use_mtls;
     let endpoints = match &service.backing {
-        Backing::Workloads(servings) => connected(servings, destination, mode, instances),
+        Backing::Workloads(servings) => connected(servings, destination, mtls, instances),
         Backing::Static(endpoints) => listed(endpoints, destination, mode),
     };
     let origins = origins(port.mtls.origin.iter().chain([&service.origin]));
@@ -35,10 +36,9 @@ pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &[Instance])
 fn connected(
     servings: &[Serving],
     destination: &Destination,
-    mode: MtlsMode,
+    mtls: bool,
     instances: &[Instance],
 ) -> Vec<endpoint_pb::LbEndpoint> {
-    let mtls = mode != MtlsMode::Disabled;
     let mut found = BTreeMap::new();
     for serving in servings.iter().filter(|s| s.port == destination.port && carries(&s.labels, destination)) {
         let listener = listener_name(servings, serving, destination);
