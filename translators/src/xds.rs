@@ -13,6 +13,8 @@ use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
 mod access_log;
+pub mod bootstrap;
+pub mod closed;
 mod cluster;
 mod endpoint;
 mod http;
@@ -21,6 +23,7 @@ mod rbac;
 mod retry;
 mod route;
 pub mod secret;
+pub mod static_config;
 mod tcp;
 mod text;
 mod tls;

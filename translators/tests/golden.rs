@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
+use serde_json::Value;
 use translators::mesh::resolve::{self, Resolution};
-use translators::rules;
+use translators::mesh::{Instance, Mesh, Workload};
+use translators::xds::{self, Features, ResourceKey};
+use translators::{json, rules};
 
 /// The file that people write.
 const RULES: &str = "1-rules.yaml";
@@ -19,7 +24,42 @@ fn stages(rules: &str) -> BTreeMap<&'static str, String> {
     let collected = rules::collect([rules::parse(RULES, rules)]);
     let Resolution { mesh, findings, .. } = resolve::resolve(&collected.objects);
     let findings: Vec<String> = collected.findings.iter().chain(&findings).map(ToString::to_string).collect();
-    BTreeMap::from([("2-mesh.yaml", yaml(&mesh)), ("4-findings.yaml", yaml(&findings))])
+    BTreeMap::from([("2-mesh.yaml", yaml(&mesh)), ("3-xds.yaml", yaml(&proxies(&mesh))), ("4-findings.yaml", yaml(&findings))])
+}
+
+/// What the proxies of each workload get, secrets apart, by kind and name; every workload has one proxy, which
+/// has accepted everything.
+fn proxies(mesh: &Mesh) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, Value>>> {
+    let features = Features::of_envoy(1, 40);
+    let instances = instances(mesh, features);
+    let resources = |workload: &Workload| {
+        let mut by_kind: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+        for key in xds::plan(mesh, workload, features) {
+            let resource = match &key {
+                ResourceKey::Endpoints(destination) => xds::endpoints(mesh, destination, &instances),
+                _ => xds::build(mesh, &key),
+            };
+            let of_kind = by_kind.entry(resource.kind().to_string()).or_default();
+            of_kind.insert(resource.name().to_string(), json::resource(&resource));
+        }
+        by_kind
+    };
+    mesh.workloads.iter().map(|(name, workload)| (name.to_string(), resources(workload))).collect()
+}
+
+fn instances(mesh: &Mesh, features: Features) -> Vec<Instance> {
+    let inbound = |workload: &Workload| {
+        let keys = xds::plan(mesh, workload, features).into_iter();
+        keys.filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| key.name().to_string()).collect()
+    };
+    let instance = |(n, workload): (u8, &Arc<Workload>)| Instance {
+        workload: workload.name.clone(),
+        node: format!("{}-0", workload.name.name),
+        address: Ipv4Addr::new(192, 0, 2, n).into(),
+        listeners: inbound(workload),
+        has_certificate: true,
+    };
+    (1..).zip(mesh.workloads.values()).map(instance).collect()
 }
 
 /// YAML with sorted keys.
