@@ -36,7 +36,6 @@ pub struct Reporter {
 /// Tells whose connection a request came on.
 pub trait Authenticator: Send + Sync + 'static {
     /// The bearer of the connection's credential, or UNAUTHENTICATED.
-    #[expect(clippy::result_large_err, reason = "tonic's own error is what the stream ends with")]
     fn authenticate(&self, extensions: &http::Extensions) -> Result<Reporter, Status>;
 }
 
@@ -108,7 +107,6 @@ impl Open {
         Self { telemetry, id }
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error is what the stream ends with")]
     fn record(&self, report: Report) -> Result<(), Status> {
         self.telemetry
             .record(&self.id, report, SystemTime::now())
