@@ -1,18 +1,21 @@
 //! `chancery translate`: what a workload's proxies would get, without a server.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::ValueEnum;
 use translators::finding::Severity;
 use translators::json;
 use translators::mesh::{Backing, Instance, Mesh, Workload, resolve};
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
+use translators::xds::bootstrap::{Node, Server};
 use translators::xds::{self, Features, ResourceKey, Slot};
 
+use crate::config;
 use crate::sources::files;
 
 /// Arguments of `chancery translate`.
@@ -35,6 +38,9 @@ pub struct Args {
     /// The version of Envoy to translate for
     #[arg(long, value_name = "MAJOR.MINOR", default_value = "1.40", value_parser = parse_version)]
     envoy_version: (u32, u32),
+    /// Where the control plane that serves the certificates is, for `-o bootstrap`
+    #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "IP:PORT", default_value = config::XDS_ADDRESS)]
+    xds_address: SocketAddr,
     /// Resources as YAML or JSON, or everything as one static Envoy configuration
     #[arg(short, long, value_enum, default_value_t = Output::Yaml)]
     output: Output,
@@ -64,10 +70,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (major, minor) = args.envoy_version;
     let resources = resources(mesh, workload, Features::of_envoy(major, minor));
     let value = match args.output {
-        Output::Yaml | Output::Json => by_kind(&resources)?,
+        Output::Yaml | Output::Json => by_kind(&resources),
         Output::Bootstrap => {
-            let bootstrap = xds::bootstrap::static_bootstrap(&resources, &workload.name);
-            json::message_to_json(&bootstrap).context("the bootstrap cannot be shown")?
+            let node = Node {
+                id: format!("{}-0", workload.name.name),
+                cluster: workload.name.to_string(),
+                metadata: BTreeMap::new(),
+            };
+            let server = Server { host: args.xds_address.ip().to_string(), port: args.xds_address.port() };
+            json::message(&xds::static_config::static_bootstrap(&node, &server, &resources))
         }
     };
     match args.output {
@@ -114,15 +125,13 @@ fn one_instance_each(mesh: &Mesh) -> Vec<Instance> {
         .collect()
 }
 
-fn by_kind(resources: &[Resource]) -> anyhow::Result<serde_json::Value> {
+fn by_kind(resources: &[Resource]) -> serde_json::Value {
     let mut kinds: BTreeMap<&str, Vec<serde_json::Value>> =
         Kind::ALL.iter().filter(|kind| **kind != Kind::Secret).map(|kind| (kind.service(), Vec::new())).collect();
     for resource in resources {
-        let value = json::resource_to_json(resource)
-            .with_context(|| format!("{} {} cannot be shown", resource.kind(), resource.name()))?;
-        kinds.entry(resource.kind().service()).or_default().push(value);
+        kinds.entry(resource.kind().service()).or_default().push(json::resource(resource));
     }
-    Ok(serde_json::to_value(kinds)?)
+    serde_json::json!(kinds)
 }
 
 fn parse_version(text: &str) -> Result<(u32, u32), String> {

@@ -228,6 +228,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         number: u16::try_from(8000 + n).expect("small").try_into().expect("not 0"),
         protocol: part.protocol,
         server_first: part.server_first,
+        callers_use_mtls: true,
         mtls: Sourced::built_in(part.mode),
         access: part.access.clone(),
         routes,
