@@ -89,7 +89,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let status = watch::Sender::new(Arc::new(Status::starting("the rules have not been read yet")));
 
     let admissions =
-        Arc::new(Admissions::new(Arc::clone(&identities), table.clone(), features.clone()));
+        Admissions::new(Arc::clone(&identities), table.clone(), features.clone());
     let services = Services {
         admissions,
         report: report.clone(),

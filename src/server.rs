@@ -31,7 +31,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// What the server answers with.
 pub struct Services {
     /// Who may have which group.
-    pub admissions: Arc<Admissions>,
+    pub admissions: Admissions,
     /// Where streams report.
     pub report: Report,
     /// Where measurements go.
@@ -47,8 +47,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Services { admissions, report, telemetry, serves } = services;
-    let ads = stream::service::Ads::new(Arc::clone(&admissions), report, stop.clone());
-    let metrics = MetricsService::new(admissions, telemetry, serves, stop.clone());
+    let ads = stream::Service::new(admissions.clone(), report, stop.clone());
+    let metrics = MetricsService::new(Arc::new(admissions), telemetry, serves, stop.clone());
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
