@@ -11,4 +11,5 @@
 
 pub mod publish;
 pub mod report;
+pub mod stream;
 pub mod task;
