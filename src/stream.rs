@@ -1,0 +1,22 @@
+//! 5. Stream: the xDS protocol.
+//!
+//! Owns: what a proxy is sent next, and what its answers mean. [`session`] is the protocol as a plain value;
+//! [`service`] is the gRPC service around it, whose response bodies are the shared bytes of the resources.
+//! May use: `publish` and `report`. Never: decides what a group of proxies is to hold, or who a proxy is
+//! (that is a [`Directory`]'s).
+
+mod body;
+mod delta;
+mod frame;
+mod node;
+mod refusal;
+pub mod service;
+pub mod session;
+mod sotw;
+mod subscription;
+
+pub use service::{Admission, Directory, Refusal, Service};
+pub use session::{Answer, Fault, Outcome, Protocol, Request, Response, Session};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! The node of a stream: read once, then only compared.
+//!
+//! Owns: what of a node must not change. May use: the wire messages. Never: keeps a node (60 kB each).
+
+use bytes::Bytes;
+use prost::Message;
+use proto::wire;
+use translators::resource::Version;
+
+use super::session::Fault;
+
+/// What is remembered of a stream's node.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    digest: Version,
+    id: Box<str>,
+    cluster: Box<str>,
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    /// Reads the node of a stream's first request.
+    pub(super) fn first(bytes: &Bytes) -> Result<(Self, wire::Node), Fault> {
+        let node = read(bytes)?;
+        if node.id.is_empty() {
+            return Err(Fault::NoNode);
+        }
+        let remembered =
+            Self { digest: Version::of(bytes), id: node.id.as_str().into(), cluster: node.cluster.as_str().into() };
+        Ok((remembered, node))
+    }
+
+    /// Checks the node of a later request, which may be left out. Other members may change: Envoy sends the
+    /// node again when its dynamic parameters do.
+    pub(super) fn again(&mut self, bytes: &Bytes) -> Result<(), Fault> {
+        let digest = Version::of(bytes);
+        if bytes.is_empty() || digest == self.digest {
+            return Ok(());
+        }
+        let node = read(bytes)?;
+        if *node.id != *self.id || *node.cluster != *self.cluster {
+            return Err(Fault::NodeChanged);
+        }
+        self.digest = digest;
+        Ok(())
+    }
+}
+
+fn read(bytes: &Bytes) -> Result<wire::Node, Fault> {
+    wire::Node::decode(bytes.clone()).map_err(|_| Fault::InvalidNode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, cluster: &str, agent: &str) -> Bytes {
+        let node = wire::Node {
+            id: id.into(),
+            cluster: cluster.into(),
+            user_agent_name: agent.into(),
+            ..wire::Node::default()
+        };
+        node.encode_to_vec().into()
+    }
+
+    #[test]
+    fn scenario_43_a_node_is_given_first_and_stays() {
+        for bytes in [Bytes::new(), node("", "c", "envoy")] {
+            assert_eq!(Remembered::first(&bytes).err(), Some(Fault::NoNode));
+        }
+        assert_eq!(Remembered::first(&Bytes::from_static(b"\xff\xff")).err(), Some(Fault::InvalidNode));
+        let (mut remembered, read) = Remembered::first(&node("n", "c", "envoy")).expect("valid");
+        assert_eq!(read.id, "n");
+        for (bytes, expected) in [
+            (Bytes::new(), Ok(())),
+            (node("n", "c", "envoy"), Ok(())),
+            (node("n", "c", "other"), Ok(())),
+            (node("m", "c", "envoy"), Err(Fault::NodeChanged)),
+            (node("n", "d", "envoy"), Err(Fault::NodeChanged)),
+        ] {
+            assert_eq!(remembered.again(&bytes), expected);
+        }
+    }
+}

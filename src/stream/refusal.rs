@@ -1,0 +1,74 @@
+//! What a refusal says: which resources, which rules, in words fit to be shown.
+//!
+//! Owns: reading a proxy's error text. May use: resources. Never: shows a text that may hold a secret.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use translators::name::RuleRef;
+use translators::resource::{Kind, Name, Resource};
+
+/// Longer texts are cut.
+const MAX_REASON: usize = 2048;
+
+/// The text, without what must not be shown.
+pub(super) fn reason(kind: Kind, text: &str) -> String {
+    if kind == Kind::Secret || text.contains("PRIVATE KEY") {
+        return "the proxy refused a secret; its own log says why".to_owned();
+    }
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect()
+}
+
+/// The rules that made these resources, each once, in order.
+pub(super) fn rules<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> Vec<RuleRef> {
+    let rules: BTreeSet<&RuleRef> = resources.into_iter().flat_map(|resource| resource.origins().iter()).collect();
+    rules.into_iter().cloned().collect()
+}
+
+/// Whether `name` stands in the text as a whole, not as a part of a longer name.
+pub(super) fn mentions(text: &str, name: &Name) -> bool {
+    let inner = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/');
+    // A dot or a colon belongs to a name only between two letters: else it ends a phrase.
+    let joined = |near: Option<char>, far: Option<char>| match near {
+        Some('.' | ':') => far.is_some_and(inner),
+        Some(c) => inner(c),
+        None => false,
+    };
+    !name.is_empty()
+        && text.match_indices(&**name).any(|(at, found)| {
+            let mut before = text[..at].chars().rev();
+            let mut after = text[at + found.len()..].chars();
+            !joined(before.next(), before.next()) && !joined(after.next(), after.next())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_as_a_whole() {
+        for (text, name, expected) in [
+            ("Error adding/updating cluster(s) c1: bad", "c1", true),
+            ("Error adding/updating cluster(s) c12: bad", "c1", false),
+            ("cluster out/shop/cart/http refused", "out/shop/cart", false),
+            ("cluster a.b refused", "a", false),
+            ("cluster b:80 refused", "b", false),
+            ("refused: a.", "a", true),
+            ("'a' and 'b'", "b", true),
+            ("aa a", "a", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(mentions(text, &name.into()), expected, "{name:?} in {text:?}");
+        }
+    }
+
+    #[test]
+    fn no_reason_shows_a_key_or_breaks_a_line() {
+        let generic = "the proxy refused a secret; its own log says why";
+        assert_eq!(reason(Kind::Secret, "MIIE"), generic);
+        assert_eq!(reason(Kind::Listener, "-----BEGIN PRIVATE KEY-----"), generic);
+        assert_eq!(reason(Kind::Listener, "a\r\nb"), "a  b");
+        assert_eq!(reason(Kind::Listener, &"é".repeat(5000)).chars().count(), MAX_REASON);
+    }
+}

@@ -1,0 +1,510 @@
+//! One stream, sans-IO: requests in, responses and their answers out.
+//!
+//! Owns: what the proxy at the other end wants, holds, is owed and has refused, per type. May use:
+//! `publish`; the time is passed in. Never: reads a clock, waits, or sends.
+//!
+//! What to send follows from two snapshots: the one last evaluated for a type and the current one. Their
+//! difference, as far as it is subscribed to, plus the names that are owed for another reason, is the next
+//! response. It is computed when it is asked for, so nothing queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proto::wire;
+use translators::name::RuleRef;
+use translators::resource::{Kind, Name, Resource, Version};
+
+use super::subscription::{Difference, Subscription};
+use super::{delta, refusal, sotw};
+use crate::publish::snapshot::Change;
+use crate::publish::{ResourceSet, Snapshot};
+
+/// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How many names one stream may subscribe to, per type.
+const MAX_NAMES: usize = 200_000;
+
+/// Which of the two protocols a stream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// State of the world.
+    Sotw,
+    /// Incremental.
+    Delta,
+}
+
+/// A request of either protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// State of the world.
+    Sotw(wire::DiscoveryRequest),
+    /// Incremental.
+    Delta(wire::DeltaDiscoveryRequest),
+}
+
+/// Why a stream has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The first request names no node.
+    #[error("the first request of a stream has no node id")]
+    NoNode,
+    /// The node is no node.
+    #[error("the node cannot be decoded")]
+    InvalidNode,
+    /// A later request names another node.
+    #[error("the node changed within the stream")]
+    NodeChanged,
+    /// The request names no type.
+    #[error("the request has no type url")]
+    NoType,
+    /// The request is of the other protocol.
+    #[error("the request is not of the stream's protocol")]
+    OtherProtocol,
+    /// More names than a stream may hold.
+    #[error("more than 200000 names of one type")]
+    TooManyNames,
+}
+
+/// What a proxy said to a response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The type.
+    pub kind: Kind,
+    /// The version of the response.
+    pub version: Version,
+    /// What it said.
+    pub outcome: Outcome,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It holds these now.
+    Accepted(Vec<Name>),
+    /// It refused; see [`crate::report::Rejection`].
+    Refused {
+        /// The gRPC code.
+        code: i32,
+        /// Its words, fit to be shown.
+        reason: String,
+        /// The resources, as far as its words tell.
+        resources: Vec<Name>,
+        /// The rules that made them.
+        rules: Vec<RuleRef>,
+    },
+}
+
+/// A response: the message on the wire is the head followed by the entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The type.
+    pub kind: Kind,
+    /// The version of what it says.
+    pub version: Version,
+    /// The message without its resources.
+    pub head: Bytes,
+    /// The resources; shared with every other stream.
+    pub entries: Vec<Bytes>,
+}
+
+/// What a response says, before it is bytes.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) version: Version,
+    pub(super) resources: Vec<Arc<Resource>>,
+    pub(super) removed: Vec<Name>,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub struct Session {
+    protocol: Protocol,
+    nonce: u64,
+    types: [TypeState; Kind::ALL.len()],
+}
+
+/// One type on one stream.
+#[derive(Debug, Default)]
+struct TypeState {
+    requested: bool,
+    subscription: Subscription,
+    /// The set last evaluated: whatever differs from it is news.
+    seen: ResourceSet,
+    /// Names to be answered whether or not they changed.
+    owed: BTreeSet<Name>,
+    /// A response is due even if it says nothing.
+    due: bool,
+    /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
+    /// that reconnected.
+    held: BTreeMap<Name, Option<Arc<Resource>>>,
+    /// When the held go even if their successors were not accepted.
+    release_at: Option<Instant>,
+    /// The nonce of the last response.
+    nonce: Option<u64>,
+    /// The last response, while it is not answered.
+    outstanding: Option<Content>,
+    /// The version last accepted.
+    accepted: Option<Version>,
+    refused: Refused,
+}
+
+/// What was refused, until it has other content or is accepted.
+#[derive(Debug, Default)]
+struct Refused {
+    /// At fault, at the version that was refused: sent again only with other content, or asked for.
+    culprits: BTreeMap<Name, Version>,
+    /// Refused together with a fault that could not be told: sent again with whatever is sent next.
+    suspects: BTreeSet<Name>,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// The encoded node.
+    pub fn node(&self) -> &Bytes {
+        match self {
+            Self::Sotw(request) => &request.node,
+            Self::Delta(request) => &request.node,
+        }
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A stream that has said nothing yet.
+    pub fn new(protocol: Protocol) -> Self {
+        Self { protocol, nonce: 0, types: Default::default() }
+    }
+
+    /// Takes a request: an answer to the last response, a change of subscription, or both. The node is not
+    /// looked at. A type that is not served is passed over.
+    pub fn on_request(
+        &mut self,
+        request: &Request,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Result<Option<Answer>, Fault> {
+        match (self.protocol, request) {
+            (Protocol::Sotw, Request::Sotw(request)) => self.on_sotw(request, snapshot),
+            (Protocol::Delta, Request::Delta(request)) => self.on_delta(request, snapshot, now),
+            (Protocol::Sotw, Request::Delta(_)) | (Protocol::Delta, Request::Sotw(_)) => Err(Fault::OtherProtocol),
+        }
+    }
+
+    /// The next response, if one is due; to be asked again until there is none.
+    pub fn poll(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        for kind in Kind::ALL {
+            if let Some(response) = self.additions(kind, snapshot, now) {
+                return Some(response);
+            }
+        }
+        [Kind::Cluster, Kind::Endpoints].into_iter().find_map(|kind| self.removals(kind, snapshot, now))
+    }
+
+    /// When to ask again though nothing was received and nothing changed.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let cluster = self.of(Kind::Cluster);
+        let endpoints = self.of(Kind::Endpoints);
+        let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
+        // Endpoints go after their clusters.
+        if cluster.held.is_empty() { wake(endpoints) } else { wake(cluster) }
+    }
+
+    /// How many names of `kind` the stream subscribes to; `None` for everything.
+    pub fn subscribed(&self, kind: Kind) -> Option<usize> {
+        self.of(kind).subscription.len()
+    }
+
+    fn of(&self, kind: Kind) -> &TypeState {
+        &self.types[kind as usize]
+    }
+
+    fn of_mut(&mut self, kind: Kind) -> &mut TypeState {
+        &mut self.types[kind as usize]
+    }
+
+    fn on_sotw(&mut self, request: &wire::DiscoveryRequest, snapshot: &Snapshot) -> Result<Option<Answer>, Fault> {
+        let Some(kind) = kind_of(&request.type_url)? else { return Ok(None) };
+        if request.resource_names.len() > MAX_NAMES {
+            return Err(Fault::TooManyNames);
+        }
+        let state = self.of_mut(kind);
+        if sotw::is_stale(&request.response_nonce, state.nonce) {
+            return Ok(None);
+        }
+        let answer = match &state.outstanding {
+            Some(sent) if !request.response_nonce.is_empty() => {
+                let accepted = sotw::accepts_despite_error(&request.version_info, sent.version, state.accepted);
+                state.on_answer(kind, request.error_detail.as_ref().filter(|_| !accepted), !kind.is_full_state())
+            }
+            _ => None,
+        };
+        let current = snapshot.of(kind);
+        let difference = state.subscription.replace(kind, &request.resource_names, |name| intern(current, name));
+        state.subscribe(kind, difference, current);
+        Ok(answer)
+    }
+
+    fn on_delta(
+        &mut self,
+        request: &wire::DeltaDiscoveryRequest,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Result<Option<Answer>, Fault> {
+        let Some(kind) = kind_of(&request.type_url)? else { return Ok(None) };
+        let state = self.of_mut(kind);
+        if state.subscription.size() + request.resource_names_subscribe.len() > MAX_NAMES {
+            return Err(Fault::TooManyNames);
+        }
+        let answers_last = state.nonce.is_some_and(|nonce| nonce.to_string() == request.response_nonce);
+        let answer = if answers_last { state.on_answer(kind, request.error_detail.as_ref(), true) } else { None };
+        let current = snapshot.of(kind);
+        let (first, subscribe, unsubscribe) =
+            (!state.requested, &request.resource_names_subscribe, &request.resource_names_unsubscribe);
+        let difference = state.subscription.change(kind, first, subscribe, unsubscribe, |name| intern(current, name));
+        let reconnects = first && difference.everything;
+        state.subscribe(kind, difference, current);
+        Ok(if reconnects { state.reconnect(kind, current, &request.initial_resource_versions, now) } else { answer })
+    }
+
+    /// New and changed resources of `kind`, and whatever is owed.
+    fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let current = snapshot.of(kind);
+        let state = self.of_mut(kind);
+        if !state.requested || state.outstanding.is_some() {
+            return None;
+        }
+        if state.subscription.is_empty() {
+            state.seen = current.clone();
+            return None;
+        }
+        let names = state.news(kind, current, now);
+        let due = std::mem::take(&mut state.due);
+        if names.is_empty() && !due {
+            return None;
+        }
+        let response = self.respond(kind, &names, current, due);
+        if response.is_some() && kind == Kind::Cluster {
+            self.owe_endpoints(&names, snapshot);
+        }
+        response
+    }
+
+    /// Clusters and endpoints that are gone, once nothing that the proxy holds refers to them.
+    fn removals(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let state = self.of(kind);
+        if state.held.is_empty() || state.outstanding.is_some() {
+            return None;
+        }
+        if kind == Kind::Endpoints && !self.of(Kind::Cluster).held.is_empty() {
+            return None;
+        }
+        let late = state.release_at.is_some_and(|at| at <= now);
+        // Of a client that reconnected it is not known what refers to them before it asks for its listeners.
+        let known = self.of(Kind::Listener).requested || state.held.values().all(Option::is_some);
+        let before: &[Kind] = match kind {
+            Kind::Endpoints => &[Kind::Cluster, Kind::Listener, Kind::Route],
+            Kind::Secret | Kind::Cluster | Kind::Listener | Kind::Route => &[Kind::Listener, Kind::Route],
+        };
+        let replaced = || known && before.iter().all(|kind| self.of(*kind).is_settled(snapshot.of(*kind)));
+        if !late && !replaced() {
+            return None;
+        }
+        let state = self.of_mut(kind);
+        state.release_at = None;
+        let held = std::mem::take(&mut state.held);
+        let names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        if names.is_empty() {
+            return None;
+        }
+        self.respond(kind, &names, snapshot.of(kind), false)
+    }
+
+    /// A proxy that takes a cluster again waits for its endpoints again, whether or not they changed.
+    fn owe_endpoints(&mut self, clusters: &BTreeSet<Name>, snapshot: &Snapshot) {
+        let current = snapshot.of(Kind::Endpoints);
+        let clusters_now = snapshot.of(Kind::Cluster);
+        let state = &mut self.types[Kind::Endpoints as usize];
+        for name in clusters {
+            let refused = || {
+                let refused = state.refused.culprits.get(name);
+                refused.is_some() && refused == current.get(name).map(|resource| resource.version()).as_ref()
+            };
+            if clusters_now.get(name).is_some() && state.subscription.covers(name) && !refused() {
+                state.owed.insert(Name::clone(name));
+            }
+        }
+    }
+
+    fn respond(&mut self, kind: Kind, names: &BTreeSet<Name>, current: &ResourceSet, due: bool) -> Option<Response> {
+        let protocol = self.protocol;
+        let state = &mut self.types[kind as usize];
+        let content = match protocol {
+            Protocol::Sotw => sotw::content(kind, names, current, &state.subscription, &state.held),
+            Protocol::Delta => delta::content(names, current),
+        };
+        if content.resources.is_empty() && content.removed.is_empty() && !kind.is_full_state() && !due {
+            return None;
+        }
+        self.nonce += 1;
+        let (head, entries) = match protocol {
+            Protocol::Sotw => sotw::encode(kind, self.nonce, &content),
+            Protocol::Delta => delta::encode(kind, self.nonce, &content),
+        };
+        let version = content.version;
+        state.nonce = Some(self.nonce);
+        state.outstanding = Some(content);
+        Some(Response { kind, version, head, entries })
+    }
+}
+
+// === impl TypeState ===
+
+impl TypeState {
+    /// Applies a change of subscription.
+    fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
+        let first = !std::mem::replace(&mut self.requested, true);
+        let Difference { everything, asked, dropped } = difference;
+        for name in dropped {
+            self.owed.remove(&name);
+            self.held.remove(&name);
+            self.refused.culprits.remove(&name);
+        }
+        // Missing from a full state is an answer too.
+        self.due |= kind.is_full_state() && (everything || !asked.is_empty());
+        self.owed.extend(asked);
+        match (first, everything) {
+            (true, true) => {}
+            (true, false) => self.seen = current.clone(),
+            (false, true) => self.owed.extend(current.iter().map(|resource| Name::clone(resource.name()))),
+            (false, false) => {}
+        }
+        if self.subscription.is_empty() {
+            self.owed.clear();
+            self.due = false;
+            self.held.clear();
+            self.refused = Refused::default();
+        }
+        if self.held.is_empty() {
+            self.release_at = None;
+        }
+    }
+
+    /// Passes over what a reconnecting client says that it holds, if it is still so: that counts as accepted.
+    fn reconnect(
+        &mut self,
+        kind: Kind,
+        current: &ResourceSet,
+        versions: &BTreeMap<String, String>,
+        now: Instant,
+    ) -> Option<Answer> {
+        let (same, gone) = delta::held(current, versions);
+        match kind {
+            Kind::Cluster | Kind::Endpoints if !gone.is_empty() => {
+                self.held.extend(gone.into_iter().map(|name| (name, None)));
+                self.release_at = Some(now + GRACE);
+            }
+            Kind::Secret | Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Route => self.owed.extend(gone),
+        }
+        self.seen = same;
+        let names: Vec<Name> = self.seen.iter().map(|resource| Name::clone(resource.name())).collect();
+        let version = self.seen.version();
+        (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
+    }
+
+    /// The answer to the outstanding response. `partial`: a response may leave resources out.
+    fn on_answer(&mut self, kind: Kind, error: Option<&wire::Status>, partial: bool) -> Option<Answer> {
+        let sent = self.outstanding.take()?;
+        let version = sent.version;
+        let names = |resources: &[&Arc<Resource>]| -> Vec<Name> {
+            resources.iter().map(|resource| Name::clone(resource.name())).collect()
+        };
+        let all: Vec<&Arc<Resource>> = sent.resources.iter().collect();
+        let Some(error) = error else {
+            self.accepted = Some(version);
+            self.refused.culprits.retain(|name, _| all.iter().all(|resource| resource.name() != name));
+            return Some(Answer { kind, version, outcome: Outcome::Accepted(names(&all)) });
+        };
+        let (told, untold): (Vec<_>, Vec<_>) =
+            all.iter().copied().partition(|resource| refusal::mentions(&error.message, resource.name()));
+        let culprits = if told.is_empty() { all } else { told.clone() };
+        self.refused.culprits.extend(culprits.iter().map(|c| (Name::clone(c.name()), c.version())));
+        let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
+        if told.is_empty() {
+            self.refused.suspects.extend(others);
+        } else if partial {
+            // Without the resources at fault it is another response.
+            self.owed.extend(others.filter(|name| self.subscription.covers(name)));
+        }
+        let outcome = Outcome::Refused {
+            code: error.code,
+            reason: refusal::reason(kind, &error.message),
+            resources: names(&culprits),
+            rules: refusal::rules(culprits.iter().copied()),
+        };
+        Some(Answer { kind, version, outcome })
+    }
+
+    /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
+    fn news(&mut self, kind: Kind, current: &ResourceSet, now: Instant) -> BTreeSet<Name> {
+        let mut names = std::mem::take(&mut self.owed);
+        for name in &names {
+            self.held.remove(name);
+        }
+        for change in self.seen.changes_to(current) {
+            match change {
+                Change::Put(resource) if self.subscription.covers(resource.name()) => {
+                    self.held.remove(resource.name());
+                    names.insert(Name::clone(resource.name()));
+                }
+                Change::Removed(name) if self.subscription.covers(&name) => match (kind, self.seen.get(&name)) {
+                    (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
+                        self.held.insert(name, Some(Arc::clone(resource)));
+                        self.release_at.get_or_insert(now + GRACE);
+                    }
+                    _ => {
+                        names.insert(name);
+                    }
+                },
+                Change::Put(_) | Change::Removed(_) => {}
+            }
+        }
+        self.seen = current.clone();
+        if self.held.is_empty() {
+            self.release_at = None;
+        }
+        let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
+        self.refused.culprits.retain(|name, version| unchanged(name, version));
+        if !names.is_empty() {
+            let suspects = std::mem::take(&mut self.refused.suspects);
+            names.extend(suspects.into_iter().filter(|name| self.subscription.covers(name)));
+        }
+        names
+    }
+
+    /// Whether the proxy has accepted all of `current` that it subscribes to.
+    fn is_settled(&self, current: &ResourceSet) -> bool {
+        let covered = |change: Change| match change {
+            Change::Put(resource) => self.subscription.covers(resource.name()),
+            Change::Removed(name) => self.subscription.covers(&name),
+        };
+        !self.requested
+            || (self.outstanding.is_none()
+                && self.owed.is_empty()
+                && self.refused.culprits.is_empty()
+                && !self.seen.changes_to(current).any(covered))
+    }
+}
+
+fn kind_of(type_url: &str) -> Result<Option<Kind>, Fault> {
+    if type_url.is_empty() { Err(Fault::NoType) } else { Ok(Kind::from_type_url(type_url)) }
+}
+
+/// The snapshot's own copy of the name, if it has one: streams share it.
+fn intern(current: &ResourceSet, name: &str) -> Name {
+    current.get(name).map_or_else(|| Name::from(name), |resource| Name::clone(resource.name()))
+}

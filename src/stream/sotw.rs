@@ -1,0 +1,70 @@
+//! The state-of-the-world protocol: what differs from delta.
+//!
+//! Owns: which requests are stale, which answers accept, and how a response is composed. May use: the
+//! session's types. Never: holds state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use proto::envoy::config::endpoint::v3 as endpoint_pb;
+use proto::wire;
+use translators::resource::{Kind, Name, Resource, Version};
+
+use super::session::Content;
+use super::subscription::Subscription;
+use crate::publish::ResourceSet;
+
+/// Whether the request answers an older response than the last one: a newer answer is under way.
+pub(super) fn is_stale(nonce: &str, last: Option<u64>) -> bool {
+    !nonce.is_empty() && last.is_some_and(|last| nonce != last.to_string())
+}
+
+/// Whether an answer with an error accepts nevertheless: the version is the one just sent, and no earlier
+/// response carried it, so the error is left over from a response between.
+pub(super) fn accepts_despite_error(version_info: &str, sent: Version, accepted: Option<Version>) -> bool {
+    accepted != Some(sent) && version_info == sent.to_string()
+}
+
+/// What to send so that `names` are answered; `None` if nothing says it.
+pub(super) fn content(
+    kind: Kind,
+    names: &BTreeSet<Name>,
+    current: &ResourceSet,
+    subscription: &Subscription,
+    held: &BTreeMap<Name, Option<Arc<Resource>>>,
+) -> Content {
+    if kind.is_full_state() {
+        // What is missing is deleted: everything, and what is still to be kept.
+        let mut resources: Vec<_> =
+            current.iter().filter(|resource| subscription.covers(resource.name())).cloned().collect();
+        let kept = held.values().flatten();
+        resources.extend(kept.clone().cloned());
+        let version = kept.fold(current.version(), |version, resource| version.with(resource.version()));
+        return Content { version, resources, removed: Vec::new() };
+    }
+    let resources = names.iter().filter_map(|name| match (current.get(name), kind) {
+        (Some(resource), _) => Some(Arc::clone(resource)),
+        (None, Kind::Endpoints) => Some(no_endpoints(name)),
+        (None, Kind::Secret | Kind::Route | Kind::Cluster | Kind::Listener) => None,
+    });
+    Content { version: current.version(), resources: resources.collect(), removed: Vec::new() }
+}
+
+/// The bytes of the response.
+pub(super) fn encode(kind: Kind, nonce: u64, content: &Content) -> (Bytes, Vec<Bytes>) {
+    let head = wire::DiscoveryResponseHead {
+        version_info: content.version.to_string(),
+        type_url: kind.type_url().to_owned(),
+        nonce: nonce.to_string(),
+    };
+    let entries = content.resources.iter().map(|resource| resource.sotw_entry()).collect();
+    (head.encode_to_vec().into(), entries)
+}
+
+/// A cluster without endpoints: absence would say nothing.
+fn no_endpoints(name: &Name) -> Arc<Resource> {
+    let message = endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), ..Default::default() };
+    Arc::new(Resource::new(Kind::Endpoints, Name::clone(name), &message, []))
+}
