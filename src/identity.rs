@@ -181,3 +181,6 @@ fn client_verifier(control: &Authority) -> Arc<dyn ClientCertVerifier> {
         .build()
         .expect("there is one root and no revocation list")
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,17 +116,15 @@ fn issue(args: &Args, now: SystemTime) -> anyhow::Result<serde_json::Value> {
     let authorities = Authorities::open_or_create(&args.data_dir)?;
     let node_id = args.node_id()?;
     let list = RevocationList::new(&args.data_dir).lock()?;
-    let subject = list.subject(args.workload.clone(), node_id.clone(), now);
+    let replaced = args.revoke_previous.then(|| args.scope(&node_id));
+    let subject = list.subject(args.workload.clone(), node_id.clone(), now, replaced.as_ref());
     let issued = credential::issue(&authorities.control, &subject, args.credential_ttl, now)?;
     let credential = match &args.credential_file {
         Some(path) => credential_file::write(path, &issued)?,
         None => envoy::Credential::Inline { chain_pem: issued.chain_pem, key_pem: issued.key_pem },
     };
-    if args.revoke_previous {
-        let scope = match (&args.node_id, &args.workload) {
-            (None, Some(workload)) => Scope::Workload(workload.clone()),
-            (Some(_), _) | (None, None) => Scope::Node(node_id.clone()),
-        };
+    // Last, so that a proxy whose stream ends finds the new credential in its file.
+    if let Some(scope) = replaced {
         list.revoke_before(scope, &subject)?;
     }
     Ok(envoy::render(&Bootstrap {
@@ -146,6 +144,14 @@ fn issue(args: &Args, now: SystemTime) -> anyhow::Result<serde_json::Value> {
 // === impl Args ===
 
 impl Args {
+    /// Whose earlier credentials `--revoke-previous` ends.
+    fn scope(&self, node_id: &NodeId) -> Scope {
+        match (&self.node_id, &self.workload) {
+            (None, Some(workload)) => Scope::Workload(workload.clone()),
+            (Some(_), _) | (None, None) => Scope::Node(node_id.clone()),
+        }
+    }
+
     /// The node id that was given; else the one that the credential file is bound to, so that a rotation
     /// keeps it; else a new one.
     fn node_id(&self) -> anyhow::Result<NodeId> {

@@ -135,12 +135,18 @@ impl RevocationList {
 
 impl LockedList {
     /// The subject of a credential that is issued at `now`: never one that is revoked already, even if the
-    /// clock went back.
-    pub fn subject(&self, workload: Option<QualifiedName>, node_id: NodeId, now: SystemTime) -> Subject {
+    /// clock went back. If it `replaces` what came before, it is later than that, even within a millisecond.
+    pub fn subject(
+        &self,
+        workload: Option<QualifiedName>,
+        node_id: NodeId,
+        now: SystemTime,
+        replaces: Option<&Scope>,
+    ) -> Subject {
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        // One later than now: what was issued in this very millisecond is earlier.
-        let issued = now.saturating_add(1).max(self.current.cut_off(workload.as_ref(), &node_id));
+        let earliest = now.max(self.current.cut_off(workload.as_ref(), &node_id));
+        let issued = if replaces.is_some() { earliest.saturating_add(1) } else { earliest };
         Subject { workload, node_id, issued }
     }
 
