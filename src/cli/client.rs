@@ -97,3 +97,6 @@ impl Ask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
