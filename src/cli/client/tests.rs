@@ -57,3 +57,17 @@ async fn nobody_there_is_an_error_that_says_what_to_do_and_exit_code_2() {
     let shown = ask(address).show("/api/v1/edges", |_: &view::Edges, _| String::new(), |_| true).await;
     assert_eq!(shown.expect("an exit code"), ExitCode::from(2));
 }
+
+#[test]
+fn no_format_lets_words_of_others_steer_the_terminal() {
+    let answer = view::Health { status: "a\x1b[2J\u{9b}31m\u{7f}\u{202e}\r\nb: é".to_owned() };
+    for text in [json(&answer), yaml(&answer)] {
+        let text = text.expect("written");
+        assert!(text.lines().all(|line| escaped(line) == line), "{text:?}");
+        assert!(text.contains('é'), "{text:?}");
+        assert_eq!(serde_saphyr::from_str::<view::Health>(&text).expect("still YAML"), answer, "{text:?}");
+    }
+    assert_eq!(serde_json::from_str::<view::Health>(&json(&answer).expect("written")).expect("still JSON"), answer);
+    let plain = view::Health { status: "ok".to_owned() };
+    assert_eq!(yaml(&plain).expect("written"), "status: ok\n");
+}
