@@ -282,13 +282,15 @@ async fn the_server_stops_when_asked() {
 }
 
 proptest! {
-    /// No node id, however hostile, adds a line to the metrics.
+    /// No node id, however hostile, adds a line to the metrics or a control character.
     #[test]
-    fn a_node_id_stays_in_its_label(node in any::<String>()) {
+    fn a_node_id_stays_in_its_label(node in "[\\x00-\\x1f\\x7f-\\x9f\"\\\\{}, a]{0,12}") {
         let (state, stream, _status) = process();
-        let lines = |state: &AdminState| prometheus::text(state, &state.status()).expect("text").lines().count();
-        let before = lines(&state);
+        let text = |state: &AdminState| prometheus::text(state, &state.status()).expect("text");
+        let before = text(&state).lines().count();
         stream.update(|proxy| proxy.node = node);
-        prop_assert_eq!(lines(&state), before);
+        let after = text(&state);
+        prop_assert_eq!(after.lines().count(), before);
+        prop_assert!(!after.chars().any(|c| c != '\n' && c.is_control()), "{after:?}");
     }
 }
