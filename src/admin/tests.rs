@@ -168,7 +168,7 @@ async fn edges_before_and_after_traffic() {
         caller: Some("spiffe://cluster.local/ns/front/sa/web".parse().expect("valid")),
         service: "shop/cart".parse().expect("valid"),
         version: "v1".into(),
-        port: 8080,
+        port: "grpc".into(),
         protocol: Protocol::Grpc,
     };
     let unknown = EdgeKey { caller: None, version: "".into(), ..key.clone() };
@@ -179,12 +179,12 @@ async fn edges_before_and_after_traffic() {
         "edges": [
             {
                 "caller": "front/web", "callerIdentity": "spiffe://cluster.local/ns/front/sa/web",
-                "service": "shop/cart", "version": "v1", "port": 8080, "protocol": "grpc", "requests": 8,
+                "service": "shop/cart", "version": "v1", "port": "grpc", "protocol": "grpc", "requests": 8,
                 "successes": 6, "successRate": 0.75, "mtlsRequests": 8, "mtlsShare": 1.0,
                 "lastSeen": "2023-11-14T22:13:21Z",
             },
             {
-                "caller": "unknown", "callerIdentity": null, "service": "shop/cart", "version": "", "port": 8080,
+                "caller": "unknown", "callerIdentity": null, "service": "shop/cart", "version": "", "port": "grpc",
                 "protocol": "grpc", "requests": 8, "successes": 8, "successRate": 1.0, "mtlsRequests": 0,
                 "mtlsShare": 0.0, "lastSeen": "2023-11-14T22:13:22Z",
             },

@@ -8,7 +8,7 @@ fn answer() -> Edges {
         caller_identity: identity.map(str::to_owned),
         service: "shop/cart".to_owned(),
         version: version.to_owned(),
-        port: 8080,
+        port: "web".to_owned(),
         protocol: "http".to_owned(),
         requests,
         successes,
@@ -41,9 +41,9 @@ front/web  shop/cart  v2       1000      100%     100%
 fn the_wide_table() {
     let expected = "\
 CALLER     IDENTITY                                SERVICE    PORT  PROTOCOL  VERSION  REQUESTS  SUCCESS  MTLS  LAST SEEN
-unknown    -                                       shop/cart  8080  http      -        4         100%     0%    2026-01-01T00:00:55Z
-front/web  spiffe://cluster.local/ns/front/sa/web  shop/cart  8080  http      v1       9000      99.9%    100%  2026-01-01T00:00:55Z
-front/web  spiffe://cluster.local/ns/front/sa/web  shop/cart  8080  http      v2       1000      100%     100%  2026-01-01T00:00:55Z
+unknown    -                                       shop/cart  web   http      -        4         100%     0%    2026-01-01T00:00:55Z
+front/web  spiffe://cluster.local/ns/front/sa/web  shop/cart  web   http      v1       9000      99.9%    100%  2026-01-01T00:00:55Z
+front/web  spiffe://cluster.local/ns/front/sa/web  shop/cart  web   http      v2       1000      100%     100%  2026-01-01T00:00:55Z
 ";
     assert_eq!(render(&answer(), true), expected);
 }
