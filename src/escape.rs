@@ -7,18 +7,28 @@ use std::borrow::Cow;
 
 /// The text with every control character, and every character that reorders or hides text, as `\u{1b}` or `\n`.
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
-        return Cow::Borrowed(text);
+    if text.chars().any(is_unsafe) {
+        Cow::Owned(rewritten(text, is_unsafe, |c| c.escape_default().to_string()))
+    } else {
+        Cow::Borrowed(text)
     }
+}
+
+/// Lines of a format, with the same characters as `escape` writes them; line ends are the format's own.
+pub fn escaped_as(text: &str, escape: impl Fn(char) -> String) -> String {
+    rewritten(text, |c| c != '\n' && is_unsafe(c), escape)
+}
+
+fn rewritten(text: &str, which: impl Fn(char) -> bool, escape: impl Fn(char) -> String) -> String {
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if is_unsafe(c) {
-            shown.extend(c.escape_default());
+        if which(c) {
+            shown.push_str(&escape(c));
         } else {
             shown.push(c);
         }
     }
-    Cow::Owned(shown)
+    shown
 }
 
 /// Control characters, line and paragraph separators, bidirectional controls, zero-width characters.

@@ -100,7 +100,7 @@ fn edge(Edge { key, totals }: &Edge) -> view::Edge {
         caller_identity: key.caller.as_ref().map(ToString::to_string),
         service: key.service.to_string(),
         version: key.version.to_string(),
-        port: key.port,
+        port: key.port.to_string(),
         protocol: protocol(key.protocol).to_owned(),
         requests,
         successes: totals.successes(),

@@ -168,7 +168,7 @@ async fn edges_before_and_after_traffic() {
         caller: Some("spiffe://cluster.local/ns/front/sa/web".parse().expect("valid")),
         service: "shop/cart".parse().expect("valid"),
         version: "v1".into(),
-        port: 8080,
+        port: "grpc".into(),
         protocol: Protocol::Grpc,
     };
     let unknown = EdgeKey { caller: None, version: "".into(), ..key.clone() };
@@ -179,12 +179,12 @@ async fn edges_before_and_after_traffic() {
         "edges": [
             {
                 "caller": "front/web", "callerIdentity": "spiffe://cluster.local/ns/front/sa/web",
-                "service": "shop/cart", "version": "v1", "port": 8080, "protocol": "grpc", "requests": 8,
+                "service": "shop/cart", "version": "v1", "port": "grpc", "protocol": "grpc", "requests": 8,
                 "successes": 6, "successRate": 0.75, "mtlsRequests": 8, "mtlsShare": 1.0,
                 "lastSeen": "2023-11-14T22:13:21Z",
             },
             {
-                "caller": "unknown", "callerIdentity": null, "service": "shop/cart", "version": "", "port": 8080,
+                "caller": "unknown", "callerIdentity": null, "service": "shop/cart", "version": "", "port": "grpc",
                 "protocol": "grpc", "requests": 8, "successes": 8, "successRate": 1.0, "mtlsRequests": 0,
                 "mtlsShare": 0.0, "lastSeen": "2023-11-14T22:13:22Z",
             },
@@ -282,13 +282,15 @@ async fn the_server_stops_when_asked() {
 }
 
 proptest! {
-    /// No node id, however hostile, adds a line to the metrics.
+    /// No node id, however hostile, adds a line to the metrics or a control character.
     #[test]
-    fn a_node_id_stays_in_its_label(node in any::<String>()) {
+    fn a_node_id_stays_in_its_label(node in "[\\x00-\\x1f\\x7f-\\x9f\"\\\\{}, a]{0,12}") {
         let (state, stream, _status) = process();
-        let lines = |state: &AdminState| prometheus::text(state, &state.status()).expect("text").lines().count();
-        let before = lines(&state);
+        let text = |state: &AdminState| prometheus::text(state, &state.status()).expect("text");
+        let before = text(&state).lines().count();
         stream.update(|proxy| proxy.node = node);
-        prop_assert_eq!(lines(&state), before);
+        let after = text(&state);
+        prop_assert_eq!(after.lines().count(), before);
+        prop_assert!(!after.chars().any(|c| c != '\n' && c.is_control()), "{after:?}");
     }
 }

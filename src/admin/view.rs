@@ -157,8 +157,8 @@ pub struct Edge {
     pub service: String,
     /// The version that answered; empty if it has none.
     pub version: String,
-    /// The service's port.
-    pub port: u16,
+    /// The name of the service's port.
+    pub port: String,
     /// What is spoken on it: `http`, `http2`, `grpc` or `tcp`.
     pub protocol: String,
     /// Requests; TCP: connections.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::view::Problem;
-use crate::escape::escaped;
+use crate::escape::{escaped, escaped_as};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,8 +60,8 @@ impl Ask {
         let text = match self.output {
             Output::Table => table(&answer, false),
             Output::Wide => table(&answer, true),
-            Output::Json => serde_json::to_string_pretty(&answer)? + "\n",
-            Output::Yaml => serde_saphyr::to_string(&answer).context("the answer cannot be written as YAML")?,
+            Output::Json => json(&answer)?,
+            Output::Yaml => yaml(&answer)?,
         };
         std::io::stdout().write_all(text.as_bytes()).context("cannot print the answer")?;
         Ok(if verdict(&answer) { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -97,3 +97,22 @@ impl Ask {
         }
     }
 }
+
+/// JSON in which characters that steer a terminal are escaped; all of them stand within strings.
+fn json<T: Serialize>(answer: &T) -> anyhow::Result<String> {
+    let text = serde_json::to_string_pretty(answer).context("the answer cannot be written as JSON")?;
+    Ok(escaped_as(&text, |c| format!("\\u{:04x}", u32::from(c))) + "\n")
+}
+
+/// The same as YAML, of which JSON is a part: a text that needs escapes is written in that way.
+fn yaml<T: Serialize>(answer: &T) -> anyhow::Result<String> {
+    let text = serde_saphyr::to_string(answer).context("the answer cannot be written as YAML")?;
+    if text.lines().all(|line| matches!(escaped(line), std::borrow::Cow::Borrowed(_))) {
+        Ok(text)
+    } else {
+        json(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

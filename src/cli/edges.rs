@@ -37,7 +37,7 @@ fn render(answer: &Edges, wide: bool) -> String {
     let rows = answer.edges.iter().map(|edge| {
         let [a, b, c, d, e, f] = cells(edge);
         let identity = edge.caller_identity.clone().unwrap_or_else(|| table::NONE.to_owned());
-        [a, identity, b, edge.port.to_string(), edge.protocol.clone(), c, d, e, f, edge.last_seen.clone()]
+        [a, identity, b, edge.port.clone(), edge.protocol.clone(), c, d, e, f, edge.last_seen.clone()]
     });
     table::render([a, "IDENTITY", b, "PORT", "PROTOCOL", c, d, e, f, "LAST SEEN"], rows)
 }

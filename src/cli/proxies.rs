@@ -60,14 +60,19 @@ fn sync(proxy: &Proxy, now: SystemTime) -> String {
     }
 }
 
-/// What the proxy has accepted, `3f0c9a1e`; while that is not what it was sent, `3f0c9a1e>77aa01bc`.
+/// What the proxy has accepted, `3f0c9a1e`; while that is not what it was sent, `3f0c9a1e>77aa01bc`;
+/// before the first, `>77aa01bc`.
 fn version(of: &Type, wide: bool) -> String {
     let short = |version: &Option<String>| match version {
         Some(version) if wide => version.clone(),
         Some(version) => version.chars().take(8).collect(),
         None => none(),
     };
-    if of.sent == of.acked { short(&of.acked) } else { format!("{}>{}", short(&of.acked), short(&of.sent)) }
+    match &of.acked {
+        _ if of.sent == of.acked => short(&of.acked),
+        Some(_) => format!("{}>{}", short(&of.acked), short(&of.sent)),
+        None => format!(">{}", short(&of.sent)),
+    }
 }
 
 fn note(proxy: &Proxy, wide: bool) -> String {

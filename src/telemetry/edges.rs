@@ -39,8 +39,8 @@ pub struct EdgeKey {
     pub service: QualifiedName,
     /// The version that answered; empty if it has none.
     pub version: Arc<str>,
-    /// The service's port.
-    pub port: u16,
+    /// The name of the service's port.
+    pub port: Arc<str>,
     /// What is spoken on it.
     pub protocol: Protocol,
 }

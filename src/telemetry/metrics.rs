@@ -39,9 +39,16 @@ pub trait Authenticator: Send + Sync + 'static {
     fn authenticate(&self, extensions: &http::Extensions) -> Result<Reporter, Status>;
 }
 
-/// What `workload` speaks on this port of `service`: `None` unless it serves it.
-pub type Serves =
-    Arc<dyn Fn(&QualifiedName /* workload */, &QualifiedName /* service */, u16) -> Option<Protocol> + Send + Sync>;
+/// What `workload` speaks on this port, by name, of `service`: `None` unless it serves it.
+pub type Serves = Arc<
+    dyn Fn(
+            &QualifiedName, /* workload */
+            &QualifiedName, /* service */
+            &str,           /* port */
+        ) -> Option<Protocol>
+        + Send
+        + Sync,
+>;
 
 /// The service.
 pub struct MetricsService {
@@ -149,7 +156,7 @@ fn sample(metric: &prometheus_pb::Metric, workload: &QualifiedName, serves: &Ser
     let tag = |name: &str| metric.label.iter().find(|label| label.name() == name).map(|label| label.value());
     let bounded = |name: &str| tag(name).filter(|value| value.len() <= LONGEST_TAG);
     let service: QualifiedName = tag(names::SERVICE)?.parse().ok()?;
-    let port = tag(names::PORT)?.parse().ok()?;
+    let port = tag(names::PORT)?;
     let protocol = serves(workload, &service, port)?;
     let mtls = match tag(names::MTLS)? {
         "true" => true,
@@ -158,15 +165,12 @@ fn sample(metric: &prometheus_pb::Metric, workload: &QualifiedName, serves: &Ser
     };
     // Only mTLS proves an identity; on any other chain the tag is what somebody claims.
     let caller: Option<SpiffeId> = tag(names::CALLER).filter(|_| mtls).and_then(|caller| caller.parse().ok());
-    let version = bounded(names::VERSION)?;
+    let version = match tag(names::VERSION) {
+        None | Some(names::NONE) => "",
+        Some(_) => bounded(names::VERSION)?,
+    };
     let series = Series {
-        edge: EdgeKey {
-            caller,
-            service,
-            version: if version == names::NONE { "" } else { version }.into(),
-            port,
-            protocol,
-        },
+        edge: EdgeKey { caller, service, version: version.into(), port: port.into(), protocol },
         mtls,
         code: match tag(names::CODE)? {
             "" | names::NONE => 0,

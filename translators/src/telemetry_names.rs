@@ -15,9 +15,9 @@ pub const UPTIME_FAMILY: &str = "server.uptime";
 pub const CALLER: &str = "caller";
 /// The service that was called, `namespace/name`.
 pub const SERVICE: &str = "service";
-/// The version that answered: the workload's `version` label, `-` when it has none.
+/// The version that answered: the workload's `version` label; no tag when it has none, for a tag cannot be empty.
 pub const VERSION: &str = "version";
-/// The number of the service's port.
+/// The name of the service's port.
 pub const PORT: &str = "port";
 /// The HTTP status; 0 where there was no response, and for TCP.
 pub const CODE: &str = "code";
@@ -26,5 +26,5 @@ pub const FLAGS: &str = "flags";
 /// Whether the filter chain takes mTLS: `true` or `false`.
 pub const MTLS: &str = "mtls";
 
-/// What stands for an absent version, caller or flag: a tag cannot be empty.
+/// What Envoy's formats write for nothing.
 pub const NONE: &str = "-";

@@ -14,7 +14,7 @@ fn series(version: &str, mtls: bool, code: u16) -> Series {
             caller: mtls.then(|| "spiffe://cluster.local/ns/front/sa/web".parse().expect("valid")),
             service: "shop/cart".parse().expect("valid"),
             version: version.into(),
-            port: 8080,
+            port: "http".into(),
             protocol: Protocol::Http,
         },
         mtls,

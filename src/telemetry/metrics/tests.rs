@@ -30,8 +30,8 @@ fn reporter(workload: Option<&str>) -> Reporter {
 
 fn serves() -> Serves {
     Arc::new(|workload, service, port| match (workload.to_string().as_str(), service.to_string().as_str(), port) {
-        ("shop/cart-v1", "shop/cart", 8080) => Some(Protocol::Http),
-        ("shop/cart-v1", "shop/store", 6379) => Some(Protocol::Tcp),
+        ("shop/cart-v1", "shop/cart", "http") => Some(Protocol::Http),
+        ("shop/cart-v1", "shop/store", "tcp") => Some(Protocol::Tcp),
         _ => None,
     })
 }
@@ -39,7 +39,9 @@ fn serves() -> Serves {
 fn counter(tags: [&str; 7], value: f64) -> prometheus_pb::MetricFamily {
     let tag_names =
         [names::CALLER, names::SERVICE, names::VERSION, names::PORT, names::CODE, names::FLAGS, names::MTLS];
-    let label = tag_names.iter().zip(tags).map(|(name, value)| prometheus_pb::LabelPair {
+    let absent = |(name, value): &(&&str, &str)| **name == names::VERSION && value.is_empty();
+    let present = tag_names.iter().zip(tags).filter(|tag| !absent(tag));
+    let label = present.map(|(name, value)| prometheus_pb::LabelPair {
         name: Some((*name).to_owned()),
         value: Some(value.to_owned()),
     });
@@ -67,7 +69,7 @@ fn sample_of(caller: Option<&str>, mtls: bool, flags: &str, value: u64) -> Sampl
                 caller: caller.map(|caller| caller.parse().expect("valid")),
                 service: "shop/cart".parse().expect("valid"),
                 version: "v1".into(),
-                port: 8080,
+                port: "http".into(),
                 protocol: Protocol::Http,
             },
             mtls,
@@ -83,19 +85,19 @@ fn a_message_is_read_as_far_as_it_is_the_reporters_own() {
     let tags = |caller, service, port, code, mtls| [caller, service, "v1", port, code, "-", mtls];
     let families = [
         uptime(7.0),
-        counter(tags(WEB, "shop/cart", "8080", "200", "true"), 3.0),
+        counter(tags(WEB, "shop/cart", "http", "200", "true"), 3.0),
         // An identity that nothing proves is none.
-        counter(tags(WEB, "shop/cart", "8080", "200", "false"), 4.0),
-        counter(tags("", "shop/cart", "8080", "200", "true"), 5.0),
+        counter(tags(WEB, "shop/cart", "http", "200", "false"), 4.0),
+        counter(tags("", "shop/cart", "http", "200", "true"), 5.0),
         // Another's service, another port, words instead of numbers, counts that are none.
-        counter(tags(WEB, "shop/pay", "8080", "200", "true"), 6.0),
-        counter(tags(WEB, "shop/cart", "8081", "200", "true"), 6.0),
-        counter(tags(WEB, "shop/cart", "8080", "ok", "true"), 6.0),
-        counter(tags(WEB, "shop/cart", "8080", "200", "yes"), 6.0),
-        counter(tags(WEB, "shop/cart", "8080", "200", "true"), f64::NAN),
-        counter(tags(WEB, "shop/cart", "8080", "200", "true"), -1.0),
-        counter(tags(WEB, "shop/cart", "8080", "200", "true"), f64::INFINITY),
-        counter([WEB, "shop/cart", &"v".repeat(254), "8080", "200", "-", "true"], 6.0),
+        counter(tags(WEB, "shop/pay", "http", "200", "true"), 6.0),
+        counter(tags(WEB, "shop/cart", "grpc", "200", "true"), 6.0),
+        counter(tags(WEB, "shop/cart", "http", "ok", "true"), 6.0),
+        counter(tags(WEB, "shop/cart", "http", "200", "yes"), 6.0),
+        counter(tags(WEB, "shop/cart", "http", "200", "true"), f64::NAN),
+        counter(tags(WEB, "shop/cart", "http", "200", "true"), -1.0),
+        counter(tags(WEB, "shop/cart", "http", "200", "true"), f64::INFINITY),
+        counter([WEB, "shop/cart", &"v".repeat(254), "http", "200", "-", "true"], 6.0),
     ];
     let samples =
         vec![sample_of(Some(WEB), true, "-", 3), sample_of(None, false, "-", 4), sample_of(None, true, "-", 5)];
@@ -131,9 +133,9 @@ fn message(families: Vec<prometheus_pb::MetricFamily>) -> metrics_pb::StreamMetr
 #[tokio::test]
 async fn what_a_proxy_streams_is_seen_as_edges() {
     let mut peer = start(Some(reporter(Some("shop/cart-v1")))).await;
-    let cart = |value| counter([WEB, "shop/cart", "v1", "8080", "200", "-", "true"], value);
-    let failed = |value| counter([WEB, "shop/cart", "v1", "8080", "503", "UH", "true"], value);
-    let store = |value| counter(["-", "shop/store", "-", "6379", "0", "-", "false"], value);
+    let cart = |value| counter([WEB, "shop/cart", "v1", "http", "200", "-", "true"], value);
+    let failed = |value| counter([WEB, "shop/cart", "v1", "http", "503", "UH", "true"], value);
+    let store = |value| counter(["-", "shop/store", "", "tcp", "0", "-", "false"], value);
     let first = vec![message(vec![uptime(1.0), cart(10.0)]), message(vec![cart(12.0), failed(1.0), store(4.0)])];
     peer.client.stream_metrics(tokio_stream::iter(first)).await.expect("accepted");
     // The same counters again on a second stream, then a restart.
@@ -143,7 +145,7 @@ async fn what_a_proxy_streams_is_seen_as_edges() {
     let totals: Vec<_> = peer.telemetry.edges().into_iter().map(shown).collect();
     assert_eq!(
         totals,
-        [("- shop/store  6379 Tcp".to_owned(), [0, 0, 4, 0]), (format!("{WEB} shop/cart v1 8080 Http"), [17, 1, 0, 0]),]
+        [("- shop/store  tcp Tcp".to_owned(), [0, 0, 4, 0]), (format!("{WEB} shop/cart v1 http Http"), [17, 1, 0, 0]),]
     );
     assert_eq!(peer.telemetry.losses(), Losses::default());
 }
@@ -158,7 +160,7 @@ fn shown(Edge { key, totals }: Edge) -> (String, [u64; 4]) {
 #[tokio::test]
 async fn a_stream_without_a_credential_reports_nothing() {
     let mut peer = start(None).await;
-    let cart = counter([WEB, "shop/cart", "v1", "8080", "200", "-", "true"], 3.0);
+    let cart = counter([WEB, "shop/cart", "v1", "http", "200", "-", "true"], 3.0);
     let refused = peer.client.stream_metrics(tokio_stream::iter(vec![message(vec![cart])])).await;
     assert_eq!(refused.map_err(|status| status.code()).err(), Some(Code::Unauthenticated));
     assert_eq!(peer.telemetry.edges(), []);
