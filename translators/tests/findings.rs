@@ -254,3 +254,20 @@ fn hostile_documents_end_soon() {
         assert_eq!((parsed.objects.len(), parsed.findings.len(), parsed.broken), (0, 1, vec![None]), "{start}");
     }
 }
+
+#[test]
+fn every_kind_has_a_schema_of_its_fields() {
+    let fields = |schema: schemars::Schema| -> Vec<String> {
+        let properties = schema.get("properties").and_then(|properties| properties.as_object()).cloned();
+        properties.unwrap_or_default().keys().cloned().collect()
+    };
+    assert_eq!(fields(schemars::schema_for!(rules::mesh::MeshSpec)), ["ca", "defaults", "trustDomain"]);
+    assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "ports"]);
+    assert_eq!(
+        fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
+        ["calls", "capture", "identity", "labels", "match", "serves"]
+    );
+    assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "http"]);
+    assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
+    assert_eq!(fields(schemars::schema_for!(rules::policy::AccessSpec)), ["allow", "default", "deny", "target"]);
+}

@@ -128,6 +128,7 @@ impl Source<'_> {
     fn tree(&self) -> Result<Node, Broken> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_nodes: 2_000_000, max_events: 6_000_000, max_depth: DEPTH, flow_nesting_limit: DEPTH },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
             with_snippet: false,
         };
         serde_saphyr::from_str_with_options::<Node>(self.text, options).map_err(|error| {
@@ -291,8 +292,11 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
+/// The text as it stands within a sentence; a first word in capitals stays.
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
-    let first = chars.next().map(char::to_lowercase);
-    first.into_iter().flatten().chain(chars).collect()
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
+    }
 }
