@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod envoy;
+pub mod pace;
 pub mod ports;
 pub mod publish;
 pub mod report;
