@@ -23,6 +23,8 @@ pub struct Environment {
     pub xdg_cache_home: Option<PathBuf>,
     /// `ENVOY_BIN`: the Envoy to use.
     pub envoy_bin: Option<PathBuf>,
+    /// `CHANCERY_ENVOY_IMAGE`: the container image whose Envoys the conformance tests run, instead of a binary.
+    pub envoy_image: Option<String>,
 }
 
 // === impl Environment ===
@@ -35,6 +37,7 @@ impl Environment {
             home: variable("HOME").map(PathBuf::from),
             xdg_cache_home: variable("XDG_CACHE_HOME").map(PathBuf::from),
             envoy_bin: variable("ENVOY_BIN").map(PathBuf::from),
+            envoy_image: variable("CHANCERY_ENVOY_IMAGE").and_then(|image| image.into_string().ok()),
         }
     }
 

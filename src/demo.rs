@@ -145,7 +145,7 @@ async fn session(options: &Options, mesh: &Mesh, view: &mut View, stop: &Cancell
             }
         }
     };
-    tokio::join!(until, show, mesh.load.run(options.rate, &done));
+    tokio::join!(until, show, mesh.load.run(options.rate, done.clone()));
     finish(mesh).await
 }
 

@@ -22,6 +22,7 @@ pub mod envoy;
 pub mod escape;
 pub mod fold;
 pub mod identity;
+pub mod pace;
 pub mod ports;
 pub mod publish;
 pub mod report;

@@ -1,6 +1,6 @@
 //! Load: web's application, a steady stream of requests to the cart, and what became of them.
 //!
-//! Owns: the pace of the requests and their counts. May use: an HTTP client, towards web's own Envoy only.
+//! Owns: the requests and their counts. May use: `pace`, an HTTP client, towards web's own Envoy only.
 //! Never: has more requests under way than it has workers, or counts what it has not seen itself.
 
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use futures::future::join_all;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::demo::cart::Answer;
+use crate::pace::pace;
 
 /// How many requests may be under way at once.
 pub(super) const WORKERS: u32 = 8;
@@ -87,22 +87,12 @@ impl Load {
     }
 
     /// Sends `rate` requests a second until `stop` is cancelled; those under way are waited for.
-    pub(super) async fn run(&self, rate: u32, stop: &CancellationToken) {
-        let pace = Duration::from_secs(1) / rate;
-        let start = Instant::now();
-        let workers = (0..WORKERS).map(|worker| async move {
-            let mut ticks = interval_at(start + pace * worker, pace * WORKERS);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    () = stop.cancelled() => return,
-                }
-                let outcome = self.ask().await;
-                self.with(|counts| counts.enter(&outcome));
-            }
-        });
-        join_all(workers).await;
+    pub(super) async fn run(&self, rate: u32, stop: CancellationToken) {
+        let ask = || async {
+            let outcome = self.ask().await;
+            self.with(|counts| counts.enter(&outcome));
+        };
+        pace(rate, WORKERS, stop, ask).await;
     }
 
     /// What web serves itself: `GET /` asks the cart once. What is asked by hand does not count.
@@ -208,7 +198,7 @@ mod tests {
 
             let stop = CancellationToken::new();
             let start = Instant::now();
-            tokio::join!(load.run(400, &stop), async {
+            tokio::join!(load.run(400, stop.clone()), async {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 stop.cancel();
             });

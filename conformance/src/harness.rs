@@ -1,0 +1,25 @@
+//! Harness: real processes on loopback, ended by their id when their value is dropped.
+//!
+//! Owns: everything that a test of the whole needs: the control plane, Envoys, applications, load, TLS clients, and
+//! waiting. May use: the `chancery` binary, a stock Envoy (native, or in docker), free ports. Never: a fixed port, a
+//! fixed sleep, or a process that outlives its test.
+
+mod app;
+mod background;
+mod binary;
+mod chancery;
+mod child;
+mod envoy;
+mod image;
+mod load;
+mod tls;
+mod wait;
+
+pub use app::{App, Echo};
+pub use binary::{chancery_binary, root};
+pub use chancery::Chancery;
+pub use envoy::{EnvoyProxy, EnvoySource};
+pub use image::build_image;
+pub use load::{Load, LoadCounts};
+pub use tls::{ClientIdentity, TlsConnection};
+pub use wait::eventually;

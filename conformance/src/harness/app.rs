@@ -1,0 +1,119 @@
+//! App: the applications behind the proxies.
+//!
+//! Owns: an HTTP echo that says what reached it, and a TCP server that speaks first. May use: axum, tokio. Never:
+//! TLS; that is the proxies' business.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::{Json, Router};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::background::Background;
+
+/// A running application. It ends when the value is dropped.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    served: Arc<AtomicU64>,
+    _serving: Background<()>,
+}
+
+/// What the HTTP application answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The version of the application.
+    pub version: String,
+    /// The method of the request that reached it.
+    pub method: String,
+    /// The path and query of that request.
+    pub path: String,
+    /// Its headers; several of one name are joined by `, `.
+    pub headers: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone)]
+struct Http {
+    version: String,
+    served: Arc<AtomicU64>,
+}
+
+// === impl App ===
+
+impl App {
+    /// An HTTP application that answers every request with an [`Echo`].
+    pub async fn http(version: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, served) = (listener.local_addr()?, Arc::new(AtomicU64::new(0)));
+        let state = Http { version: version.to_owned(), served: served.clone() };
+        let router = Router::new().fallback(echo).with_state(state);
+        // What ends a server before its time shows in the clients.
+        let serving = Background::start(async { _ = axum::serve(listener, router).await });
+        Ok(Self { address, served, _serving: serving })
+    }
+
+    /// A TCP application that writes `banner` as its first line before anybody has said anything, then answers each
+    /// line with `banner: line`.
+    pub async fn server_first(banner: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, served) = (listener.local_addr()?, Arc::new(AtomicU64::new(0)));
+        let serving = Background::start(speak(listener, banner.to_owned(), served.clone()));
+        Ok(Self { address, served, _serving: serving })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The requests, or connections, that have reached it.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+async fn echo(State(http): State<Http>, method: Method, uri: Uri, headers: HeaderMap) -> Json<Echo> {
+    http.served.fetch_add(1, Ordering::Relaxed);
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in &headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let joined = seen.entry(name.to_string()).or_default();
+        *joined = if joined.is_empty() { value.into_owned() } else { format!("{joined}, {value}") };
+    }
+    Json(Echo { version: http.version, method: method.to_string(), path: uri.to_string(), headers: seen })
+}
+
+async fn speak(listener: TcpListener, banner: String, served: Arc<AtomicU64>) {
+    let mut connections = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Ok((stream, _)) = listener.accept() => {
+                served.fetch_add(1, Ordering::Relaxed);
+                connections.push(converse(stream, &banner));
+            }
+            // How a connection ends is its client's business.
+            Some(_ended) = connections.next() => {}
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, banner: &str) -> std::io::Result<()> {
+    let mut stream = BufStream::new(stream);
+    let mut line = String::new();
+    stream.write_all(format!("{banner}\n").as_bytes()).await?;
+    stream.flush().await?;
+    while stream.read_line(&mut line).await? > 0 {
+        stream.write_all(format!("{banner}: {}\n", line.trim()).as_bytes()).await?;
+        stream.flush().await?;
+        line.clear();
+    }
+    Ok(())
+}

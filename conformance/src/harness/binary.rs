@@ -1,0 +1,43 @@
+//! Binary: the `chancery` that is tested.
+//!
+//! Owns: building it, once per test process, in the profile of the tests. May use: the cargo that built the tests.
+//! Never: tests a binary that is older than the sources.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+
+/// The workspace.
+pub fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("the crate is a folder of the workspace")
+}
+
+/// The `chancery` binary, built first if need be.
+pub async fn chancery_binary() -> anyhow::Result<&'static Path> {
+    BINARY.get_or_try_init(build).await.map(PathBuf::as_path)
+}
+
+async fn build() -> anyhow::Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--package", "chancery", "--bin", "chancery", "--message-format", "json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    cargo.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = cargo.output().await.context("cannot run cargo")?;
+    ensure!(output.status.success(), "chancery cannot be built ({})", output.status);
+    let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
+    let mut executables = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let ours = message["target"]["name"] == "chancery";
+        message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+    });
+    executables.next_back().context("cargo named no executable")
+}
