@@ -1,0 +1,255 @@
+//! A client that says what it is told to and writes down what it is sent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use proto::envoy::service::discovery::v3 as discovery_pb;
+use proto::wire;
+use translators::name::{ObjectKey, ObjectKind, RuleRef};
+use translators::resource::{Kind, Name, Resource};
+
+use crate::publish::Snapshot;
+use crate::stream::session::{Answer, Fault, Protocol, Request, Response, Session};
+
+/// `CDS c1=1` puts, `CDS -c1` removes; several at once, separated by commas.
+pub(super) fn edit(snapshot: &mut Snapshot, text: &str) {
+    for part in text.split(", ") {
+        let (service, rest) = part.split_once(' ').expect("a service and a resource");
+        let kind = kind(service);
+        match rest.split_once('=') {
+            Some((name, content)) => {
+                snapshot.of_mut(kind).put(resource(kind, name, content));
+            }
+            None => assert!(snapshot.of_mut(kind).remove(&rest[1..]), "{part}"),
+        }
+    }
+}
+
+pub(super) fn kind(service: &str) -> Kind {
+    Kind::ALL.into_iter().find(|kind| kind.service() == service).expect("a service")
+}
+
+pub(super) fn resource(kind: Kind, name: &str, content: &str) -> Arc<Resource> {
+    let rule = RuleRef::new(ObjectKey::new(ObjectKind::Workload, "ns/w".parse().expect("a name")), format!("/{name}"));
+    Arc::new(Resource::from_bytes(kind, Name::from(name), content.as_bytes(), [rule].into()))
+}
+
+/// The message on the wire.
+pub(super) fn bytes(response: &Response) -> Bytes {
+    let mut message = BytesMut::from(&response.head[..]);
+    response.entries.iter().for_each(|entry| message.extend_from_slice(entry));
+    message.freeze()
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Received {
+    pub(super) kind: Kind,
+    pub(super) nonce: String,
+    pub(super) version: String,
+    /// Content by name, in order; and the version of the resource, in delta.
+    pub(super) resources: Vec<(String, String, String)>,
+    pub(super) removed: Vec<String>,
+}
+
+pub(super) fn decode(protocol: Protocol, response: &Response) -> Received {
+    let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    match protocol {
+        Protocol::Sotw => {
+            let message = discovery_pb::DiscoveryResponse::decode(bytes(response)).expect("decodes");
+            assert_eq!(message.type_url, response.kind.type_url());
+            // The name is in the body: here it is taken from the encoded entry's owner, see `named`.
+            let resources = message.resources.into_iter().map(|any| (String::new(), text(any.value), String::new()));
+            Received {
+                kind: response.kind,
+                nonce: message.nonce,
+                version: message.version_info,
+                resources: resources.collect(),
+                removed: Vec::new(),
+            }
+        }
+        Protocol::Delta => {
+            let message = discovery_pb::DeltaDiscoveryResponse::decode(bytes(response)).expect("decodes");
+            assert_eq!(message.type_url, response.kind.type_url());
+            let resources = message.resources.into_iter().map(|r| {
+                let any = r.resource.expect("a body");
+                assert_eq!(any.type_url, response.kind.type_url());
+                (r.name, text(any.value), r.version)
+            });
+            Received {
+                kind: response.kind,
+                nonce: message.nonce,
+                version: message.system_version_info,
+                resources: resources.collect(),
+                removed: message.removed_resources,
+            }
+        }
+    }
+}
+
+/// A scripted client. In its scripts the content of a resource is `name:content`, so that a body names itself.
+pub(super) struct Peer {
+    protocol: Protocol,
+    pub(super) session: Session,
+    pub(super) snapshot: Snapshot,
+    pub(super) now: Instant,
+    pub(super) last: BTreeMap<Kind, Received>,
+    pub(super) accepted: BTreeMap<Kind, String>,
+}
+
+impl Peer {
+    pub(super) fn new(protocol: Protocol, contents: &str) -> Self {
+        let mut peer = Self {
+            protocol,
+            session: Session::new(protocol),
+            snapshot: Snapshot::default(),
+            now: Instant::now(),
+            last: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+        };
+        if !contents.is_empty() {
+            peer.edit(contents);
+        }
+        peer
+    }
+
+    pub(super) fn edit(&mut self, text: &str) {
+        let named = text.split(", ").map(|part| match part.split_once('=') {
+            Some((head, content)) => {
+                let name = head.split_once(' ').expect("a service and a name").1;
+                format!("{head}={name}={content}")
+            }
+            None => part.to_owned(),
+        });
+        edit(&mut self.snapshot, &named.collect::<Vec<_>>().join(", "));
+    }
+
+    pub(super) fn reconnect(&mut self) {
+        self.session = Session::new(self.protocol);
+        self.last.clear();
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    pub(super) fn request(&mut self, request: Request) -> Result<Option<Answer>, Fault> {
+        self.session.on_request(&request, &self.snapshot, self.now)
+    }
+
+    /// Everything that is sent now.
+    pub(super) fn drain(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(response) = self.session.poll(&self.snapshot, self.now) {
+            assert!(lines.len() < 100, "it does not end: {lines:?}");
+            let received = decode(self.protocol, &response);
+            let mut line = received.kind.service().to_owned();
+            for (name, content, _) in &received.resources {
+                let empty = name.is_empty() && !content.contains('=');
+                line += &if empty {
+                    format!(" ({})", content.trim_matches(char::is_control))
+                } else {
+                    format!(" {content}")
+                };
+            }
+            for name in &received.removed {
+                line += &format!(" -{name}");
+            }
+            lines.push(line);
+            self.last.insert(received.kind, received);
+        }
+        lines
+    }
+
+    fn nonce(&self, kind: Kind) -> String {
+        self.last.get(&kind).map(|last| last.nonce.clone()).unwrap_or_default()
+    }
+
+    /// SotW: the whole list, with the last nonce.
+    pub(super) fn ask(&mut self, service: &str, names: &[&str]) -> Vec<String> {
+        let kind = kind(service);
+        let nonce = self.nonce(kind);
+        self.ask_with(service, names, &nonce)
+    }
+
+    pub(super) fn ask_with(&mut self, service: &str, names: &[&str], nonce: &str) -> Vec<String> {
+        let kind = kind(service);
+        let request = wire::DiscoveryRequest {
+            version_info: self.accepted.get(&kind).cloned().unwrap_or_default(),
+            resource_names: names.iter().map(ToString::to_string).collect(),
+            type_url: kind.type_url().to_owned(),
+            response_nonce: nonce.to_owned(),
+            ..Default::default()
+        };
+        self.request(Request::Sotw(request)).expect("no fault");
+        self.drain()
+    }
+
+    /// SotW: accepts the last response, with the list.
+    pub(super) fn ack(&mut self, service: &str, names: &[&str]) -> Vec<String> {
+        let kind = kind(service);
+        let version = self.last[&kind].version.clone();
+        self.accepted.insert(kind, version);
+        self.ask(service, names)
+    }
+
+    /// SotW: refuses the last response.
+    pub(super) fn nack(&mut self, service: &str, names: &[&str], text: &str) -> (Option<Answer>, Vec<String>) {
+        let kind = kind(service);
+        let request = wire::DiscoveryRequest {
+            version_info: self.accepted.get(&kind).cloned().unwrap_or_default(),
+            resource_names: names.iter().map(ToString::to_string).collect(),
+            type_url: kind.type_url().to_owned(),
+            response_nonce: self.nonce(kind),
+            error_detail: Some(wire::Status { code: 13, message: text.to_owned() }),
+            ..Default::default()
+        };
+        let answer = self.request(Request::Sotw(request)).expect("no fault");
+        (answer, self.drain())
+    }
+
+    /// Delta: a change of subscription: `a`, `-a`.
+    pub(super) fn change(&mut self, service: &str, names: &[&str]) -> Vec<String> {
+        self.delta(service, names, &[], String::new(), None).1
+    }
+
+    /// Delta: accepts the last response.
+    pub(super) fn delta_ack(&mut self, service: &str) -> Vec<String> {
+        let nonce = self.nonce(kind(service));
+        self.delta(service, &[], &[], nonce, None).1
+    }
+
+    /// Delta: refuses the last response.
+    pub(super) fn delta_nack(&mut self, service: &str, text: &str) -> (Option<Answer>, Vec<String>) {
+        let nonce = self.nonce(kind(service));
+        self.delta(service, &[], &[], nonce, Some(text))
+    }
+
+    pub(super) fn delta(
+        &mut self,
+        service: &str,
+        names: &[&str],
+        initial: &[(&str, String)],
+        nonce: String,
+        error: Option<&str>,
+    ) -> (Option<Answer>, Vec<String>) {
+        let strip = |name: &&str| name.strip_prefix('-').map(str::to_owned);
+        let request = wire::DeltaDiscoveryRequest {
+            type_url: kind(service).type_url().to_owned(),
+            resource_names_subscribe: names.iter().filter(|n| !n.starts_with('-')).map(ToString::to_string).collect(),
+            resource_names_unsubscribe: names.iter().filter_map(strip).collect(),
+            initial_resource_versions: initial.iter().map(|(n, v)| (n.to_string(), v.clone())).collect(),
+            response_nonce: nonce,
+            error_detail: error.map(|text| wire::Status { code: 13, message: text.to_owned() }),
+            ..Default::default()
+        };
+        let answer = self.request(Request::Delta(request)).expect("no fault");
+        (answer, self.drain())
+    }
+
+    pub(super) fn version(&self, service: &str, name: &str) -> String {
+        self.snapshot.of(kind(service)).get(name).expect("exists").version().to_string()
+    }
+}

@@ -1,0 +1,381 @@
+//! The scenarios of the protocol, by number, and the rules around them.
+
+use std::time::Duration;
+
+use proto::wire;
+use translators::resource::{Kind, Version};
+
+use super::peer::Peer;
+use crate::stream::session::{Fault, GRACE, Outcome, Protocol, Request};
+
+const NOTHING: [&str; 0] = [];
+
+fn sotw(contents: &str) -> Peer {
+    Peer::new(Protocol::Sotw, contents)
+}
+
+fn delta(contents: &str) -> Peer {
+    Peer::new(Protocol::Delta, contents)
+}
+
+#[test]
+fn scenario_01_a_changed_cluster_brings_its_endpoints_once() {
+    let mut peer = sotw("CDS c1=1, EDS c1=1");
+    assert_eq!(peer.ask("CDS", &[]), ["CDS c1=1"]);
+    assert_eq!(peer.ask("EDS", &["c1"]), ["EDS c1=1"]);
+    assert_eq!(peer.ack("EDS", &["c1"]), NOTHING);
+    let nonce = peer.last[&Kind::Endpoints].nonce.clone();
+    assert_eq!(peer.ack("CDS", &[]), NOTHING);
+    peer.edit("CDS c1=2");
+    assert_eq!(peer.drain(), ["CDS c1=2", "EDS c1=1"]);
+    // Envoy asks again, word for word as in its last acknowledgement.
+    assert_eq!(peer.ask_with("EDS", &["c1"], &nonce), NOTHING);
+    assert_eq!(peer.ack("EDS", &["c1"]), NOTHING);
+    assert_eq!(peer.ack("CDS", &[]), NOTHING);
+}
+
+#[test]
+fn scenario_02_and_03_endpoints_follow_their_cluster_unasked_and_without_its_ack() {
+    let mut peer = delta("CDS c1=1, EDS c1=1, LDS l=1, RDS r=1");
+    assert_eq!(peer.change("CDS", &[]), ["CDS c1=1"]);
+    // The CDS response is not acknowledged before all of these.
+    assert_eq!(peer.change("EDS", &["c1"]), ["EDS c1=1"]);
+    assert_eq!(peer.change("LDS", &[]), ["LDS l=1"]);
+    assert_eq!(peer.change("RDS", &["r"]), ["RDS r=1"]);
+    for service in ["CDS", "EDS", "LDS", "RDS"] {
+        assert_eq!(peer.delta_ack(service), NOTHING);
+    }
+    peer.edit("CDS c1=2");
+    assert_eq!(peer.drain(), ["CDS c1=2", "EDS c1=1"]);
+}
+
+#[test]
+fn scenario_04_unknown_endpoints_are_answered_and_sent_when_they_appear() {
+    let mut peer = sotw("EDS a=1");
+    assert_eq!(peer.ask("EDS", &["a", "b"]), ["EDS a=1 (b)"]);
+    assert_eq!(peer.ack("EDS", &["a", "b"]), NOTHING);
+    peer.edit("EDS b=1");
+    assert_eq!(peer.drain(), ["EDS b=1"]);
+
+    let mut peer = delta("EDS a=1");
+    assert_eq!(peer.change("EDS", &["a", "b"]), ["EDS a=1 -b"]);
+    assert_eq!(peer.delta_ack("EDS"), NOTHING);
+    peer.edit("EDS b=1");
+    assert_eq!(peer.drain(), ["EDS b=1"]);
+}
+
+#[test]
+fn scenario_05_a_part_of_the_snapshot_is_answered() {
+    let contents = "EDS a=1, EDS b=1, EDS c=1";
+    assert_eq!(sotw(contents).ask("EDS", &["a"]), ["EDS a=1"]);
+    assert_eq!(delta(contents).change("EDS", &["a"]), ["EDS a=1"]);
+}
+
+#[test]
+fn scenario_06_a_request_is_answered_from_the_newest_snapshot() {
+    let mut peer = sotw("CDS c=1, EDS c=1");
+    assert_eq!(peer.ask("CDS", &[]), ["CDS c=1"]);
+    peer.edit("EDS c=2");
+    assert_eq!(peer.ask("EDS", &["c"]), ["EDS c=2"]);
+}
+
+#[test]
+fn scenario_07_and_08_added_names_are_sent_though_no_version_changed() {
+    let mut peer = sotw("EDS a=1, EDS b=1");
+    assert_eq!(peer.ask("EDS", &["a"]), ["EDS a=1"]);
+    assert_eq!(peer.ack("EDS", &["a"]), NOTHING);
+    assert_eq!(peer.ask("EDS", &["a", "b"]), ["EDS b=1"]);
+    assert_eq!(peer.ack("EDS", &["a", "b"]), NOTHING);
+    assert_eq!(peer.ask("EDS", &[]), NOTHING);
+    assert_eq!(peer.ask("EDS", &["a"]), ["EDS a=1"]);
+}
+
+#[test]
+fn scenario_10_and_11_an_unsubscribed_type_is_sent_nothing() {
+    let mut peer = sotw("EDS a=1, LDS l=1");
+    assert_eq!(peer.ask("EDS", &["a"]), ["EDS a=1"]);
+    assert_eq!(peer.ack("EDS", &[]), NOTHING);
+    peer.edit("EDS a=2");
+    assert_eq!(peer.drain(), NOTHING);
+    assert_eq!(peer.ask("EDS", &["a"]), ["EDS a=2"]);
+    // Due, but unsubscribed before it could be sent.
+    assert_eq!(peer.ask("LDS", &["l"]), ["LDS l=1"]);
+    assert_eq!(peer.ask_with("LDS", &["l", "m"], ""), NOTHING);
+    assert_eq!(peer.ack("LDS", &[]), NOTHING);
+}
+
+#[test]
+fn scenario_12_an_empty_list_is_everything_only_for_listeners_and_clusters() {
+    for service in ["SDS", "CDS", "EDS", "LDS", "RDS"] {
+        let contents = format!("{service} a=1");
+        let expected = if ["CDS", "LDS"].contains(&service) { vec![format!("{service} a=1")] } else { vec![] };
+        assert_eq!(sotw(&contents).ask(service, &[]), expected);
+        assert_eq!(delta(&contents).change(service, &[]), expected);
+    }
+}
+
+#[test]
+fn scenario_13_the_ladder_of_wildcards() {
+    let mut peer = sotw("CDS a=1, CDS b=1");
+    assert_eq!(peer.ask("CDS", &[]), ["CDS a=1 b=1"]);
+    assert_eq!(peer.ack("CDS", &["*", "a"]), ["CDS a=1 b=1"]);
+    assert_eq!(peer.ack("CDS", &["a"]), NOTHING);
+    peer.edit("CDS b=2");
+    assert_eq!(peer.drain(), NOTHING);
+    peer.edit("CDS a=2");
+    assert_eq!(peer.drain(), ["CDS a=2"]);
+    assert_eq!(peer.ack("CDS", &[]), NOTHING);
+    peer.edit("CDS a=3");
+    assert_eq!(peer.drain(), NOTHING);
+    assert_eq!(peer.ask("CDS", &["*"]), ["CDS a=3 b=2"]);
+
+    let mut peer = delta("CDS a=1, CDS b=1");
+    assert_eq!(peer.change("CDS", &[]), ["CDS a=1 b=1"]);
+    peer.delta_ack("CDS");
+    assert_eq!(peer.change("CDS", &["a"]), ["CDS a=1"]);
+    peer.delta_ack("CDS");
+    peer.edit("CDS b=2");
+    assert_eq!(peer.drain(), ["CDS b=2"]);
+    peer.delta_ack("CDS");
+    assert_eq!(peer.change("CDS", &["-*"]), NOTHING);
+    peer.edit("CDS b=3");
+    assert_eq!(peer.drain(), NOTHING);
+    peer.edit("CDS a=2");
+    assert_eq!(peer.drain(), ["CDS a=2"]);
+    assert_eq!(delta("CDS a=1").change("CDS", &["*", "-*"]), NOTHING);
+}
+
+#[test]
+fn scenario_15_what_was_refused_is_not_sent_again_until_it_changes() {
+    let mut peer = sotw("CDS a=1");
+    peer.ask("CDS", &[]);
+    peer.ack("CDS", &[]);
+    let (one, _) = (peer.version("CDS", "a"), peer.edit("CDS a=2"));
+    assert_eq!(peer.drain(), ["CDS a=2"]);
+    let two = peer.snapshot.of(Kind::Cluster).version();
+    let (answer, sent) = peer.nack("CDS", &[], "cluster a: bad\nvalue");
+    assert_eq!(sent, NOTHING);
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.kind, answer.version), (Kind::Cluster, two));
+    let Outcome::Refused { code, reason, resources, rules } = answer.outcome else { panic!("refused") };
+    assert_eq!((code, reason.as_str(), resources), (13, "cluster a: bad value", vec!["a".into()]));
+    assert_eq!(rules.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Workload ns/w /a"]);
+    peer.pass(Duration::from_secs(60));
+    assert_eq!(peer.drain(), NOTHING);
+    peer.edit("CDS a=1");
+    assert_eq!(peer.version("CDS", "a"), one);
+    assert_eq!(peer.drain(), ["CDS a=1"], "a rollback is a change");
+
+    // Delta: the others of the response follow without the one at fault, or with the next change.
+    let mut peer = delta("CDS a=1, CDS b=1");
+    assert_eq!(peer.change("CDS", &[]), ["CDS a=1 b=1"]);
+    assert_eq!(peer.delta_nack("CDS", "cluster b is bad").1, ["CDS a=1"]);
+    assert_eq!(peer.delta_ack("CDS"), NOTHING);
+    peer.edit("CDS b=2, CDS c=1");
+    assert_eq!(peer.drain(), ["CDS b=2 c=1"]);
+    assert_eq!(peer.delta_nack("CDS", "no").1, NOTHING);
+    peer.edit("CDS d=1");
+    assert_eq!(peer.drain(), ["CDS b=2 c=1 d=1"]);
+}
+
+#[test]
+fn scenario_15_a_refusal_of_a_secret_shows_no_words() {
+    let mut peer = sotw("SDS identity=1");
+    peer.ask("SDS", &["identity"]);
+    let (answer, _) = peer.nack("SDS", &["identity"], "bad key MIIEvQ");
+    let Outcome::Refused { reason, .. } = answer.expect("an answer").outcome else { panic!("refused") };
+    assert_eq!(reason, "the proxy refused a secret; its own log says why");
+}
+
+#[test]
+fn scenario_16_the_accepted_version_outweighs_a_left_over_error() {
+    let mut peer = sotw("CDS a=1");
+    peer.ask("CDS", &[]);
+    let version = peer.last[&Kind::Cluster].version.clone();
+    peer.accepted.insert(Kind::Cluster, version);
+    let (answer, sent) = peer.nack("CDS", &[], "left over");
+    assert_eq!(answer.expect("an answer").outcome, Outcome::Accepted(vec!["a".into()]));
+    assert_eq!(sent, NOTHING);
+    // The version tells nothing where an earlier response carried it too.
+    let mut peer = sotw("EDS a=1, EDS b=1");
+    peer.ask("EDS", &["a"]);
+    peer.ack("EDS", &["a"]);
+    assert_eq!(peer.ask("EDS", &["a", "b"]), ["EDS b=1"]);
+    let (answer, _) = peer.nack("EDS", &["a", "b"], "b");
+    assert!(matches!(answer.expect("an answer").outcome, Outcome::Refused { .. }));
+}
+
+#[test]
+fn scenario_17_and_18_every_name_asked_for_is_answered() {
+    let mut peer = delta("EDS a=1");
+    assert_eq!(peer.change("EDS", &["a"]), ["EDS a=1"]);
+    peer.delta_ack("EDS");
+    assert_eq!(peer.change("EDS", &["a", "x"]), ["EDS a=1 -x"]);
+    // A stale nonce takes nothing from the subscription.
+    let (_, sent) = peer.delta("EDS", &["y"], &[], "999".into(), None);
+    assert_eq!(sent, NOTHING);
+    assert_eq!(peer.delta_ack("EDS"), ["EDS -y"]);
+    peer.delta_ack("EDS");
+    peer.edit("EDS x=1, EDS y=1");
+    assert_eq!(peer.drain(), ["EDS x=1 y=1"]);
+}
+
+#[test]
+fn scenario_19_under_a_wildcard_an_unsubscribed_name_is_answered() {
+    let mut peer = delta("CDS a=1");
+    assert_eq!(peer.change("CDS", &["*", "a", "x"]), ["CDS a=1 -x"]);
+    peer.delta_ack("CDS");
+    assert_eq!(peer.change("CDS", &["-a"]), ["CDS a=1"]);
+    peer.delta_ack("CDS");
+    assert_eq!(peer.change("CDS", &["-x"]), ["CDS -x"]);
+    peer.delta_ack("CDS");
+    assert_eq!(peer.change("CDS", &["-phantom"]), NOTHING);
+}
+
+#[test]
+fn scenario_22_only_what_is_gone_is_removed() {
+    let mut peer = delta("EDS a=1, EDS b=1, LDS l=1, LDS m=1, SDS s=1, SDS t=1");
+    peer.change("EDS", &["a", "b"]);
+    peer.change("LDS", &[]);
+    peer.change("SDS", &["s", "t"]);
+    let _ = ["EDS", "LDS", "SDS"].map(|service| peer.delta_ack(service));
+    peer.edit("EDS a=2, SDS s=2, LDS -m");
+    assert_eq!(peer.drain(), ["SDS s=2", "EDS a=2", "LDS -m"]);
+}
+
+#[test]
+fn scenario_25_a_wildcard_resumes_where_it_was() {
+    let mut peer = delta("LDS a=1, LDS c=1");
+    let (a, old) = (peer.version("LDS", "a"), Version::of(b"old").to_string());
+    let initial = [("a", a.clone()), ("b", old.clone()), ("c", old)];
+    let (answer, sent) = peer.delta("LDS", &[], &initial, String::new(), None);
+    assert_eq!(answer.expect("what it holds counts as accepted").outcome, Outcome::Accepted(vec!["a".into()]));
+    assert_eq!(sent, ["LDS c=1 -b"]);
+    // A removed cluster waits for the listeners.
+    let mut peer = delta("CDS c=1, LDS l=1");
+    let initial = [("c", peer.version("CDS", "c")), ("gone", "1".to_owned())];
+    assert_eq!(peer.delta("CDS", &[], &initial, String::new(), None).1, ["CDS"]);
+    peer.delta_ack("CDS");
+    assert_eq!(peer.change("LDS", &[]), ["LDS l=1"]);
+    assert_eq!(peer.delta_ack("LDS"), ["CDS -gone"]);
+}
+
+#[test]
+fn scenario_26_and_27_names_are_answered_on_a_new_stream_though_nothing_changed() {
+    for service in ["SDS", "EDS", "RDS"] {
+        let mut peer = sotw(&format!("{service} a=1"));
+        let first = peer.ask(service, &["a"]);
+        assert_eq!(peer.ack(service, &["a"]), NOTHING);
+        peer.reconnect();
+        assert_eq!(peer.ask(service, &["a"]), first);
+
+        let mut peer = delta(&format!("{service} a=1"));
+        let held = [("a", peer.version(service, "a"))];
+        assert_eq!(peer.delta(service, &["a"], &held, String::new(), None).1, first);
+    }
+}
+
+#[test]
+fn scenario_28_each_type_is_served_by_itself() {
+    let mut peer = sotw("EDS c=1, LDS l=1");
+    assert_eq!(peer.ask("EDS", &["c"]), ["EDS c=1"]);
+    assert_eq!(peer.ask("LDS", &[]), ["LDS l=1"]);
+}
+
+#[test]
+fn scenario_32_and_33_make_before_break() {
+    let contents = "CDS x=1, EDS x=1, LDS l=1, RDS r=x";
+    let change = "CDS y=1, EDS y=1, RDS r=y, CDS -x, EDS -x";
+    let mut peer = sotw(contents);
+    peer.ask("CDS", &[]);
+    peer.ask("EDS", &["x"]);
+    peer.ask("LDS", &[]);
+    peer.ask("RDS", &["r"]);
+    for (service, names) in [("CDS", &[][..]), ("EDS", &["x"]), ("LDS", &[]), ("RDS", &["r"])] {
+        assert_eq!(peer.ack(service, names), NOTHING);
+    }
+    peer.edit(change);
+    assert_eq!(peer.drain(), ["CDS y=1 x=1", "RDS r=y"]);
+    assert_eq!(peer.ask("EDS", &["x", "y"]), ["EDS y=1"]);
+    assert_eq!(peer.ack("EDS", &["x", "y"]), NOTHING);
+    assert_eq!(peer.ack("CDS", &[]), NOTHING);
+    assert_eq!(peer.ack("RDS", &["r"]), ["CDS y=1"]);
+    assert_eq!(peer.ask("EDS", &["y"]), NOTHING);
+    assert_eq!(peer.ack("CDS", &[]), NOTHING);
+
+    let mut peer = delta(contents);
+    peer.change("CDS", &[]);
+    peer.change("EDS", &["x"]);
+    peer.change("LDS", &[]);
+    peer.change("RDS", &["r"]);
+    let _ = ["CDS", "EDS", "LDS", "RDS"].map(|service| peer.delta_ack(service));
+    peer.edit(change);
+    assert_eq!(peer.drain(), ["CDS y=1", "RDS r=y"]);
+    assert_eq!(peer.delta_ack("CDS"), NOTHING);
+    // Not accepted: after the grace they go all the same, clusters first.
+    peer.pass(GRACE - Duration::from_millis(1));
+    assert_eq!(peer.drain(), NOTHING);
+    assert_eq!(peer.session.wake_at(), Some(peer.now + Duration::from_millis(1)));
+    peer.pass(Duration::from_millis(1));
+    assert_eq!(peer.drain(), ["CDS -x", "EDS -x"]);
+    assert_eq!(peer.session.wake_at(), None);
+}
+
+#[test]
+fn scenario_39_the_same_content_again_sends_nothing() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let mut peer = Peer::new(protocol, "CDS a=1, CDS b=1");
+        if protocol == Protocol::Sotw {
+            peer.ask("CDS", &[])
+        } else {
+            peer.change("CDS", &[])
+        };
+        if protocol == Protocol::Sotw {
+            peer.ack("CDS", &[])
+        } else {
+            peer.delta_ack("CDS")
+        };
+        for _ in 0..100 {
+            peer.snapshot = Default::default();
+            peer.edit("CDS b=1, CDS a=1");
+            assert_eq!(peer.drain(), NOTHING);
+        }
+    }
+}
+
+#[test]
+fn an_empty_full_state_is_an_answer_and_an_empty_part_is_none() {
+    for service in ["CDS", "LDS"] {
+        assert_eq!(sotw("").ask(service, &[]), [service]);
+        assert_eq!(sotw("").ask(service, &["a"]), [service]);
+        assert_eq!(delta("").change(service, &[]), [service]);
+    }
+    for service in ["SDS", "RDS"] {
+        let mut peer = sotw("");
+        assert_eq!(peer.ask(service, &["a"]), NOTHING);
+        peer.edit(&format!("{service} a=1"));
+        assert_eq!(peer.drain(), [format!("{service} a=1")]);
+    }
+}
+
+#[test]
+fn one_response_of_a_type_is_outstanding_and_the_next_skips_what_was_between() {
+    let mut peer = delta("CDS a=1");
+    peer.change("CDS", &[]);
+    for content in 2..9 {
+        peer.edit(&format!("CDS a={content}"));
+        assert_eq!(peer.drain(), NOTHING);
+    }
+    assert_eq!(peer.delta_ack("CDS"), ["CDS a=8"]);
+}
+
+#[test]
+fn faults_and_types_that_are_not_served() {
+    let empty = Request::Sotw(wire::DiscoveryRequest::default());
+    assert_eq!(sotw("").request(empty.clone()), Err(Fault::NoType));
+    assert_eq!(delta("").request(empty), Err(Fault::OtherProtocol));
+    let other = wire::DiscoveryRequest { type_url: "type.googleapis.com/other".into(), ..Default::default() };
+    let mut peer = sotw("CDS a=1");
+    assert_eq!(peer.request(Request::Sotw(other)), Ok(None));
+    assert_eq!(peer.drain(), NOTHING);
+}
