@@ -212,3 +212,6 @@ async fn handshake(acceptor: TlsAcceptor, socket: TcpStream) -> Option<TlsStream
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
