@@ -212,3 +212,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     let seconds = number.checked_mul(unit).filter(|seconds| (1..=100 * 365 * 86400).contains(seconds));
     seconds.map(Duration::from_secs).ok_or_else(invalid)
 }
+
+#[cfg(test)]
+mod tests;

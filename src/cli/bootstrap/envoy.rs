@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::identity::tls::SERVER_NAME;
 
 /// The name of the secret that a credential file holds.
-pub(super) const CREDENTIAL: &str = "credential";
+pub(super) const CREDENTIAL: &str = "control-plane-credential";
 
-const CONTROL_PLANE: &str = "chancery";
+const CONTROL_PLANE: &str = "chancery-control-plane";
 
 /// What a bootstrap is made of.
 pub(super) struct Bootstrap {
