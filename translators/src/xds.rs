@@ -1,1 +1,259 @@
 //! Mesh to Envoy resources.
+//!
+//! Owns: which resources the proxies of a workload need ([`plan`]), what each is called ([`ResourceKey`]) and
+//! what is in it ([`build`], [`endpoints`]); one file per resource or filter. May use: `mesh`, `name`,
+//! `resource`, the `proto` crate. Never: refuses a mesh: what cannot be served was a finding before.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::mesh::{Call, Consumer, Destination, Mesh, Port, Serve, Service, Workload};
+use crate::name::{QualifiedName, RuleRef};
+use crate::resource::{Kind, Name, Resource};
+
+mod access_log;
+pub mod bootstrap;
+pub mod closed;
+mod cluster;
+mod endpoint;
+mod http;
+mod listener;
+mod rbac;
+mod retry;
+mod route;
+pub mod secret;
+pub mod static_config;
+mod tcp;
+mod text;
+mod tls;
+mod wire;
+
+pub use endpoint::endpoints;
+
+/// One resource of the mesh, before it is built: equal keys give equal bytes in one mesh, whoever receives them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKey {
+    /// How callers reach a destination.
+    Cluster(Destination),
+    /// How a proxy reaches the application behind it.
+    LocalCluster(Slot),
+    /// Where a destination is; built by [`endpoints`].
+    Endpoints(Destination),
+    /// The listener of a port that a workload serves.
+    Inbound(Slot, Features),
+    /// The listener of a port that a workload calls.
+    Outbound(Slot),
+    /// How callers route the requests to a port.
+    Route {
+        /// The service.
+        service: QualifiedName,
+        /// The name of its port.
+        port: String,
+        /// Which callers.
+        consumer: Consumer,
+    },
+}
+
+/// One entry of a workload's `serves` or `calls`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// The workload.
+    pub workload: QualifiedName,
+    /// The service that it serves or calls.
+    pub service: QualifiedName,
+    /// The name of the service's port.
+    pub port: String,
+    /// The listen address, where the workload has more than one entry for this port.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What the Envoys of a group can do beyond the oldest supported one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Features {
+    /// How requests are counted by caller.
+    pub stats_access_log: StatsAccessLog,
+    /// Whether a TCP connection to the application can wait for the caller's TLS handshake.
+    pub connect_after_handshake: bool,
+}
+
+/// The forms of Envoy's stats access logger; one that a version does not know is refused or ignored by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StatsAccessLog {
+    /// Before 1.37: there is none.
+    #[default]
+    Absent,
+    /// 1.37 and 1.38: named by `stat_prefix`.
+    Prefix,
+    /// From 1.39: named by `stats_scope`.
+    Scope,
+}
+
+/// Everything that the proxies of `workload` need, secrets apart: its listeners, the routes and clusters of what
+/// it calls and of where those routes lead, and the endpoints of every one of these clusters.
+pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<ResourceKey> {
+    let mut keys = BTreeSet::new();
+    for serve in workload.serves.iter().filter(|serve| port(mesh, &serve.service, &serve.port).is_some()) {
+        let slot = Slot::of_serve(workload, serve);
+        keys.insert(ResourceKey::LocalCluster(slot.clone()));
+        keys.insert(ResourceKey::Inbound(slot, features));
+    }
+    for call in &workload.calls {
+        let Some((_, called)) = port(mesh, &call.service, &call.port) else { continue };
+        keys.insert(ResourceKey::Outbound(Slot::of_call(workload, call)));
+        for destination in destinations(workload, call, called) {
+            keys.insert(ResourceKey::Cluster(destination.clone()));
+            keys.insert(ResourceKey::Endpoints(destination));
+        }
+        if called.protocol.is_http() {
+            let (service, port) = (call.service.clone(), call.port.clone());
+            keys.insert(ResourceKey::Route { service, port, consumer: consumer(called, workload) });
+        }
+    }
+    keys
+}
+
+/// The resource of a key that [`plan`] gave for this mesh. The endpoints of a key are those known without any
+/// connected proxy.
+pub fn build(mesh: &Mesh, key: &ResourceKey) -> Resource {
+    match key {
+        ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination),
+        ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot),
+        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &[]),
+        ResourceKey::Inbound(slot, features) => listener::inbound(mesh, slot, *features),
+        ResourceKey::Outbound(slot) => listener::outbound(mesh, slot),
+        ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+    }
+}
+
+// === impl ResourceKey ===
+
+impl ResourceKey {
+    /// The kind of the resource.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Cluster(_) | Self::LocalCluster(_) => Kind::Cluster,
+            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
+            Self::Route { .. } => Kind::Route,
+        }
+    }
+
+    /// The name of the resource.
+    pub fn name(&self) -> Name {
+        match self {
+            Self::Cluster(destination) | Self::Endpoints(destination) => cluster_name(destination).into(),
+            Self::LocalCluster(slot) => slot.name("app").into(),
+            Self::Inbound(slot, _) => slot.name("in").into(),
+            Self::Outbound(slot) => slot.name("out").into(),
+            Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+        }
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// The slot of an entry of `workload.serves`.
+    pub fn of_serve(workload: &Workload, serve: &Serve) -> Self {
+        let same = |other: &&Serve| other.service == serve.service && other.port == serve.port;
+        let twice = workload.serves.iter().filter(same).count() > 1;
+        Self::new(&workload.name, &serve.service, &serve.port, twice.then_some(serve.listen))
+    }
+
+    /// The slot of an entry of `workload.calls`.
+    pub fn of_call(workload: &Workload, call: &Call) -> Self {
+        let same = |other: &&Call| other.service == call.service && other.port == call.port;
+        let twice = workload.calls.iter().filter(same).count() > 1;
+        Self::new(&workload.name, &call.service, &call.port, twice.then_some(call.listen))
+    }
+
+    fn new(workload: &QualifiedName, service: &QualifiedName, port: &str, listen: Option<SocketAddr>) -> Self {
+        Self { workload: workload.clone(), service: service.clone(), port: port.to_owned(), listen }
+    }
+
+    /// `in/shop/cart/http`, or `in/shop/cart/http@0.0.0.0:8080` where that alone would be ambiguous.
+    fn name(&self, prefix: &str) -> String {
+        let name = format!("{prefix}/{}/{}", self.service, self.port);
+        match self.listen {
+            Some(listen) => format!("{name}@{listen}"),
+            None => name,
+        }
+    }
+
+    fn takes(&self, service: &QualifiedName, port: &str, listen: SocketAddr) -> bool {
+        self.service == *service && self.port == port && self.listen.is_none_or(|only| only == listen)
+    }
+
+    fn serve<'a>(&self, mesh: &'a Mesh) -> &'a Serve {
+        let workload = mesh.workloads.get(&self.workload);
+        let serve = workload.and_then(|w| w.serves.iter().find(|s| self.takes(&s.service, &s.port, s.listen)));
+        serve.expect("the plan of this mesh has the slot")
+    }
+
+    fn call<'a>(&self, mesh: &'a Mesh) -> (&'a Workload, &'a Call) {
+        let workload = mesh.workloads.get(&self.workload).expect("the plan of this mesh has the slot");
+        let call = workload.calls.iter().find(|c| self.takes(&c.service, &c.port, c.listen));
+        (workload, call.expect("the plan of this mesh has the slot"))
+    }
+}
+
+// === impl Features ===
+
+impl Features {
+    /// What Envoy `major.minor` can do.
+    pub fn of_envoy(major: u32, minor: u32) -> Self {
+        let stats_access_log = match (major, minor) {
+            (0, _) | (1, ..=36) => StatsAccessLog::Absent,
+            (1, 37 | 38) => StatsAccessLog::Prefix,
+            _ => StatsAccessLog::Scope,
+        };
+        Self { stats_access_log, connect_after_handshake: (major, minor) >= (1, 37) }
+    }
+}
+
+/// The name of the cluster of a destination, and of its endpoints.
+fn cluster_name(destination: &Destination) -> String {
+    format!("out/{destination}")
+}
+
+fn route_name(service: &QualifiedName, port: &str, consumer: &Consumer) -> String {
+    match consumer {
+        Consumer::Everyone => format!("out/{service}/{port}"),
+        Consumer::Namespace(namespace) => format!("out/{service}/{port}@{namespace}"),
+    }
+}
+
+fn port<'a>(mesh: &'a Mesh, service: &QualifiedName, port: &str) -> Option<(&'a Service, &'a Port)> {
+    let service = mesh.services.get(service)?;
+    Some((service, service.port(port)?))
+}
+
+fn planned_port<'a>(mesh: &'a Mesh, service: &QualifiedName, name: &str) -> (&'a Service, &'a Port) {
+    port(mesh, service, name).expect("the plan of this mesh has the port")
+}
+
+/// Whose route the callers of this workload follow.
+fn consumer(called: &Port, workload: &Workload) -> Consumer {
+    called.route_for(&workload.name.namespace).map_or(Consumer::Everyone, |(consumer, _)| consumer.clone())
+}
+
+/// Where the calls through one outbound listener may end.
+fn destinations(workload: &Workload, call: &Call, called: &Port) -> BTreeSet<Destination> {
+    if !called.protocol.is_http() {
+        return [whole_port(call)].into();
+    }
+    let route = called.route_for(&workload.name.namespace);
+    let rules = route.iter().flat_map(|(_, route)| &route.rules);
+    rules.flat_map(|rule| &rule.to).map(|to| to.destination.clone()).collect()
+}
+
+/// All endpoints of the called port.
+fn whole_port(call: &Call) -> Destination {
+    Destination { service: call.service.clone(), port: call.port.clone(), labels: Default::default() }
+}
+
+/// The rules behind a resource, once each, in order.
+fn origins<'a>(rules: impl IntoIterator<Item = &'a RuleRef>) -> Arc<[RuleRef]> {
+    rules.into_iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}

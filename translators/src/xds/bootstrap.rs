@@ -1,0 +1,325 @@
+//! Bootstraps: how a proxy finds the control plane.
+//!
+//! Owns: everything that a proxy needs to know before it is told anything. May use: `tls`, the `proto` crate.
+//! Never: writes a file or makes a credential.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use prost::Name as _;
+use proto::envoy::config::bootstrap::v3 as bootstrap_pb;
+use proto::envoy::config::cluster::v3 as cluster_pb;
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::config::endpoint::v3 as endpoint_pb;
+use proto::envoy::config::metrics::v3 as metrics_pb;
+use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
+use proto::envoy::extensions::upstreams::http::v3 as upstream_pb;
+use proto::envoy::r#type::matcher::v3 as matcher_pb;
+use proto::google::protobuf as google_pb;
+
+use super::access_log::SCOPE;
+use super::{secret, tls, wire};
+
+/// The cluster of the control plane.
+const CONTROL_PLANE: &str = "chancery-control-plane";
+
+/// The DNS name in the control plane's certificate, wherever it is reached.
+pub const SERVER_NAME: &str = "chancery";
+
+/// The name of the secret in a credential file ([`Credential::File`]).
+pub const CREDENTIAL: &str = "control-plane-credential";
+
+/// Who a proxy says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its id, bound to its credential.
+    pub id: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// What else it says about itself.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Where the control plane is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// An IP address or a DNS name.
+    pub host: String,
+    /// The port of its xDS listener.
+    pub port: u16,
+}
+
+/// How a proxy proves who it is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// In the bootstrap itself; cannot rotate.
+    Inline {
+        /// The certificate chain, PEM, leaf first.
+        chain_pem: String,
+        /// Its key, PEM.
+        key_pem: String,
+    },
+    /// In a file with one secret called [`CREDENTIAL`], which Envoy reads again when another is moved into its
+    /// place.
+    File {
+        /// The file.
+        path: String,
+    },
+}
+
+/// The protocol of the aggregated stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AdsProtocol {
+    /// Changes only.
+    #[default]
+    Delta,
+    /// State of the world.
+    Sotw,
+}
+
+/// Everything that a bootstrap is made of.
+#[derive(Debug, Clone)]
+pub struct BootstrapOptions {
+    /// The proxy.
+    pub node: Node,
+    /// The control plane.
+    pub server: Server,
+    /// Who certifies the control plane, PEM.
+    pub control_plane_ca_pem: String,
+    /// The proxy's credential.
+    pub credential: Credential,
+    /// Where the proxy's own administration listens; see [`DEFAULT_ADMIN`].
+    pub admin: SocketAddr,
+    /// How it is told.
+    pub protocol: AdsProtocol,
+    /// How often it reports.
+    pub stats_flush_interval: Duration,
+    /// Whether it keeps every statistic of Envoy, not only those that the control plane reads.
+    pub all_stats: bool,
+}
+
+/// Where a proxy's administration listens unless told otherwise.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+
+/// Shows no key.
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline { .. } => f.write_str("Inline"),
+            Self::File { path } => f.debug_struct("File").field("path", path).finish(),
+        }
+    }
+}
+
+/// A complete bootstrap.
+pub fn bootstrap(options: &BootstrapOptions) -> bootstrap_pb::Bootstrap {
+    let control_plane = cluster_pb::Cluster {
+        transport_socket: Some(tls::socket(wire::any(&transport(options)))),
+        ..control_plane(&options.server)
+    };
+    bootstrap_pb::Bootstrap {
+        node: Some(node(&options.node)),
+        admin: Some(admin(options.admin)),
+        dynamic_resources: Some(bootstrap_pb::bootstrap::DynamicResources {
+            lds_config: Some(wire::ads()),
+            cds_config: Some(wire::ads()),
+            ads_config: Some(ads(options.protocol)),
+            ..Default::default()
+        }),
+        static_resources: Some(bootstrap_pb::bootstrap::StaticResources {
+            clusters: vec![control_plane],
+            ..Default::default()
+        }),
+        stats_sinks: vec![metrics_sink()],
+        stats_config: (!options.all_stats).then(what_we_read),
+        stats_flush_interval: Some(wire::duration(options.stats_flush_interval)),
+        ..Default::default()
+    }
+}
+
+pub(super) fn node(node: &Node) -> core_pb::Node {
+    let text = |text: &String| google_pb::Value { kind: Some(google_pb::value::Kind::StringValue(text.clone())) };
+    let fields = node.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+    core_pb::Node {
+        id: node.id.clone(),
+        cluster: node.cluster.clone(),
+        metadata: (!node.metadata.is_empty()).then_some(google_pb::Struct { fields }),
+        ..Default::default()
+    }
+}
+
+pub(super) fn admin(address: SocketAddr) -> bootstrap_pb::Admin {
+    bootstrap_pb::Admin { address: Some(wire::address(address)), ..Default::default() }
+}
+
+/// One stream for everything. Envoy's own back-off would notice a control plane that has returned only after
+/// many seconds.
+pub(super) fn ads(protocol: AdsProtocol) -> core_pb::ApiConfigSource {
+    use core_pb::api_config_source::ApiType;
+    let back_off = core_pb::BackoffStrategy {
+        base_interval: Some(wire::duration(Duration::from_millis(200))),
+        max_interval: Some(wire::duration(Duration::from_secs(2))),
+    };
+    let retry_policy = core_pb::RetryPolicy { retry_back_off: Some(back_off), ..Default::default() };
+    let api_type = match protocol {
+        AdsProtocol::Delta => ApiType::DeltaGrpc,
+        AdsProtocol::Sotw => ApiType::Grpc,
+    };
+    core_pb::ApiConfigSource {
+        api_type: api_type.into(),
+        transport_api_version: core_pb::ApiVersion::V3.into(),
+        set_node_on_first_message_only: true,
+        grpc_services: vec![grpc_service(Some(retry_policy))],
+        ..Default::default()
+    }
+}
+
+fn grpc_service(retry_policy: Option<core_pb::RetryPolicy>) -> core_pb::GrpcService {
+    use core_pb::grpc_service::{EnvoyGrpc, TargetSpecifier};
+    let envoy = EnvoyGrpc { cluster_name: CONTROL_PLANE.into(), retry_policy, ..Default::default() };
+    core_pb::GrpcService { target_specifier: Some(TargetSpecifier::EnvoyGrpc(envoy)), ..Default::default() }
+}
+
+/// The cluster of the control plane, without transport security. A peer that vanishes silently is noticed by
+/// HTTP/2 pings, and by TCP's own where a proxy stands between.
+pub(super) fn control_plane(server: &Server) -> cluster_pb::Cluster {
+    use cluster_pb::cluster::DiscoveryType;
+    let is_address = server.host.parse::<IpAddr>().is_ok();
+    let discovery = if is_address { DiscoveryType::Static } else { DiscoveryType::StrictDns };
+    let endpoint = endpoint_pb::Endpoint {
+        address: Some(wire::host_and_port(server.host.clone(), server.port)),
+        ..Default::default()
+    };
+    let endpoint = endpoint_pb::LbEndpoint {
+        host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
+    };
+    let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
+    cluster_pb::Cluster {
+        name: CONTROL_PLANE.into(),
+        cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(discovery.into())),
+        connect_timeout: Some(wire::duration(Duration::from_secs(5))),
+        load_assignment: Some(endpoint_pb::ClusterLoadAssignment {
+            cluster_name: CONTROL_PLANE.into(),
+            endpoints: vec![locality],
+            ..Default::default()
+        }),
+        typed_extension_protocol_options: [(upstream_pb::HttpProtocolOptions::full_name(), pinging_http2())].into(),
+        upstream_connection_options: Some(cluster_pb::UpstreamConnectionOptions {
+            tcp_keepalive: Some(core_pb::TcpKeepalive {
+                keepalive_probes: Some(wire::number(3)),
+                keepalive_time: Some(wire::number(30)),
+                keepalive_interval: Some(wire::number(5)),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn pinging_http2() -> google_pb::Any {
+    use upstream_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use upstream_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    let keepalive = core_pb::KeepaliveSettings {
+        interval: Some(wire::duration(Duration::from_secs(30))),
+        timeout: Some(wire::duration(Duration::from_secs(5))),
+        ..Default::default()
+    };
+    let http2 = core_pb::Http2ProtocolOptions { connection_keepalive: Some(keepalive), ..Default::default() };
+    let explicit = ExplicitHttpConfig { protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)) };
+    wire::any(&upstream_pb::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..Default::default()
+    })
+}
+
+/// The control plane's certificate is for [`SERVER_NAME`], whatever address it has.
+fn transport(options: &BootstrapOptions) -> tls_pb::UpstreamTlsContext {
+    use tls_pb::common_tls_context::ValidationContextType;
+    let server = tls_pb::SubjectAltNameMatcher {
+        san_type: tls_pb::subject_alt_name_matcher::SanType::Dns.into(),
+        matcher: Some(wire::exact(SERVER_NAME)),
+        ..Default::default()
+    };
+    let validation = tls_pb::CertificateValidationContext {
+        trusted_ca: Some(secret::inline(&options.control_plane_ca_pem)),
+        match_typed_subject_alt_names: vec![server],
+        ..Default::default()
+    };
+    let context = tls_pb::CommonTlsContext {
+        tls_params: Some(tls::parameters()),
+        alpn_protocols: vec!["h2".into()],
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..Default::default()
+    };
+    let common_tls_context = match &options.credential {
+        Credential::Inline { chain_pem, key_pem } => tls_pb::CommonTlsContext {
+            tls_certificates: vec![tls_pb::TlsCertificate {
+                certificate_chain: Some(secret::inline(chain_pem)),
+                private_key: Some(secret::inline(key_pem)),
+                ..Default::default()
+            }],
+            ..context
+        },
+        Credential::File { path } => {
+            tls_pb::CommonTlsContext { tls_certificate_sds_secret_configs: vec![file(path)], ..context }
+        }
+    };
+    tls_pb::UpstreamTlsContext {
+        sni: SERVER_NAME.into(),
+        common_tls_context: Some(common_tls_context),
+        ..Default::default()
+    }
+}
+
+/// Envoy sees a file that is moved into place, if it watches the folder.
+fn file(path: &str) -> tls_pb::SdsSecretConfig {
+    use core_pb::config_source::ConfigSourceSpecifier;
+    let folder = match path.rsplit_once('/') {
+        Some(("", _)) => "/",
+        Some((folder, _)) => folder,
+        None => ".",
+    };
+    let source = core_pb::PathConfigSource {
+        path: path.into(),
+        watched_directory: Some(core_pb::WatchedDirectory { path: folder.into(), ..Default::default() }),
+        ..Default::default()
+    };
+    tls_pb::SdsSecretConfig {
+        name: CREDENTIAL.into(),
+        sds_config: Some(core_pb::ConfigSource {
+            resource_api_version: core_pb::ApiVersion::V3.into(),
+            config_source_specifier: Some(ConfigSourceSpecifier::PathConfigSource(source)),
+            ..Default::default()
+        }),
+    }
+}
+
+/// Statistics go the way that configuration comes.
+fn metrics_sink() -> metrics_pb::StatsSink {
+    let config = metrics_pb::MetricsServiceConfig {
+        transport_api_version: core_pb::ApiVersion::V3.into(),
+        grpc_service: Some(grpc_service(None)),
+        emit_tags_as_labels: true,
+        ..Default::default()
+    };
+    metrics_pb::StatsSink {
+        name: "envoy.stat_sinks.metrics_service".into(),
+        config_type: Some(metrics_pb::stats_sink::ConfigType::TypedConfig(wire::any(&config))),
+    }
+}
+
+/// The statistics that the control plane reads: about 1 kB per report, where all of them are 230.
+fn what_we_read() -> metrics_pb::StatsConfig {
+    use metrics_pb::stats_matcher::StatsMatcher;
+    let counters = wire::prefix(format!("{SCOPE}."));
+    let server = ["server.live", "server.uptime", "server.memory_allocated"].map(wire::exact);
+    let managers = ["listener_manager.", "cluster_manager.", "control_plane."].map(wire::prefix);
+    let patterns = [counters].into_iter().chain(server).chain(managers).collect();
+    let list = StatsMatcher::InclusionList(matcher_pb::ListStringMatcher { patterns });
+    metrics_pb::StatsConfig {
+        stats_matcher: Some(metrics_pb::StatsMatcher { stats_matcher: Some(list) }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,152 @@
+//! Requests: the HTTP connection manager.
+//!
+//! Owns: what a sidecar does to a request and what it leaves alone. May use: `tcp` for the filter's shell.
+//! Never: routes to other services; those are `route`'s.
+
+use proto::envoy::config::accesslog::v3 as accesslog_pb;
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::config::listener::v3 as listener_pb;
+use proto::envoy::config::route::v3 as route_pb;
+use proto::envoy::extensions::filters::http::router::v3 as router_pb;
+use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use proto::google::protobuf as google_pb;
+
+use super::tcp::network_filter;
+use super::wire;
+use crate::mesh::{Port, Protocol, Service};
+
+use hcm_pb::http_connection_manager as manager_pb;
+
+/// To the application, past the access rules. Its time limits are the callers' business.
+pub(super) fn inbound(
+    stat_prefix: &str,
+    port: &Port,
+    cluster: String,
+    mtls: bool,
+    mut access: Vec<hcm_pb::HttpFilter>,
+    access_log: Vec<accesslog_pb::AccessLog>,
+) -> listener_pb::Filter {
+    let ruled = !port.access.deny.is_empty() || !port.access.allow.is_empty();
+    access.push(router());
+    let manager = hcm_pb::HttpConnectionManager {
+        route_specifier: Some(manager_pb::RouteSpecifier::RouteConfig(everything_to(stat_prefix, cluster))),
+        http_filters: access,
+        access_log,
+        ..manager(stat_prefix, port)
+    };
+    // The application learns its caller from a certificate and from nothing that a caller writes.
+    let named = if mtls {
+        hcm_pb::HttpConnectionManager {
+            forward_client_cert_details: manager_pb::ForwardClientCertDetails::SanitizeSet.into(),
+            set_current_client_cert_details: Some(manager_pb::SetCurrentClientCertDetails {
+                uri: true,
+                ..Default::default()
+            }),
+            ..manager
+        }
+    } else {
+        manager
+    };
+    // Rules about paths hold for the path that the application sees, so both see one spelling of it.
+    let normalised = if ruled {
+        hcm_pb::HttpConnectionManager {
+            normalize_path: Some(wire::boolean(true)),
+            merge_slashes: true,
+            path_with_escaped_slashes_action: manager_pb::PathWithEscapedSlashesAction::UnescapeAndForward.into(),
+            ..named
+        }
+    } else {
+        named
+    };
+    filter(normalised)
+}
+
+/// To wherever the route `route` leads.
+pub(super) fn outbound(stat_prefix: &str, service: &Service, port: &Port, route: String) -> listener_pb::Filter {
+    let rds = hcm_pb::Rds { config_source: Some(wire::ads()), route_config_name: route };
+    let manager = hcm_pb::HttpConnectionManager {
+        route_specifier: Some(manager_pb::RouteSpecifier::Rds(rds)),
+        http_filters: vec![router()],
+        ..manager(stat_prefix, port)
+    };
+    let name = format!("{}.{}", service.name.name, service.name.namespace);
+    filter(hcm_pb::HttpConnectionManager { http_protocol_options: Some(http1(&name)), ..manager })
+}
+
+fn manager(stat_prefix: &str, port: &Port) -> hcm_pb::HttpConnectionManager {
+    hcm_pb::HttpConnectionManager {
+        stat_prefix: stat_prefix.into(),
+        codec_type: manager_pb::CodecType::Auto.into(),
+        common_http_protocol_options: Some(core_pb::HttpProtocolOptions {
+            idle_timeout: Some(wire::duration(wire::IDLE)),
+            ..Default::default()
+        }),
+        http_protocol_options: Some(http1("localhost")),
+        stream_idle_timeout: Some(wire::duration(wire::IDLE)),
+        upgrade_configs: upgrades(port.protocol),
+        forward_client_cert_details: manager_pb::ForwardClientCertDetails::Sanitize.into(),
+        // A sidecar is no hop that an application should see: it adds no x-forwarded-for and keeps the
+        // application's own `server`. Nobody counts as internal, so no caller can steer a proxy with
+        // x-envoy-* request headers.
+        server_header_transformation: manager_pb::ServerHeaderTransformation::PassThrough.into(),
+        use_remote_address: Some(wire::boolean(false)),
+        skip_xff_append: true,
+        internal_address_config: Some(manager_pb::InternalAddressConfig::default()),
+        normalize_path: Some(wire::boolean(false)),
+        path_with_escaped_slashes_action: manager_pb::PathWithEscapedSlashesAction::KeepUnchanged.into(),
+        ..Default::default()
+    }
+}
+
+/// HTTP/1.0 is served as well; a request without a host is for `host`.
+fn http1(host: &str) -> core_pb::Http1ProtocolOptions {
+    core_pb::Http1ProtocolOptions { accept_http_10: true, default_host_for_http_10: host.into(), ..Default::default() }
+}
+
+fn upgrades(protocol: Protocol) -> Vec<manager_pb::UpgradeConfig> {
+    match protocol {
+        Protocol::Http => vec![manager_pb::UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
+        Protocol::Http2 | Protocol::Grpc | Protocol::Tcp => Vec::new(),
+    }
+}
+
+/// Adds no x-envoy-* headers: applications and their callers see each other's, and nothing else.
+fn router() -> hcm_pb::HttpFilter {
+    let router = router_pb::Router { suppress_envoy_headers: true, ..Default::default() };
+    http_filter("envoy.filters.http.router", wire::any(&router))
+}
+
+pub(super) fn http_filter(name: &str, config: google_pb::Any) -> hcm_pb::HttpFilter {
+    hcm_pb::HttpFilter {
+        name: name.into(),
+        config_type: Some(hcm_pb::http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
+}
+
+fn filter(manager: hcm_pb::HttpConnectionManager) -> listener_pb::Filter {
+    network_filter("envoy.filters.network.http_connection_manager", wire::any(&manager))
+}
+
+fn everything_to(name: &str, cluster: String) -> route_pb::RouteConfiguration {
+    let action = route_pb::RouteAction {
+        cluster_specifier: Some(route_pb::route_action::ClusterSpecifier::Cluster(cluster)),
+        timeout: Some(Default::default()),
+        ..Default::default()
+    };
+    let route = route_pb::Route {
+        r#match: Some(route_pb::RouteMatch {
+            path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".into())),
+            ..Default::default()
+        }),
+        action: Some(route_pb::route::Action::Route(action)),
+        ..Default::default()
+    };
+    routes(name, vec![route])
+}
+
+/// One virtual host for every host: a sidecar knows the service by its listener.
+pub(super) fn routes(name: &str, routes: Vec<route_pb::Route>) -> route_pb::RouteConfiguration {
+    let host = route_pb::VirtualHost { name: name.into(), domains: vec!["*".into()], routes, ..Default::default() };
+    route_pb::RouteConfiguration { name: name.into(), virtual_hosts: vec![host], ..Default::default() }
+}

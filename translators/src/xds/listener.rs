@@ -1,0 +1,159 @@
+//! Listeners: one per port that a workload serves or calls.
+//!
+//! Owns: which filter chains a port has, and which connections each takes. May use: `http`, `tcp`, `rbac`,
+//! `tls`. Never: a default filter chain inbound: it would take plaintext past a strict port.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::config::listener::v3 as listener_pb;
+use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_pb;
+
+use super::access_log::Counted;
+use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
+use super::{rbac, wire};
+use crate::mesh::{AccessEntry, Mesh, MtlsMode, Port};
+use crate::name::RuleRef;
+use crate::resource::{Kind, Resource};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// The listener of a port that a workload serves. What it says beside its filter chains is the same in strict
+/// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
+pub(super) fn inbound(mesh: &Mesh, slot: &Slot, features: Features) -> Resource {
+    let serve = slot.serve(mesh);
+    let (service, port) = planned_port(mesh, &slot.service, &slot.port);
+    let chain = Inbound { mesh, slot, port, features, counted: Counted::new(mesh, slot) };
+    let filter_chains = match (port.mtls.value, port.protocol.is_http()) {
+        (MtlsMode::Strict, _) => vec![chain.mtls()],
+        // TLS that is not the mesh's has no chain and is closed.
+        (MtlsMode::Permissive, true) => vec![chain.mtls(), chain.plaintext()],
+        (MtlsMode::Permissive, false) => vec![chain.mtls(), chain.plaintext(), chain.passthrough()],
+        (MtlsMode::Disabled, _) => vec![chain.anything()],
+    };
+    let plain = listener_pb::Listener {
+        traffic_direction: core_pb::TrafficDirection::Inbound.into(),
+        filter_chains,
+        ..listener(slot.name("in"), serve.listen)
+    };
+    let listener = match port.mtls.value {
+        MtlsMode::Strict | MtlsMode::Permissive => inspecting(port.server_first, plain),
+        MtlsMode::Disabled => plain,
+    };
+    let origins =
+        origins([&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(access_origins(port)));
+    Resource::new(Kind::Listener, slot.name("in"), &listener, origins)
+}
+
+/// The listener of a port that a workload calls.
+pub(super) fn outbound(mesh: &Mesh, slot: &Slot) -> Resource {
+    let (workload, call) = slot.call(mesh);
+    let (service, port) = planned_port(mesh, &slot.service, &slot.port);
+    let name = slot.name("out");
+    let filter = if port.protocol.is_http() {
+        let route = route_name(&call.service, &call.port, &consumer(port, workload));
+        http::outbound(&name, service, port, route)
+    } else {
+        tcp::proxy(&name, cluster_name(&whole_port(call)))
+    };
+    let listener = listener_pb::Listener {
+        traffic_direction: core_pb::TrafficDirection::Outbound.into(),
+        filter_chains: vec![listener_pb::FilterChain { filters: vec![filter], ..Default::default() }],
+        ..listener(name.clone(), call.listen)
+    };
+    Resource::new(Kind::Listener, name, &listener, origins([&call.origin, &service.origin]))
+}
+
+/// The filter chains of one inbound listener.
+struct Inbound<'a> {
+    mesh: &'a Mesh,
+    slot: &'a Slot,
+    port: &'a Port,
+    features: Features,
+    counted: Counted,
+}
+
+// === impl Inbound ===
+
+impl Inbound<'_> {
+    /// Mesh TLS, recognised by its ALPN.
+    fn mtls(&self) -> listener_pb::FilterChain {
+        let alpn: &[&str] = if self.port.protocol.is_http() { &["h2", "http/1.1"] } else { &[] };
+        listener_pb::FilterChain {
+            filter_chain_match: Some(listener_pb::FilterChainMatch {
+                transport_protocol: "tls".into(),
+                application_protocols: vec![tls::ALPN.into()],
+                ..Default::default()
+            }),
+            transport_socket: Some(tls::downstream(&self.mesh.trust_domain.value, alpn)),
+            transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
+            ..self.chain("mtls", true)
+        }
+    }
+
+    /// Everything that is not TLS.
+    fn plaintext(&self) -> listener_pb::FilterChain {
+        listener_pb::FilterChain { filter_chain_match: Some(transport("raw_buffer")), ..self.chain("plaintext", false) }
+    }
+
+    /// The application's own TLS, untouched.
+    fn passthrough(&self) -> listener_pb::FilterChain {
+        listener_pb::FilterChain { filter_chain_match: Some(transport("tls")), ..self.chain("tls", false) }
+    }
+
+    /// Every connection as it is; nobody looks into it first.
+    fn anything(&self) -> listener_pb::FilterChain {
+        self.chain("plaintext", false)
+    }
+
+    fn chain(&self, name: &str, mtls: bool) -> listener_pb::FilterChain {
+        let stat_prefix = format!("{}/{name}", self.slot.name("in"));
+        let cluster = self.slot.name("app");
+        let access_log = self.counted.loggers(self.features.stats_access_log, mtls);
+        let trust_domain = &self.mesh.trust_domain.value;
+        let filters = if self.port.protocol.is_http() {
+            let access = rbac::http(&self.port.access, trust_domain);
+            vec![http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log)]
+        } else {
+            let after_handshake = mtls && self.features.connect_after_handshake;
+            let mut filters = rbac::network(&self.port.access, trust_domain, &stat_prefix);
+            filters.push(tcp::application(&stat_prefix, cluster, after_handshake, access_log));
+            filters
+        };
+        listener_pb::FilterChain { name: name.into(), filters, ..Default::default() }
+    }
+}
+
+fn listener(name: String, listen: SocketAddr) -> listener_pb::Listener {
+    listener_pb::Listener { name, address: Some(wire::address(listen)), ..Default::default() }
+}
+
+/// Looks whether a connection begins with TLS. A caller that stays silent is plaintext; where the application
+/// speaks first, silence is what is expected of one.
+fn inspecting(server_first: bool, listener: listener_pb::Listener) -> listener_pb::Listener {
+    let silence = if server_first { Duration::from_millis(200) } else { Duration::from_secs(5) };
+    let inspector = listener_pb::ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".into(),
+        config_type: Some(listener_pb::listener_filter::ConfigType::TypedConfig(wire::any(
+            &inspector_pb::TlsInspector::default(),
+        ))),
+        ..Default::default()
+    };
+    listener_pb::Listener {
+        listener_filters: vec![inspector],
+        listener_filters_timeout: Some(wire::duration(silence)),
+        continue_on_listener_filters_timeout: true,
+        ..listener
+    }
+}
+
+fn transport(protocol: &str) -> listener_pb::FilterChainMatch {
+    listener_pb::FilterChainMatch { transport_protocol: protocol.into(), ..Default::default() }
+}
+
+fn access_origins(port: &Port) -> impl Iterator<Item = &RuleRef> {
+    let entries = port.access.deny.iter().chain(&port.access.allow);
+    entries.map(|entry: &AccessEntry| &entry.origin).chain(&port.access.default.origin)
+}

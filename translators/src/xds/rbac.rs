@@ -1,0 +1,175 @@
+//! Access rules: the RBAC filters of every inbound chain.
+//!
+//! Owns: deny before allow before the default. May use: `text` for patterns. Never: the plaintext chain left
+//! out: there a caller has no identity, and rules that name one do not match.
+
+use prost::Message;
+use proto::envoy::config::listener::v3 as listener_pb;
+use proto::envoy::config::rbac::v3 as rbac_pb;
+use proto::envoy::config::route::v3 as route_pb;
+use proto::envoy::extensions::filters::http::rbac::v3 as http_rbac_pb;
+use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use proto::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
+use proto::envoy::r#type::matcher::v3 as matcher_pb;
+use proto::google::protobuf as google_pb;
+
+use super::http::http_filter;
+use super::tcp::network_filter;
+use super::{text, wire};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Operation};
+use crate::name::TrustDomain;
+
+use rbac_pb::permission::Rule;
+use rbac_pb::principal::Identifier;
+use rbac_pb::rbac::Action;
+
+/// On HTTP chains a denial is Envoy's 403.
+pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::HttpFilter> {
+    filters(access, |action, prefix, entries| {
+        let policies = policies(entries, |entry| policy(entry, trust_domain, requests(&entry.to)));
+        let filter = |rules, rules_stat_prefix| http_rbac_pb::Rbac { rules, rules_stat_prefix, ..Default::default() };
+        let head = filter(Some(rules(action, None)), prefix.to_owned());
+        let config = in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())));
+        http_filter("envoy.filters.http.rbac", config)
+    })
+}
+
+/// On chains of bytes a denial closes the connection.
+pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: &str) -> Vec<listener_pb::Filter> {
+    filters(access, |action, prefix, entries| {
+        let policies = policies(entries, |entry| policy(entry, trust_domain, connections(&entry.to)));
+        let filter = |rules, stat_prefix| network_rbac_pb::Rbac { rules, stat_prefix, ..Default::default() };
+        let head = filter(Some(rules(action, None)), format!("{stat_prefix}/{prefix}"));
+        let config = in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())));
+        network_filter("envoy.filters.network.rbac", config)
+    })
+}
+
+/// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
+/// that admits nothing but what an entry names.
+fn filters<F>(access: &Access, filter: impl Fn(Action, &'static str, &[AccessEntry]) -> F) -> Vec<F> {
+    let deny = (!access.deny.is_empty()).then(|| filter(Action::Deny, "deny", &access.deny));
+    let allow = match access.default.value {
+        AccessDefault::Allow => None,
+        AccessDefault::Deny => Some(filter(Action::Allow, "allow", &access.allow)),
+    };
+    deny.into_iter().chain(allow).collect()
+}
+
+type NamedPolicy = (String, rbac_pb::Policy);
+
+/// The entries that can match at all, by the text of their origin.
+fn policies(
+    entries: &[AccessEntry],
+    policy: impl Fn(&AccessEntry) -> Option<rbac_pb::Policy>,
+) -> impl Iterator<Item = NamedPolicy> {
+    let named: std::collections::BTreeMap<_, _> =
+        entries.iter().filter_map(|entry| Some((entry.origin.to_string(), policy(entry)?))).collect();
+    named.into_iter()
+}
+
+fn rules(action: Action, policy: Option<NamedPolicy>) -> rbac_pb::Rbac {
+    rbac_pb::Rbac { action: action.into(), policies: policy.into_iter().collect(), ..Default::default() }
+}
+
+/// `head` and then `parts`, each with one policy. Policies are a map, whose encoding has no order; but encoded
+/// messages that follow one another are by definition one message, merged, and the map is then as we wrote it.
+fn in_order<M: Message + prost::Name>(head: &M, parts: impl Iterator<Item = M>) -> google_pb::Any {
+    let mut value = head.encode_to_vec();
+    for part in parts {
+        value.extend(part.encode_to_vec());
+    }
+    google_pb::Any { type_url: M::type_url(), value }
+}
+
+/// `None` where no caller or no operation is left: such an entry matches nothing.
+fn policy(
+    entry: &AccessEntry,
+    trust_domain: &TrustDomain,
+    permissions: Vec<rbac_pb::Permission>,
+) -> Option<rbac_pb::Policy> {
+    let principals = principals(&entry.from, trust_domain);
+    let matches = !principals.is_empty() && !permissions.is_empty();
+    matches.then(|| rbac_pb::Policy { permissions, principals, ..Default::default() })
+}
+
+fn principals(from: &[Caller], trust_domain: &TrustDomain) -> Vec<rbac_pb::Principal> {
+    if from.is_empty() || from.contains(&Caller::Any) {
+        return vec![principal(Identifier::Any(true))];
+    }
+    let matchers = from.iter().flat_map(|caller| match caller {
+        Caller::Any => Vec::new(),
+        Caller::Identities(ids) => ids.iter().map(|id| wire::exact(id.as_str())).collect(),
+        Caller::Namespace(namespace) => vec![wire::prefix(format!("spiffe://{trust_domain}/ns/{namespace}/"))],
+        Caller::Pattern(pattern) => vec![wire::regex(text::pattern(pattern))],
+    });
+    matchers.map(authenticated).collect()
+}
+
+/// A caller whose certificate has such a URI.
+fn authenticated(principal_name: matcher_pb::StringMatcher) -> rbac_pb::Principal {
+    let authenticated = rbac_pb::principal::Authenticated { principal_name: Some(principal_name) };
+    principal(Identifier::Authenticated(authenticated))
+}
+
+fn principal(identifier: Identifier) -> rbac_pb::Principal {
+    rbac_pb::Principal { identifier: Some(identifier) }
+}
+
+/// What an entry says about requests.
+fn requests(to: &[Operation]) -> Vec<rbac_pb::Permission> {
+    if to.is_empty() { vec![permission(Rule::Any(true))] } else { to.iter().map(request).collect() }
+}
+
+/// What an entry says about connections, which have no methods and paths.
+fn connections(to: &[Operation]) -> Vec<rbac_pb::Permission> {
+    let whole = |operation: &Operation| operation.methods.is_empty() && operation.paths.is_empty();
+    let any = to.is_empty() || to.iter().any(whole);
+    if any { vec![permission(Rule::Any(true))] } else { Vec::new() }
+}
+
+fn request(operation: &Operation) -> rbac_pb::Permission {
+    let methods: Vec<_> = operation.methods.iter().map(|method| self::method(method)).collect();
+    let paths: Vec<_> = operation.paths.iter().map(|path| self::path(path)).collect();
+    let mut parts: Vec<_> = [methods, paths].into_iter().filter_map(any_of).collect();
+    match parts.len() {
+        0 => permission(Rule::Any(true)),
+        1 => parts.remove(0),
+        _ => permission(Rule::AndRules(rbac_pb::permission::Set { rules: parts })),
+    }
+}
+
+fn any_of(mut rules: Vec<rbac_pb::Permission>) -> Option<rbac_pb::Permission> {
+    match rules.len() {
+        0 => None,
+        1 => rules.pop(),
+        _ => Some(permission(Rule::OrRules(rbac_pb::permission::Set { rules }))),
+    }
+}
+
+fn method(method: &str) -> rbac_pb::Permission {
+    permission(Rule::Header(header(":method", wire::exact(method))))
+}
+
+/// A header with a matching value.
+pub(super) fn header(name: &str, value: matcher_pb::StringMatcher) -> route_pb::HeaderMatcher {
+    route_pb::HeaderMatcher {
+        name: name.into(),
+        header_match_specifier: Some(route_pb::header_matcher::HeaderMatchSpecifier::StringMatch(value)),
+        ..Default::default()
+    }
+}
+
+fn path(pattern: &str) -> rbac_pb::Permission {
+    let matcher = match pattern.split_once('*') {
+        None => wire::exact(pattern),
+        Some(("", "")) => return permission(Rule::Any(true)),
+        Some((start, "")) => wire::prefix(start),
+        Some(_) => wire::regex(text::pattern(pattern)),
+    };
+    permission(Rule::UrlPath(matcher_pb::PathMatcher { rule: Some(matcher_pb::path_matcher::Rule::Path(matcher)) }))
+}
+
+fn permission(rule: Rule) -> rbac_pb::Permission {
+    rbac_pb::Permission { rule: Some(rule) }
+}

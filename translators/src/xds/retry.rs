@@ -1,0 +1,91 @@
+//! Retries: what is repeated, for which methods.
+//!
+//! Owns: the conditions in Envoy's words, and which of them hold for methods that must not be done twice.
+//! May use: `mesh`. Never: repeats what may already have happened, unless a rule names the method.
+
+use proto::envoy::config::route::v3 as route_pb;
+use proto::envoy::extensions::retry::host::previous_hosts::v3 as previous_pb;
+
+use super::wire;
+use crate::mesh::{GrpcStatus, Retry, RetryCondition};
+
+/// The policy for requests that may be done twice; `None` repeats nothing.
+pub(super) fn full(retry: &Retry) -> Option<route_pb::RetryPolicy> {
+    let conditions: Vec<_> = retry.when.iter().copied().collect();
+    // Envoy gives up a try that takes too long and repeats it only where resets are repeated.
+    let implied = retry.per_try_timeout.map(|_| RetryCondition::Reset);
+    policy(retry, conditions.into_iter().chain(implied).collect())
+}
+
+/// The policy for every other request: only what certainly has not been done.
+pub(super) fn cautious(retry: &Retry) -> Option<route_pb::RetryPolicy> {
+    policy(retry, retry.when.iter().copied().filter(|condition| harmless(*condition)).collect())
+}
+
+/// Whether the condition says that nothing was done, or that the application itself asks for another try.
+fn harmless(condition: RetryCondition) -> bool {
+    match condition {
+        RetryCondition::ConnectFailure | RetryCondition::RefusedStream | RetryCondition::Grpc(_) => true,
+        RetryCondition::Reset
+        | RetryCondition::GatewayError
+        | RetryCondition::ServerError
+        | RetryCondition::Retriable4xx
+        | RetryCondition::Status(_) => false,
+    }
+}
+
+fn policy(retry: &Retry, when: std::collections::BTreeSet<RetryCondition>) -> Option<route_pb::RetryPolicy> {
+    if retry.attempts == 0 || (when.is_empty() && retry.per_try_timeout.is_none()) {
+        return None;
+    }
+    let mut words: Vec<_> = when.iter().map(|condition| word(*condition)).collect();
+    words.dedup();
+    // A pause of nothing is no pause that Envoy takes; its own is then meant.
+    let backoff = retry.backoff.filter(|base| !base.is_zero()).map(|base| route_pb::retry_policy::RetryBackOff {
+        base_interval: Some(wire::duration(base)),
+        max_interval: Some(wire::duration(base.saturating_mul(10))),
+    });
+    Some(route_pb::RetryPolicy {
+        retry_on: words.join(","),
+        num_retries: Some(wire::number(retry.attempts)),
+        per_try_timeout: retry.per_try_timeout.map(wire::duration),
+        retriable_status_codes: when.iter().filter_map(status).collect(),
+        retry_host_predicate: vec![other_host()],
+        host_selection_retry_max_attempts: 3,
+        retry_back_off: backoff,
+        ..Default::default()
+    })
+}
+
+fn word(condition: RetryCondition) -> &'static str {
+    match condition {
+        RetryCondition::ConnectFailure => "connect-failure",
+        RetryCondition::RefusedStream => "refused-stream",
+        RetryCondition::Reset => "reset",
+        RetryCondition::GatewayError => "gateway-error",
+        RetryCondition::ServerError => "5xx",
+        RetryCondition::Retriable4xx => "retriable-4xx",
+        RetryCondition::Status(_) => "retriable-status-codes",
+        RetryCondition::Grpc(GrpcStatus::Cancelled) => "cancelled",
+        RetryCondition::Grpc(GrpcStatus::DeadlineExceeded) => "deadline-exceeded",
+        RetryCondition::Grpc(GrpcStatus::Internal) => "internal",
+        RetryCondition::Grpc(GrpcStatus::ResourceExhausted) => "resource-exhausted",
+        RetryCondition::Grpc(GrpcStatus::Unavailable) => "unavailable",
+    }
+}
+
+fn status(condition: &RetryCondition) -> Option<u32> {
+    match condition {
+        RetryCondition::Status(status) => Some((*status).into()),
+        _ => None,
+    }
+}
+
+/// Another endpoint while there is one.
+fn other_host() -> route_pb::retry_policy::RetryHostPredicate {
+    use route_pb::retry_policy::retry_host_predicate::ConfigType;
+    route_pb::retry_policy::RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".into(),
+        config_type: Some(ConfigType::TypedConfig(wire::any(&previous_pb::PreviousHostsPredicate::default()))),
+    }
+}

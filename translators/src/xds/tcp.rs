@@ -1,0 +1,51 @@
+//! Bytes: the TCP proxy filter.
+//!
+//! Owns: how a connection is passed on. May use: the `proto` crate. Never: looks into it.
+
+use proto::envoy::config::accesslog::v3 as accesslog_pb;
+use proto::envoy::config::listener::v3 as listener_pb;
+use proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
+use proto::google::protobuf as google_pb;
+
+use super::wire;
+
+/// To a destination.
+pub(super) fn proxy(stat_prefix: &str, cluster: String) -> listener_pb::Filter {
+    filter(base(stat_prefix, cluster))
+}
+
+/// To the application. Without `after_handshake` the application is connected before the caller has proved who
+/// it is, and a caller that gives up before is counted without a name.
+pub(super) fn application(
+    stat_prefix: &str,
+    cluster: String,
+    after_handshake: bool,
+    access_log: Vec<accesslog_pb::AccessLog>,
+) -> listener_pb::Filter {
+    let proxy = tcp_pb::TcpProxy { access_log, ..base(stat_prefix, cluster) };
+    if !after_handshake {
+        return filter(proxy);
+    }
+    filter(tcp_pb::TcpProxy {
+        upstream_connect_mode: tcp_pb::UpstreamConnectMode::OnDownstreamTlsHandshake.into(),
+        max_early_data_bytes: Some(wire::number(0)),
+        ..proxy
+    })
+}
+
+fn base(stat_prefix: &str, cluster: String) -> tcp_pb::TcpProxy {
+    tcp_pb::TcpProxy {
+        stat_prefix: stat_prefix.into(),
+        idle_timeout: Some(wire::duration(wire::IDLE)),
+        cluster_specifier: Some(tcp_pb::tcp_proxy::ClusterSpecifier::Cluster(cluster)),
+        ..Default::default()
+    }
+}
+
+fn filter(proxy: tcp_pb::TcpProxy) -> listener_pb::Filter {
+    network_filter("envoy.filters.network.tcp_proxy", wire::any(&proxy))
+}
+
+pub(super) fn network_filter(name: &str, config: google_pb::Any) -> listener_pb::Filter {
+    listener_pb::Filter { name: name.into(), config_type: Some(listener_pb::filter::ConfigType::TypedConfig(config)) }
+}

@@ -1,0 +1,92 @@
+//! mTLS: the transport sockets of both sides.
+//!
+//! Owns: what a handshake takes and offers. May use: `secret`, `name`. Never: plaintext.
+
+use std::collections::BTreeSet;
+
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
+use proto::envoy::r#type::matcher::v3 as matcher_pb;
+
+use super::{secret, wire};
+use crate::name::{SpiffeId, TrustDomain};
+
+/// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
+/// would take a selected protocol that it does not know for HTTP/1.
+pub(super) const ALPN: &str = "chancery";
+
+const SOCKET: &str = "envoy.transport_sockets.tls";
+
+/// The side that serves: any identity of the trust domain, and what it may do is the access rules' business.
+pub(super) fn downstream(trust_domain: &TrustDomain, alpn_protocols: &[&str]) -> core_pb::TransportSocket {
+    let callers = vec![wire::prefix(format!("spiffe://{trust_domain}/"))];
+    // A resumed session would carry the identity of its first handshake past the certificate's renewal or the
+    // authority's removal.
+    let no_tickets = tls_pb::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(true);
+    let context = tls_pb::DownstreamTlsContext {
+        common_tls_context: Some(common(alpn_protocols, callers)),
+        require_client_certificate: Some(wire::boolean(true)),
+        disable_stateful_session_resumption: true,
+        session_ticket_keys_type: Some(no_tickets),
+        ..Default::default()
+    };
+    socket(wire::any(&context))
+}
+
+/// The side that calls: exactly the identities of the called service.
+pub(super) fn upstream(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSocket {
+    let servers = identities.iter().map(|id| wire::exact(id.as_str())).collect();
+    let context = tls_pb::UpstreamTlsContext {
+        common_tls_context: Some(common(&[ALPN], servers)),
+        max_session_keys: Some(wire::number(0)),
+        ..Default::default()
+    };
+    socket(wire::any(&context))
+}
+
+pub(super) fn socket(context: proto::google::protobuf::Any) -> core_pb::TransportSocket {
+    use core_pb::transport_socket::ConfigType;
+    core_pb::TransportSocket { name: SOCKET.into(), config_type: Some(ConfigType::TypedConfig(context)) }
+}
+
+/// TLS 1.3 and nothing else: left alone, the calling side of Envoy stops at 1.2.
+pub(super) fn parameters() -> tls_pb::TlsParameters {
+    let version = tls_pb::tls_parameters::TlsProtocol::TlSv13.into();
+    tls_pb::TlsParameters {
+        tls_minimum_protocol_version: version,
+        tls_maximum_protocol_version: version,
+        ..Default::default()
+    }
+}
+
+pub(super) fn uri(matcher: matcher_pb::StringMatcher) -> tls_pb::SubjectAltNameMatcher {
+    tls_pb::SubjectAltNameMatcher {
+        san_type: tls_pb::subject_alt_name_matcher::SanType::Uri.into(),
+        matcher: Some(matcher),
+        ..Default::default()
+    }
+}
+
+fn common(alpn_protocols: &[&str], peers: Vec<matcher_pb::StringMatcher>) -> tls_pb::CommonTlsContext {
+    use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let peers = tls_pb::CertificateValidationContext {
+        match_typed_subject_alt_names: peers.into_iter().map(uri).collect(),
+        ..Default::default()
+    };
+    let validation = CombinedCertificateValidationContext {
+        default_validation_context: Some(peers),
+        validation_context_sds_secret_config: Some(by_ads(secret::TRUST_BUNDLE)),
+        ..Default::default()
+    };
+    tls_pb::CommonTlsContext {
+        tls_params: Some(parameters()),
+        tls_certificate_sds_secret_configs: vec![by_ads(secret::IDENTITY)],
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
+        alpn_protocols: alpn_protocols.iter().map(|&protocol| protocol.to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn by_ads(name: &str) -> tls_pb::SdsSecretConfig {
+    tls_pb::SdsSecretConfig { name: name.into(), sds_config: Some(wire::ads()) }
+}

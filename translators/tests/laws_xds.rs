@@ -1,0 +1,124 @@
+//! The laws of the translation to Envoy: total, deterministic, closed, local.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use translators::mesh::{Mesh, Sourced};
+use translators::name::QualifiedName;
+use translators::resource::{Kind, Resource};
+use translators::xds::closed::dangling;
+use translators::xds::{Features, ResourceKey, Slot, build, endpoints, plan, secret};
+
+#[path = "laws_xds/meshes.rs"]
+mod meshes;
+
+fn features() -> impl Strategy<Value = Features> {
+    (35u32..42).prop_map(|minor| Features::of_envoy(1, minor))
+}
+
+fn keys(mesh: &Mesh, features: Features) -> BTreeSet<ResourceKey> {
+    mesh.workloads.values().flat_map(|workload| plan(mesh, workload, features)).collect()
+}
+
+/// Everything that the proxies of one workload get, with placeholders for its secrets.
+fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> Vec<Resource> {
+    let instances = meshes::instances(mesh, features);
+    let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
+    let built = keys.iter().map(|key| match key {
+        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &instances),
+        ResourceKey::Cluster(_)
+        | ResourceKey::LocalCluster(_)
+        | ResourceKey::Inbound(..)
+        | ResourceKey::Outbound(_)
+        | ResourceKey::Route { .. } => build(mesh, key),
+    });
+    secrets.into_iter().chain(built).collect()
+}
+
+/// The service that a resource is about.
+fn subject(key: &ResourceKey) -> &QualifiedName {
+    match key {
+        ResourceKey::Cluster(destination) | ResourceKey::Endpoints(destination) => &destination.service,
+        ResourceKey::LocalCluster(Slot { service, .. })
+        | ResourceKey::Inbound(Slot { service, .. }, _)
+        | ResourceKey::Outbound(Slot { service, .. })
+        | ResourceKey::Route { service, .. } => service,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn it_is_total_closed_and_its_names_are_unique(mesh in meshes::mesh(), features in features()) {
+        for workload in mesh.workloads.values() {
+            let keys = plan(&mesh, workload, features);
+            let resources = delivered(&mesh, &keys, features);
+            prop_assert_eq!(dangling(&resources), vec![]);
+            let names: BTreeSet<_> = resources.iter().map(|r| (r.kind(), r.name().clone())).collect();
+            prop_assert_eq!(names.len(), resources.len());
+            for (key, resource) in keys.iter().zip(&resources[2..]) {
+                prop_assert_eq!((key.kind(), &key.name()), (resource.kind(), resource.name()));
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_deterministic(mesh in meshes::mesh(), features in features()) {
+        let keys = keys(&mesh, features);
+        let once = delivered(&mesh, &keys, features);
+        let bytes = |resources: &[Resource]| resources.iter().map(Resource::value).collect::<Vec<_>>();
+        for _ in 0..5 {
+            prop_assert_eq!(bytes(&delivered(&mesh.clone(), &keys, features)), bytes(&once));
+        }
+        let mut shuffled = meshes::instances(&mesh, features);
+        shuffled.reverse();
+        for key in &keys {
+            if let ResourceKey::Endpoints(destination) = key {
+                let resource = endpoints(&mesh, destination, &shuffled);
+                prop_assert!(once.contains(&resource));
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_local(
+        mesh in meshes::mesh(),
+        chosen in any::<prop::sample::Index>(),
+        mode in meshes::mode(),
+        access in meshes::access(),
+    ) {
+        let features = Features::of_envoy(1, 40);
+        let name = mesh.services.keys().nth(chosen.index(mesh.services.len())).expect("in range").clone();
+        let mut changed = mesh.clone();
+        let service = Arc::make_mut(changed.services.get_mut(&name).expect("present"));
+        service.identities = ["spiffe://cluster.local/ns/a/sa/other".parse().expect("an identity")].into();
+        for port in &mut service.ports {
+            port.mtls = Sourced::built_in(mode);
+            port.access = access.clone();
+        }
+        let keys = keys(&mesh, features);
+        prop_assert_eq!(&keys, &self::keys(&changed, features));
+        for key in keys.iter().filter(|key| *subject(key) != name) {
+            prop_assert_eq!(build(&mesh, key).value(), build(&changed, key).value());
+        }
+    }
+}
+
+#[test]
+fn the_check_of_references_sees_each_kind() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let features = Features::of_envoy(1, 40);
+    let mut seen = BTreeSet::new();
+    for _ in 0..50 {
+        let mesh = meshes::mesh().new_tree(&mut runner).expect("a mesh").current();
+        let resources = delivered(&mesh, &keys(&mesh, features), features);
+        for kind in Kind::ALL {
+            let without: Vec<_> = resources.iter().filter(|r| r.kind() != kind).cloned().collect();
+            seen.extend(dangling(&without).into_iter().map(|missing| missing.kind));
+        }
+    }
+    assert_eq!(seen, BTreeSet::from([Kind::Secret, Kind::Cluster, Kind::Endpoints, Kind::Route]));
+}

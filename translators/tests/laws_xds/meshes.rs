@@ -1,0 +1,293 @@
+//! Arbitrary meshes: closed, as resolution makes them, and otherwise as odd as the types allow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use translators::mesh::*;
+use translators::name::*;
+
+pub fn name(text: &str) -> QualifiedName {
+    text.parse().expect("a name")
+}
+
+pub fn rule(object: &str, pointer: &str) -> RuleRef {
+    RuleRef::new(ObjectKey::new(ObjectKind::MeshService, name(object)), pointer)
+}
+
+/// A mesh before its parts are joined by index.
+#[derive(Debug, Clone)]
+struct Parts {
+    services: Vec<Vec<PortPart>>,
+    statics: Vec<Option<Vec<StaticEndpoint>>>,
+    workloads: Vec<WorkloadPart>,
+}
+
+#[derive(Debug, Clone)]
+struct PortPart {
+    protocol: Protocol,
+    server_first: bool,
+    mode: MtlsMode,
+    access: Access,
+    rules: Vec<RulePart>,
+    own_route: bool,
+}
+
+#[derive(Debug, Clone)]
+struct RulePart {
+    matches: Vec<HttpMatch>,
+    to: Vec<(Index, Index, BTreeMap<String, String>, u32)>,
+    timeout: Option<Duration>,
+    retry: Retry,
+}
+
+#[derive(Debug, Clone)]
+struct WorkloadPart {
+    labels: BTreeMap<String, String>,
+    serves: Vec<(Index, Index)>,
+    calls: Vec<(Index, Index)>,
+}
+
+pub fn mesh() -> impl Strategy<Value = Mesh> {
+    let service = prop::collection::vec(port(), 1..3);
+    let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
+    let workload = (labels(), index_pairs(), index_pairs());
+    let workload = workload.prop_map(|(labels, serves, calls)| WorkloadPart { labels, serves, calls });
+    let parts = (
+        prop::collection::vec(service, 1..4),
+        prop::collection::vec(statics, 3),
+        prop::collection::vec(workload, 1..4),
+    );
+    parts.prop_map(|(services, statics, workloads)| assemble(Parts { services, statics, workloads }))
+}
+
+fn index_pairs() -> impl Strategy<Value = Vec<(Index, Index)>> {
+    prop::collection::vec(any::<(Index, Index)>(), 0..4)
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map("version|track", "v1|v2|100%", 0..3)
+}
+
+fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
+    (any::<u8>(), 0u32..3, labels()).prop_map(|(last, weight, labels)| StaticEndpoint {
+        address: Ipv4Addr::new(127, 0, 0, last).into(),
+        ports: [("p0".to_owned(), 80.try_into().expect("not 0"))].into(),
+        weight,
+        labels,
+    })
+}
+
+fn port() -> impl Strategy<Value = PortPart> {
+    let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
+    let rules = prop::collection::vec(http_rule(), 0..3);
+    (protocol, any::<bool>(), mode(), access(), rules, any::<bool>()).prop_map(
+        |(protocol, server_first, mode, access, rules, own_route)| PortPart {
+            protocol,
+            server_first,
+            mode,
+            access,
+            rules,
+            own_route,
+        },
+    )
+}
+
+pub fn mode() -> impl Strategy<Value = MtlsMode> {
+    prop::sample::select(vec![MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled])
+}
+
+pub fn access() -> impl Strategy<Value = Access> {
+    let entries = |list: &'static str| {
+        prop::collection::vec((callers(), operations()), 0..3).prop_map(move |entries| {
+            let entry =
+                |(n, (from, to))| AccessEntry { origin: rule("a/rules", &format!("/spec/{list}/{n}")), from, to };
+            entries.into_iter().enumerate().map(entry).collect()
+        })
+    };
+    let default = prop::sample::select(vec![AccessDefault::Allow, AccessDefault::Deny]).prop_map(Sourced::built_in);
+    (entries("deny"), entries("allow"), default).prop_map(|(deny, allow, default)| Access { deny, allow, default })
+}
+
+fn callers() -> impl Strategy<Value = Vec<Caller>> {
+    let id = "spiffe://cluster\\.local/ns/[ab]/sa/[a-z.]{1,5}x".prop_map(|id| id.parse().expect("an identity"));
+    let caller = prop_oneof![
+        Just(Caller::Any),
+        prop::collection::btree_set(id, 0..3).prop_map(Caller::Identities),
+        "[ab]".prop_map(|namespace| Caller::Namespace(namespace.parse().expect("a label"))),
+        any::<String>().prop_map(Caller::Pattern),
+    ];
+    prop::collection::vec(caller, 0..3)
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
+    let paths = prop::collection::btree_set("/|/a|/a/\\*|\\*|/\\*/x|.*", 0..3);
+    prop::collection::vec((methods, paths).prop_map(|(methods, paths)| Operation { methods, paths }), 0..3)
+}
+
+fn http_rule() -> impl Strategy<Value = RulePart> {
+    let to = prop::collection::vec((any::<Index>(), any::<Index>(), labels(), 1u32..100), 1..3);
+    let timeout = prop::option::of((1u64..9).prop_map(Duration::from_secs));
+    (prop::collection::vec(http_match(), 0..3), to, timeout, retry())
+        .prop_map(|(matches, to, timeout, retry)| RulePart { matches, to, timeout, retry })
+}
+
+fn http_match() -> impl Strategy<Value = HttpMatch> {
+    let path = prop_oneof![
+        "/|/a|/a/b".prop_map(PathMatch::Exact),
+        "/|/a|/a/|/a\\?b".prop_map(PathMatch::Prefix),
+        Just(PathMatch::Regex("/a/[0-9]+".into())),
+    ];
+    let text = prop_oneof![
+        any::<String>().prop_map(TextMatch::Exact),
+        "|a|ab".prop_map(TextMatch::Prefix),
+        Just(TextMatch::Regex("a.*".into())),
+        Just(TextMatch::Present),
+        Just(TextMatch::Absent),
+    ];
+    let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
+    (prop::option::of(path), methods, prop::collection::btree_map("x-[ab]", text, 0..3))
+        .prop_map(|(path, methods, headers)| HttpMatch { path, methods, headers })
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let condition = prop::sample::select(vec![
+        RetryCondition::ConnectFailure,
+        RetryCondition::RefusedStream,
+        RetryCondition::Reset,
+        RetryCondition::GatewayError,
+        RetryCondition::ServerError,
+        RetryCondition::Retriable4xx,
+        RetryCondition::Status(429),
+        RetryCondition::Status(503),
+        RetryCondition::Grpc(GrpcStatus::Unavailable),
+    ]);
+    let pause = || prop::option::of((0u64..500).prop_map(Duration::from_millis));
+    (0u32..4, prop::collection::btree_set(condition, 0..4), pause(), pause())
+        .prop_map(|(attempts, when, per_try_timeout, backoff)| Retry { attempts, when, per_try_timeout, backoff })
+}
+
+fn assemble(parts: Parts) -> Mesh {
+    let names: Vec<_> = (0..parts.services.len()).map(|n| name(&format!("{}/s{n}", ["a", "b"][n % 2]))).collect();
+    let at = |(service, port): &(Index, Index)| {
+        let service = service.index(names.len());
+        (names[service].clone(), format!("p{}", port.index(parts.services[service].len())))
+    };
+    let workloads: BTreeMap<_, _> = parts.workloads.iter().enumerate().map(|(n, part)| workload(n, part, at)).collect();
+    let services = parts.services.iter().enumerate().map(|(n, ports)| {
+        let ports = ports.iter().enumerate().map(|(n, part)| assembled_port(n, part, at)).collect();
+        let backing = match &parts.statics[n] {
+            Some(endpoints) => Backing::Static(endpoints.clone()),
+            None => Backing::Workloads(servings(&names[n], &workloads)),
+        };
+        let identities = [SpiffeId::of_workload(&TrustDomain::built_in(), &names[n])].into();
+        let origin = rule(&names[n].to_string(), "");
+        (names[n].clone(), Arc::new(Service { name: names[n].clone(), origin, ports, backing, identities }))
+    });
+    Mesh {
+        trust_domain: Sourced::built_in(TrustDomain::built_in()),
+        leaf_ttl: Sourced::built_in(Duration::from_secs(86400)),
+        connect_timeout: Sourced::built_in(Duration::from_secs(5)),
+        services: services.collect(),
+        workloads,
+    }
+}
+
+fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> Port {
+    let rules = part.rules.iter().enumerate().map(|(n, rule)| HttpRule {
+        origin: None,
+        name: format!("rule-{n}"),
+        matches: rule.matches.clone(),
+        to: rule
+            .to
+            .iter()
+            .map(|(service, port, labels, weight)| {
+                let (service, port) = at(&(*service, *port));
+                WeightedDestination {
+                    destination: Destination { service, port, labels: labels.clone() },
+                    weight: *weight,
+                }
+            })
+            .collect(),
+        timeout: Sourced::built_in(rule.timeout),
+        retry: Sourced::built_in(rule.retry.clone()),
+    });
+    let route = Arc::new(HttpRoute { origin: None, rules: rules.collect() });
+    let own = Consumer::Namespace("a".parse().expect("a label"));
+    let routes: BTreeMap<_, _> = if part.protocol.is_http() {
+        [(Consumer::Everyone, route.clone())].into_iter().chain(part.own_route.then_some((own, route))).collect()
+    } else {
+        BTreeMap::new()
+    };
+    Port {
+        name: format!("p{n}"),
+        number: u16::try_from(8000 + n).expect("small").try_into().expect("not 0"),
+        protocol: part.protocol,
+        server_first: part.server_first,
+        mtls: Sourced::built_in(part.mode),
+        access: part.access.clone(),
+        routes,
+    }
+}
+
+fn workload(
+    n: usize,
+    part: &WorkloadPart,
+    at: impl Fn(&(Index, Index)) -> (QualifiedName, String),
+) -> (QualifiedName, Arc<Workload>) {
+    let name = name(&format!("{}/w{n}", ["a", "b"][n % 2]));
+    let listen = |port: usize| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::try_from(port).expect("small"));
+    let serves = part.serves.iter().enumerate().map(|(i, pair)| {
+        let (service, port) = at(pair);
+        Serve { origin: rule("a/w", "/spec/serves"), service, port, listen: listen(9000 + i), app: listen(19000 + i) }
+    });
+    let calls = part.calls.iter().enumerate().map(|(i, pair)| {
+        let (service, port) = at(pair);
+        Call { origin: rule("a/w", "/spec/calls"), service, port, listen: listen(7000 + i) }
+    });
+    let workload = Workload {
+        name: name.clone(),
+        origin: rule("a/w", ""),
+        identity: SpiffeId::of_workload(&TrustDomain::built_in(), &name),
+        labels: part.labels.clone(),
+        matches: None,
+        serves: serves.collect(),
+        calls: calls.collect(),
+    };
+    (name, Arc::new(workload))
+}
+
+fn servings(service: &QualifiedName, workloads: &BTreeMap<QualifiedName, Arc<Workload>>) -> Vec<Serving> {
+    let of = |workload: &Arc<Workload>| {
+        let serves = workload.serves.iter().filter(|serve| serve.service == *service);
+        serves
+            .map(|serve| Serving {
+                workload: workload.name.clone(),
+                labels: workload.labels.clone(),
+                port: serve.port.clone(),
+                listen: serve.listen,
+            })
+            .collect::<Vec<_>>()
+    };
+    workloads.values().flat_map(of).collect()
+}
+
+/// Every listener of every workload, accepted, by one proxy each.
+pub fn instances(mesh: &Mesh, features: translators::xds::Features) -> Vec<Instance> {
+    let instance = |workload: &Arc<Workload>| Instance {
+        workload: workload.name.clone(),
+        node: workload.name.to_string(),
+        address: Ipv4Addr::LOCALHOST.into(),
+        listeners: translators::xds::plan(mesh, workload, features)
+            .iter()
+            .filter(|key| matches!(key, translators::xds::ResourceKey::Inbound(..)))
+            .map(|key| key.name().to_string())
+            .collect::<BTreeSet<_>>(),
+        has_certificate: true,
+    };
+    mesh.workloads.values().map(instance).collect()
+}
