@@ -6,7 +6,6 @@
 pub mod authority;
 pub mod leaf;
 pub mod rotation;
-mod secret;
 mod store;
 
 pub use authority::{Authorities, Authority, AuthorityError};

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use translators::name::{QualifiedName, SpiffeId};
 use translators::resource::Resource;
+use translators::xds::secret;
 
 use super::authority::Authority;
 use super::leaf::{self, IssueError, Profile};
-use super::secret;
 use super::store::{LeafStore, Stored};
 use crate::clock::Clock;
 

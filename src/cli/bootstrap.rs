@@ -4,9 +4,10 @@
 //! `identity`, `durable`. Never: talks to a server; the data directory is all it needs.
 
 mod credential_file;
-mod envoy;
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,12 +16,13 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail, ensure};
 use clap::{ArgAction, ValueEnum};
 use rand::Rng;
+use translators::json;
 use translators::name::QualifiedName;
+use translators::xds::bootstrap::{self as envoy, AdsProtocol, BootstrapOptions, Node, Server};
 
 use crate::ca::Authorities;
 use crate::identity::revocation::Scope;
 use crate::identity::{NodeId, RevocationList, credential};
-use envoy::{Administration, Bootstrap, Protocol};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", env = "CHANCERY_XDS_ADDRESS", default_value = "127.0.0.1:18000")]
     xds_address: Address,
     /// The port of Envoy's own admin interface, on loopback
-    #[arg(long, value_name = "PORT", default_value = "9901", conflicts_with = "no_admin")]
+    #[arg(long, value_name = "PORT", default_value = "15000", conflicts_with = "no_admin")]
     admin_port: u16,
     /// Leave Envoy's own admin interface out
     #[arg(long)]
@@ -101,7 +103,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Nothing here waits for anything but the disk; the command has the process for itself.
     let bootstrap = issue(&args, SystemTime::now())?;
     let text = match args.output {
-        Format::Yaml => serde_saphyr::to_string(&bootstrap).context("the bootstrap cannot be written as YAML")?,
+        Format::Yaml => json::to_yaml(&bootstrap),
         Format::Json => serde_json::to_string_pretty(&bootstrap)? + "\n",
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("the bootstrap could not be printed")?;
@@ -127,18 +129,24 @@ fn issue(args: &Args, now: SystemTime) -> anyhow::Result<serde_json::Value> {
     if let Some(scope) = replaced {
         list.revoke_before(scope, &subject)?;
     }
-    Ok(envoy::render(&Bootstrap {
-        cluster: args.workload.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
-        node_id: node_id.to_string(),
-        xds_host: args.xds_address.host.clone(),
-        xds_port: args.xds_address.port,
-        ca_pem: authorities.control.certificate_pem().to_owned(),
+    let mut message = envoy::bootstrap(&BootstrapOptions {
+        node: Node {
+            cluster: args.workload.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
+            id: node_id.to_string(),
+            metadata: BTreeMap::new(),
+        },
+        server: Server { host: args.xds_address.host.clone(), port: args.xds_address.port.get() },
+        control_plane_ca_pem: authorities.control.certificate_pem().to_owned(),
         credential,
-        protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
-        administration: if args.no_admin { Administration::Off } else { Administration::Loopback(args.admin_port) },
-        stats_interval: args.stats_interval,
+        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, args.admin_port)),
+        protocol: if args.sotw { AdsProtocol::Sotw } else { AdsProtocol::Delta },
+        stats_flush_interval: args.stats_interval,
         all_stats: args.all_stats,
-    }))
+    });
+    if args.no_admin {
+        message.admin = None;
+    }
+    Ok(json::message(&message))
 }
 
 // === impl Args ===
@@ -212,3 +220,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     let seconds = number.checked_mul(unit).filter(|seconds| (1..=100 * 365 * 86400).contains(seconds));
     seconds.map(Duration::from_secs).ok_or_else(invalid)
 }
+
+#[cfg(test)]
+mod tests;

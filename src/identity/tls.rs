@@ -29,8 +29,7 @@ use crate::ca::Authority;
 use crate::ca::leaf::{self, IssueError, Leaf, Profile};
 use crate::clock::Clock;
 
-/// The name that the control plane's certificate always carries, whatever address it is reached at.
-pub const SERVER_NAME: &str = "chancery";
+pub use translators::xds::bootstrap::SERVER_NAME;
 
 const SERVER_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
@@ -212,3 +211,6 @@ async fn handshake(acceptor: TlsAcceptor, socket: TcpStream) -> Option<TlsStream
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

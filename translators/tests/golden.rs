@@ -24,7 +24,11 @@ fn stages(rules: &str) -> BTreeMap<&'static str, String> {
     let collected = rules::collect([rules::parse(RULES, rules)]);
     let Resolution { mesh, findings, .. } = resolve::resolve(&collected.objects);
     let findings: Vec<String> = collected.findings.iter().chain(&findings).map(ToString::to_string).collect();
-    BTreeMap::from([("2-mesh.yaml", yaml(&mesh)), ("3-xds.yaml", yaml(&proxies(&mesh))), ("4-findings.yaml", yaml(&findings))])
+    BTreeMap::from([
+        ("2-mesh.yaml", yaml(&mesh)),
+        ("3-xds.yaml", yaml(&proxies(&mesh))),
+        ("4-findings.yaml", yaml(&findings)),
+    ])
 }
 
 /// What the proxies of each workload get, secrets apart, by kind and name; every workload has one proxy, which

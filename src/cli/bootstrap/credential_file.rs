@@ -13,9 +13,9 @@ use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::envoy;
 use crate::durable;
 use crate::identity::{Credential, ProxyCredential, credential};
+use translators::xds::bootstrap as envoy;
 
 /// The parts of the file that are read back.
 #[derive(Deserialize)]
@@ -62,7 +62,8 @@ pub(super) fn write(path: &Path, issued: &Credential) -> anyhow::Result<envoy::C
     let text = serde_json::to_string_pretty(&document)? + "\n";
     durable::replace(path, text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))?;
     let absolute = fs::canonicalize(directory(path)).map(|dir| dir.join(path.file_name().unwrap_or_default()));
-    Ok(envoy::Credential::File { path: absolute.with_context(|| format!("{}: has no directory", path.display()))? })
+    let absolute = absolute.with_context(|| format!("{}: has no directory", path.display()))?;
+    Ok(envoy::Credential::File { path: absolute.display().to_string() })
 }
 
 /// The credential in the file, if there is a file.

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use prost::{Message, Name as _};
 use proto::envoy::config::bootstrap::v3 as bootstrap_pb;
 use proto::envoy::config::cluster::v3 as cluster_pb;
+use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 
 use super::bootstrap::{AdsProtocol, DEFAULT_ADMIN, Node, Server, admin, ads, control_plane, node};
-use super::wire;
+use super::{tls, wire};
 use crate::resource::{Kind, Resource};
 
 /// The resources of one proxy as a bootstrap: routes in their listeners, endpoints in their clusters.
@@ -50,16 +52,59 @@ fn with_endpoints(
     cluster: cluster_pb::Cluster,
     assignments: &BTreeMap<String, endpoint_pb::ClusterLoadAssignment>,
 ) -> cluster_pb::Cluster {
-    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType};
+    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, TransportSocketMatch};
     if cluster.eds_cluster_config.is_none() {
         return cluster;
     }
     let nowhere = || endpoint_pb::ClusterLoadAssignment { cluster_name: cluster.name.clone(), ..Default::default() };
+    let matches = cluster
+        .transport_socket_matches
+        .into_iter()
+        .map(|one| TransportSocketMatch { transport_socket: one.transport_socket.map(with_secrets), ..one });
     cluster_pb::Cluster {
         load_assignment: Some(assignments.get(&cluster.name).cloned().unwrap_or_else(nowhere)),
+        transport_socket: cluster.transport_socket.map(with_secrets),
+        transport_socket_matches: matches.collect(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
         eds_cluster_config: None,
         ..cluster
+    }
+}
+
+/// The same socket, its secrets over a stream of their own: Envoy loads static clusters before it has an
+/// aggregated stream, and crashes (seen: 1.40.0) at one that names it.
+fn with_secrets(socket: core_pb::TransportSocket) -> core_pb::TransportSocket {
+    use core_pb::transport_socket::ConfigType;
+    match &socket.config_type {
+        Some(ConfigType::TypedConfig(config)) if config.type_url == tls_pb::UpstreamTlsContext::type_url() => {
+            let context = tls_pb::UpstreamTlsContext::decode(config.value.as_slice());
+            let mut context = context.expect("the Any says what it holds");
+            context.common_tls_context.iter_mut().flat_map(secrets).for_each(|secret| {
+                secret.sds_config = Some(own_stream());
+            });
+            tls::socket(wire::any(&context))
+        }
+        Some(ConfigType::TypedConfig(_)) | None => socket,
+    }
+}
+
+fn secrets(context: &mut tls_pb::CommonTlsContext) -> impl Iterator<Item = &mut tls_pb::SdsSecretConfig> {
+    use tls_pb::common_tls_context::ValidationContextType;
+    let trust = match &mut context.validation_context_type {
+        Some(ValidationContextType::CombinedValidationContext(combined)) => {
+            combined.validation_context_sds_secret_config.as_mut()
+        }
+        Some(_) | None => None,
+    };
+    context.tls_certificate_sds_secret_configs.iter_mut().chain(trust)
+}
+
+fn own_stream() -> core_pb::ConfigSource {
+    use core_pb::config_source::ConfigSourceSpecifier;
+    core_pb::ConfigSource {
+        resource_api_version: core_pb::ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(ads(AdsProtocol::Delta))),
+        ..Default::default()
     }
 }
 

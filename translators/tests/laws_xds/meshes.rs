@@ -113,7 +113,7 @@ pub fn access() -> impl Strategy<Value = Access> {
 }
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
-    let id = "spiffe://cluster.local/ns/[ab]/sa/[a-z.]{1,5}x".prop_map(|id| id.parse().expect("an identity"));
+    let id = "spiffe://cluster\\.local/ns/[ab]/sa/[a-z.]{1,5}x".prop_map(|id| id.parse().expect("an identity"));
     let caller = prop_oneof![
         Just(Caller::Any),
         prop::collection::btree_set(id, 0..3).prop_map(Caller::Identities),

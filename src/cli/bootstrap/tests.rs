@@ -1,0 +1,65 @@
+use std::os::unix::fs::PermissionsExt;
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+use crate::identity::credential::read;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn args(data: &TempDir, more: &[&str]) -> Args {
+    let dir = data.path().to_str().expect("a text");
+    let all = [&["bootstrap", "--data-dir", dir], more].concat();
+    Command::try_parse_from(all).unwrap_or_else(|error| panic!("{error}")).args
+}
+
+#[test]
+fn a_credential_file_is_rotated_and_keeps_the_node() {
+    let data = tempfile::tempdir().expect("a directory");
+    let path = data.path().join("credential.yaml");
+    let file = path.to_str().expect("a text");
+    let args = args(&data, &["--workload", "shop/cart", "--credential-file", file, "--revoke-previous"]);
+    issue(&args, SystemTime::now()).expect("issued");
+    let first = credential_file::read(&path).expect("read").expect("there");
+    issue(&args, SystemTime::now()).expect("issued");
+    let second = credential_file::read(&path).expect("read").expect("there");
+
+    assert_eq!((&second.node_id, &second.workload), (&first.node_id, &first.workload));
+    assert_ne!(second.serial, first.serial);
+    let revocations = RevocationList::new(data.path()).read().expect("a list");
+    assert_eq!([&first, &second].map(|credential| revocations.revoke(credential)), [true, false]);
+    assert_eq!(path.metadata().expect("there").permissions().mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn an_inline_credential_is_in_the_bootstrap() {
+    use rustls_pki_types::pem::PemObject;
+    let data = tempfile::tempdir().expect("a directory");
+    let document = issue(&args(&data, &["--node-id", "edge-1", "--no-admin", "--sotw"]), SystemTime::now());
+    let document = document.expect("issued");
+    let tls = "/static_resources/clusters/0/transport_socket/typed_config/common_tls_context";
+    let chain = document.pointer(&format!("{tls}/tls_certificates/0/certificate_chain/inline_string"));
+    let pem = chain.and_then(serde_json::Value::as_str).expect("inline");
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
+    let credential = read(&der).expect("a credential");
+    assert_eq!((credential.workload, credential.node_id.as_str()), (None, "edge-1"));
+    assert_eq!(document.pointer("/node/id").and_then(serde_json::Value::as_str), Some("edge-1"));
+    assert_eq!(document.get("admin"), None);
+}
+
+#[test]
+fn addresses_and_durations_are_read_once() {
+    let address = |text: &str| text.parse::<Address>().map(|it| (it.host, it.port.get())).ok();
+    assert_eq!(address("[::1]:18000"), Some(("::1".into(), 18000)));
+    assert_eq!(address("cp.example:1"), Some(("cp.example".into(), 1)));
+    assert_eq!(["", "a", "a:0", ":1", "a b:1", "::1:5", "[x]:1", "a:65536"].map(address), [const { None }; 8]);
+    assert_eq!(duration("365d"), Ok(Duration::from_secs(365 * 86400)));
+    assert!(
+        ["", "5", "0s", "s", "-1s", "1.5h", "9999999999999999999d", "5\u{e9}"].map(duration).iter().all(Result::is_err)
+    );
+}
