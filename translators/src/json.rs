@@ -172,3 +172,82 @@ fn base64(bytes: &[u8]) -> Value {
     message.transcode_from(&wrapped).expect("the message is a BytesValue");
     plain(&message)
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::envoy::config::core::v3 as core_pb;
+    use serde_json::json;
+
+    use super::*;
+
+    fn extension(type_url: &str, value: Vec<u8>) -> core_pb::TypedExtensionConfig {
+        let any = google_pb::Any { type_url: type_url.into(), value };
+        core_pb::TypedExtensionConfig { name: "x".into(), typed_config: Some(any) }
+    }
+
+    #[test]
+    fn known_messages_in_an_any_are_expanded_and_read_back() {
+        let inner = core_pb::Node { id: "n".into(), ..Default::default() };
+        let outer = extension("type.googleapis.com/envoy.config.core.v3.Node", inner.encode_to_vec());
+        let value = message(&outer);
+        let any = json!({"@type": "type.googleapis.com/envoy.config.core.v3.Node", "id": "n"});
+        assert_eq!(value, json!({"name": "x", "typed_config": any}));
+        let name = "envoy.config.core.v3.TypedExtensionConfig";
+        assert_eq!(from_json(name, &value).expect("reads"), outer.encode_to_vec());
+    }
+
+    #[test]
+    fn well_known_messages_in_an_any_have_their_own_form() {
+        let duration = google_pb::Duration { seconds: 1, nanos: 500_000_000 };
+        let url = "type.googleapis.com/google.protobuf.Duration";
+        let any = json!({"@type": url, "value": "1.500s"});
+        assert_eq!(message(&extension(url, duration.encode_to_vec())), json!({"name": "x", "typed_config": any}));
+    }
+
+    #[test]
+    fn an_any_that_nobody_knows_keeps_its_bytes() {
+        for (url, bytes) in [("example.com/nobody.Knows", vec![1, 2, 255]), ("", vec![])] {
+            let any = json!({"@type": url, "value": if bytes.is_empty() { "" } else { "AQL/" }});
+            assert_eq!(message(&extension(url, bytes)), json!({"name": "x", "typed_config": any}));
+        }
+        let url = "type.googleapis.com/envoy.config.core.v3.Node";
+        let any = json!({"@type": url, "value": "/w=="});
+        assert_eq!(message(&extension(url, vec![255])), json!({"name": "x", "typed_config": any}));
+    }
+
+    #[test]
+    fn what_is_no_message_is_said() {
+        let of = |result: Result<Value, JsonError>| result.expect_err("refused").to_string();
+        assert_eq!(of(to_json("nobody.Knows", &[])), "\"nobody.Knows\" is no message that Envoy knows");
+        let node = "envoy.config.core.v3.Node";
+        assert_eq!(of(to_json(node, &[255])), "these bytes are not a envoy.config.core.v3.Node");
+        let text = from_json(node, &json!({"idd": "n"})).expect_err("refused").to_string();
+        assert_eq!(text, "this is not a envoy.config.core.v3.Node");
+    }
+
+    #[test]
+    fn yaml_keeps_texts_texts() {
+        for text in [
+            "yes",
+            "on",
+            "1.10",
+            "0x1f",
+            "null",
+            "~",
+            "",
+            " a",
+            "a: b",
+            "- a",
+            "#",
+            "2026-11-21",
+            "a\nb\n",
+            "é\u{7}",
+            "1e3",
+            "0o7",
+        ] {
+            let value = json!({"text": text, text: [text]});
+            let read: Value = serde_saphyr::from_str(&to_yaml(&value)).expect("reads");
+            assert_eq!(read, value);
+        }
+    }
+}

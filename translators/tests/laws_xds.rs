@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use translators::mesh::{Mesh, Sourced};
+use prost::Message;
+use proto::envoy::config::listener::v3 as listener_pb;
+use translators::mesh::{Mesh, MtlsMode, Sourced};
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
 use translators::xds::closed::dangling;
@@ -104,6 +106,31 @@ proptest! {
         for key in keys.iter().filter(|key| *subject(key) != name) {
             prop_assert_eq!(build(&mesh, key).value(), build(&changed, key).value());
         }
+    }
+}
+
+/// The listeners of the whole mesh with one mode everywhere.
+fn inbound(mesh: &Mesh, mode: MtlsMode, features: Features) -> Vec<listener_pb::Listener> {
+    let mut mesh = mesh.clone();
+    for service in mesh.services.values_mut() {
+        Arc::make_mut(service).ports.iter_mut().for_each(|port| port.mtls = Sourced::built_in(mode));
+    }
+    let keys = keys(&mesh, features);
+    let listeners = keys.iter().filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| build(&mesh, key));
+    listeners.map(|listener| listener_pb::Listener::decode(listener.value()).expect("decodes")).collect()
+}
+
+proptest! {
+    /// Whatever Envoy finds changed, it drains.
+    #[test]
+    fn a_change_between_permissive_and_strict_leaves_mtls_alone(mesh in meshes::mesh(), features in features()) {
+        let strict = inbound(&mesh, MtlsMode::Strict, features);
+        let mut permissive = inbound(&mesh, MtlsMode::Permissive, features);
+        for listener in &mut permissive {
+            prop_assert!(listener.filter_chains.len() > 1);
+            listener.filter_chains.truncate(1);
+        }
+        prop_assert_eq!(strict, permissive);
     }
 }
 

@@ -107,3 +107,130 @@ pub(super) fn at(address: SocketAddr) -> endpoint_pb::LbEndpoint {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mesh::{Access, AccessDefault, Port, Protocol, Service, Sourced};
+    use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef, TrustDomain};
+
+    fn name(text: &str) -> QualifiedName {
+        text.parse().expect("a name")
+    }
+
+    fn mesh(mode: MtlsMode, backing: Backing) -> Mesh {
+        let access =
+            Access { deny: vec![], allow: vec![], default: Sourced { value: AccessDefault::Allow, origin: None } };
+        let port = Port {
+            name: "http".into(),
+            number: 80.try_into().expect("not 0"),
+            protocol: Protocol::Http,
+            server_first: false,
+            mtls: Sourced::built_in(mode),
+            access,
+            routes: BTreeMap::new(),
+        };
+        let service = Service {
+            name: name("shop/cart"),
+            origin: RuleRef::new(ObjectKey::new(ObjectKind::MeshService, name("shop/cart")), ""),
+            ports: vec![port],
+            backing,
+            identities: Default::default(),
+        };
+        Mesh {
+            trust_domain: Sourced::built_in(TrustDomain::built_in()),
+            leaf_ttl: Sourced::built_in(Duration::from_secs(1)),
+            connect_timeout: Sourced::built_in(Duration::from_secs(1)),
+            services: [(name("shop/cart"), Arc::new(service))].into(),
+            workloads: BTreeMap::new(),
+        }
+    }
+
+    fn serving(workload: &str, listen: &str, version: &str) -> Serving {
+        Serving {
+            workload: name(workload),
+            labels: [("version".to_owned(), version.to_owned())].into(),
+            port: "http".into(),
+            listen: listen.parse().expect("an address"),
+        }
+    }
+
+    fn instance(workload: &str, address: &str, listener: &str, has_certificate: bool) -> Instance {
+        Instance {
+            workload: name(workload),
+            node: workload.into(),
+            address: address.parse().expect("an address"),
+            listeners: [listener.to_owned()].into(),
+            has_certificate,
+        }
+    }
+
+    fn destination(version: Option<&str>) -> Destination {
+        let labels = version.map(|version| ("version".to_owned(), version.to_owned())).into_iter().collect();
+        Destination { service: name("shop/cart"), port: "http".into(), labels }
+    }
+
+    fn expected(cluster: &str, endpoints: Vec<endpoint_pb::LbEndpoint>) -> bytes::Bytes {
+        Resource::new(Kind::Endpoints, cluster, &assignment(cluster.into(), endpoints), []).value()
+    }
+
+    fn at(address: &str, weight: u32, mtls: bool) -> endpoint_pb::LbEndpoint {
+        endpoint(address.parse().expect("an address"), weight, mtls)
+    }
+
+    #[test]
+    fn an_instance_is_an_endpoint_when_it_can_answer_as_callers_come() {
+        let servings = vec![serving("shop/v1", "0.0.0.0:8080", "v1"), serving("shop/v2", "10.0.0.9:8081", "v2")];
+        let instances = [
+            instance("shop/v1", "10.0.0.1", "in/shop/cart/http", true),
+            instance("shop/v1", "10.0.0.2", "in/shop/cart/http", false),
+            instance("shop/v1", "10.0.0.3", "in/shop/cart/other", true),
+            instance("shop/v2", "10.0.0.4", "in/shop/cart/http", true),
+            instance("shop/v3", "10.0.0.5", "in/shop/cart/http", true),
+        ];
+        let of = |mode, version| {
+            let mesh = mesh(mode, Backing::Workloads(servings.clone()));
+            endpoints(&mesh, &destination(version), &instances).value()
+        };
+        for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
+            let both = vec![at("10.0.0.1:8080", 1, true), at("10.0.0.9:8081", 1, true)];
+            assert_eq!(of(mode, None), expected("out/shop/cart/http", both));
+            let second = vec![at("10.0.0.9:8081", 1, true)];
+            assert_eq!(of(mode, Some("v2")), expected("out/shop/cart/http/version=v2", second));
+        }
+        let plain = vec![at("10.0.0.1:8080", 1, false), at("10.0.0.2:8080", 1, false), at("10.0.0.9:8081", 1, false)];
+        assert_eq!(of(MtlsMode::Disabled, None), expected("out/shop/cart/http", plain));
+        assert_eq!(of(MtlsMode::Strict, Some("v9")), expected("out/shop/cart/http/version=v9", vec![]));
+    }
+
+    #[test]
+    fn a_workload_that_serves_a_port_twice_is_an_endpoint_per_listener() {
+        let servings = vec![serving("shop/v1", "0.0.0.0:8080", "v1"), serving("shop/v1", "0.0.0.0:8081", "v1")];
+        let mesh = mesh(MtlsMode::Strict, Backing::Workloads(servings));
+        let instance = instance("shop/v1", "10.0.0.1", "in/shop/cart/http@0.0.0.0:8081", true);
+        let only = vec![at("10.0.0.1:8081", 1, true)];
+        let found = endpoints(&mesh, &destination(None), &[instance]).value();
+        assert_eq!(found, expected("out/shop/cart/http", only));
+    }
+
+    #[test]
+    fn listed_endpoints_carry_their_weight_and_mtls_only_where_nothing_else_is_taken() {
+        let listed = |last, weight| StaticEndpoint {
+            address: [10, 0, 0, last].into(),
+            ports: [("http".to_owned(), 80.try_into().expect("not 0"))].into(),
+            weight,
+            labels: BTreeMap::new(),
+        };
+        let of = |mode| {
+            let mesh = mesh(mode, Backing::Static(vec![listed(2, 5), listed(1, 1), listed(3, 0)]));
+            endpoints(&mesh, &destination(None), &[]).value()
+        };
+        for (mode, mtls) in [(MtlsMode::Strict, true), (MtlsMode::Permissive, false), (MtlsMode::Disabled, false)] {
+            let both = vec![at("10.0.0.1:80", 1, mtls), at("10.0.0.2:80", 5, mtls)];
+            assert_eq!(of(mode), expected("out/shop/cart/http", both));
+        }
+    }
+}

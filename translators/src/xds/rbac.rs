@@ -173,3 +173,112 @@ fn path(pattern: &str) -> rbac_pb::Permission {
 fn permission(rule: Rule) -> rbac_pb::Permission {
     rbac_pb::Permission { rule: Some(rule) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::envoy::config::rbac::v3::{Permission, Principal};
+
+    use super::*;
+    use crate::mesh::Sourced;
+    use crate::name::{ObjectKey, ObjectKind, RuleRef};
+
+    fn entry(n: usize, from: Vec<Caller>, to: Vec<Operation>) -> AccessEntry {
+        let object = ObjectKey::new(ObjectKind::AccessPolicy, "a/p".parse().expect("a name"));
+        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to }
+    }
+
+    fn access(default: AccessDefault, deny: Vec<AccessEntry>, allow: Vec<AccessEntry>) -> Access {
+        Access { deny, allow, default: Sourced::built_in(default) }
+    }
+
+    fn operation(methods: &[&str], paths: &[&str]) -> Operation {
+        let set = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Operation { methods: set(methods), paths: set(paths) }
+    }
+
+    /// The rules of the HTTP filters, as Envoy reads them.
+    fn http_rules(access: &Access) -> Vec<(String, rbac_pb::Rbac)> {
+        let filters = http(access, &TrustDomain::built_in());
+        let rules = filters.into_iter().map(|filter| match filter.config_type {
+            Some(hcm_pb::http_filter::ConfigType::TypedConfig(any)) => {
+                let filter = http_rbac_pb::Rbac::decode(any.value.as_slice()).expect("decodes");
+                (filter.rules_stat_prefix, filter.rules.expect("rules"))
+            }
+            other => panic!("{other:?}"),
+        });
+        rules.collect()
+    }
+
+    fn policy_of(permissions: Vec<Permission>, principals: Vec<Principal>) -> rbac_pb::Policy {
+        rbac_pb::Policy { permissions, principals, ..Default::default() }
+    }
+
+    fn rbac(action: Action, policies: Vec<(&str, rbac_pb::Policy)>) -> rbac_pb::Rbac {
+        let policies = policies.into_iter().map(|(name, policy)| (name.to_owned(), policy)).collect();
+        rbac_pb::Rbac { action: action.into(), policies, ..Default::default() }
+    }
+
+    #[test]
+    fn deny_comes_first_and_a_denying_default_admits_only_what_is_allowed() {
+        let any = || policy_of(vec![permission(Rule::Any(true))], vec![principal(Identifier::Any(true))]);
+        let open = access(AccessDefault::Allow, vec![], vec![entry(0, vec![], vec![])]);
+        assert_eq!(http_rules(&open), vec![]);
+        let closed = access(AccessDefault::Deny, vec![], vec![]);
+        assert_eq!(http_rules(&closed), vec![("allow".to_owned(), rbac(Action::Allow, vec![]))]);
+        let both =
+            access(AccessDefault::Deny, vec![entry(1, vec![], vec![])], vec![entry(0, vec![Caller::Any], vec![])]);
+        let deny = rbac(Action::Deny, vec![("AccessPolicy a/p /spec/allow/1", any())]);
+        let allow = rbac(Action::Allow, vec![("AccessPolicy a/p /spec/allow/0", any())]);
+        assert_eq!(http_rules(&both), vec![("deny".to_owned(), deny), ("allow".to_owned(), allow)]);
+    }
+
+    #[test]
+    fn callers_and_operations_become_matchers() {
+        let id = "spiffe://cluster.local/ns/a/sa/b";
+        let from = vec![
+            Caller::Identities([id.parse().expect("an identity")].into()),
+            Caller::Namespace("shop".parse().expect("a label")),
+            Caller::Pattern("spiffe://*/x".into()),
+        ];
+        let to = vec![operation(&["GET"], &["/a", "/b/*", "/c/*/d"]), operation(&[], &["*"]), operation(&["PUT"], &[])];
+        let found = http_rules(&access(AccessDefault::Deny, vec![], vec![entry(0, from, to)]));
+        let url = |matcher| {
+            let rule = Some(matcher_pb::path_matcher::Rule::Path(matcher));
+            permission(Rule::UrlPath(matcher_pb::PathMatcher { rule }))
+        };
+        let paths = vec![url(wire::exact("/a")), url(wire::prefix("/b/")), url(wire::regex(r"\/c\/\C*\/d"))];
+        let paths = permission(Rule::OrRules(rbac_pb::permission::Set { rules: paths }));
+        let first = permission(Rule::AndRules(rbac_pb::permission::Set { rules: vec![method("GET"), paths] }));
+        let principals = vec![
+            authenticated(wire::exact(id)),
+            authenticated(wire::prefix("spiffe://cluster.local/ns/shop/")),
+            authenticated(wire::regex(r"spiffe\:\/\/\C*\/x")),
+        ];
+        let policy = policy_of(vec![first, permission(Rule::Any(true)), method("PUT")], principals);
+        let rules = rbac(Action::Allow, vec![("AccessPolicy a/p /spec/allow/0", policy)]);
+        assert_eq!(found, vec![("allow".to_owned(), rules)]);
+    }
+
+    #[test]
+    fn what_names_nobody_or_asks_bytes_for_methods_matches_nothing() {
+        let nobody = entry(0, vec![Caller::Identities(Default::default())], vec![]);
+        let found = http_rules(&access(AccessDefault::Deny, vec![], vec![nobody]));
+        assert_eq!(found, vec![("allow".to_owned(), rbac(Action::Allow, vec![]))]);
+        assert_eq!(connections(&[operation(&["GET"], &[])]), vec![]);
+        assert_eq!(connections(&[operation(&["GET"], &[]), operation(&[], &[])]), vec![permission(Rule::Any(true))]);
+    }
+
+    #[test]
+    fn many_policies_have_one_encoding() {
+        let entries: Vec<_> = (0..9).map(|n| entry(n, vec![], vec![])).collect();
+        let access = access(AccessDefault::Deny, entries.clone(), entries);
+        let encoded = || {
+            let network = network(&access, &TrustDomain::built_in(), "in");
+            (http(&access, &TrustDomain::built_in()), network)
+        };
+        let first = encoded();
+        for _ in 0..200 {
+            assert_eq!(encoded(), first);
+        }
+    }
+}

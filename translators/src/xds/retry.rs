@@ -89,3 +89,73 @@ fn other_host() -> route_pb::retry_policy::RetryHostPredicate {
         config_type: Some(ConfigType::TypedConfig(wire::any(&previous_pb::PreviousHostsPredicate::default()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn expected(retry_on: &str, codes: &[u32], retry: &Retry) -> Option<route_pb::RetryPolicy> {
+        Some(route_pb::RetryPolicy {
+            retry_on: retry_on.into(),
+            num_retries: Some(wire::number(retry.attempts)),
+            per_try_timeout: retry.per_try_timeout.map(wire::duration),
+            retriable_status_codes: codes.to_vec(),
+            retry_host_predicate: vec![other_host()],
+            host_selection_retry_max_attempts: 3,
+            retry_back_off: retry.backoff.map(|base| route_pb::retry_policy::RetryBackOff {
+                base_interval: Some(wire::duration(base)),
+                max_interval: Some(wire::duration(base * 10)),
+            }),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn what_may_have_happened_is_not_repeated_for_every_method() {
+        use RetryCondition::*;
+        let retry = |when: &[RetryCondition]| Retry {
+            attempts: 2,
+            when: when.iter().copied().collect(),
+            per_try_timeout: None,
+            backoff: Some(Duration::from_millis(50)),
+        };
+        let unavailable = Grpc(GrpcStatus::Unavailable);
+        for (when, full_words, codes, cautious_words) in [
+            (
+                &[ConnectFailure, RefusedStream][..],
+                "connect-failure,refused-stream",
+                &[][..],
+                "connect-failure,refused-stream",
+            ),
+            (
+                &[ConnectFailure, Reset, Status(503), Status(429)],
+                "connect-failure,reset,retriable-status-codes",
+                &[429, 503],
+                "connect-failure",
+            ),
+            (
+                &[GatewayError, ServerError, Retriable4xx, unavailable],
+                "gateway-error,5xx,retriable-4xx,unavailable",
+                &[],
+                "unavailable",
+            ),
+        ] {
+            let retry = retry(when);
+            assert_eq!(full(&retry), expected(full_words, codes, &retry));
+            assert_eq!(cautious(&retry), expected(cautious_words, &[], &retry));
+        }
+        assert_eq!(cautious(&retry(&[Reset])), None);
+        assert_eq!(full(&Retry { attempts: 0, ..retry(&[Reset]) }), None);
+    }
+
+    #[test]
+    fn a_limit_for_each_try_repeats_the_tries_that_meet_it() {
+        let limit = Some(Duration::from_millis(600));
+        let when = [RetryCondition::ConnectFailure].into();
+        let retry = Retry { attempts: 1, when, per_try_timeout: limit, backoff: None };
+        assert_eq!(full(&retry), expected("connect-failure,reset", &[], &retry));
+        assert_eq!(cautious(&retry), expected("connect-failure", &[], &retry));
+    }
+}
