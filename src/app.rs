@@ -175,10 +175,10 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
 
 /// What a workload speaks on a port of a service that it serves, by the rules in force.
 fn serves(table: Table) -> crate::telemetry::metrics::Serves {
-    Arc::new(move |workload: &QualifiedName, service: &QualifiedName, number: u16| {
+    Arc::new(move |workload: &QualifiedName, service: &QualifiedName, name: &str| {
         let published = table.current();
         let mesh = published.mesh()?;
-        let port = mesh.services.get(service)?.ports.iter().find(|port| port.number.get() == number)?;
+        let port = mesh.services.get(service)?.ports.iter().find(|port| port.name == name)?;
         let serves = mesh.workloads.get(workload)?.serves.iter().any(|s| s.service == *service && s.port == port.name);
         serves.then_some(port.protocol)
     })

@@ -12,6 +12,7 @@ mod child;
 mod envoy;
 mod image;
 mod load;
+pub mod shop;
 mod tls;
 mod wait;
 

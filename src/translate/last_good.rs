@@ -126,6 +126,5 @@ fn read_kept(path: &Path) -> Objects {
 
 /// Reads a kept text again, at the line where it stood.
 fn parse_kept(kept: &Kept) -> Option<Arc<Object>> {
-    let padding = "\n".repeat(kept.line.saturating_sub(1) as usize);
-    rules::parse(&kept.file, &format!("{padding}{}", kept.text)).objects.into_iter().next()
+    rules::parse_from(&kept.file, &kept.text, kept.line).objects.into_iter().next()
 }
