@@ -96,6 +96,12 @@ pub struct Finding {
     pub location: Option<Location>,
 }
 
+/// The order in which findings are shown: by place, then by object and pointer.
+pub(crate) fn by_place(left: &Finding, right: &Finding) -> std::cmp::Ordering {
+    let key = |finding: &Finding| (finding.location.clone(), finding.object.clone(), finding.pointer.clone());
+    key(left).cmp(&key(right)).then_with(|| left.cmp(right))
+}
+
 // === impl Code ===
 
 impl Code {

@@ -13,4 +13,5 @@ pub mod mesh;
 pub mod name;
 pub mod resource;
 pub mod rules;
+mod suggest;
 pub mod xds;

@@ -1,29 +1,140 @@
 //! The rule language: what people write, and nothing but its shape.
 //!
 //! Owns: the documents, their envelope, one file per kind, and where each field stands in its text.
-//! May use: `name`, `finding`. Never: looks at a second object; that is `mesh::resolve`'s.
+//! May use: `name`, `finding`, the small enums of `mesh`. Never: looks at a second object, except for one
+//! name that is defined twice; everything else is `mesh::resolve`'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::finding::Finding;
+use crate::finding::{Code, Finding, Location};
 use crate::name::ObjectKey;
+
+mod document;
+mod envelope;
+pub mod mesh;
+mod mistake;
+mod node;
+pub mod policy;
+pub mod route;
+pub mod scalar;
+pub mod service;
+pub mod target;
+pub mod workload;
+
+pub use document::{parse, parse_from};
+pub use envelope::{API_VERSION, Metadata};
+pub(crate) use node::escaped;
 
 /// One object of the rule language, as read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     /// Its kind, namespace and name.
     pub key: ObjectKey,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// What it says.
+    pub spec: Spec,
+    /// The file that it stands in.
+    pub file: Arc<str>,
+    /// Its document as written: [`parse_from`] reads it again.
+    pub text: Arc<str>,
+    /// The line of the file on which the document starts.
+    pub line: u32,
+    places: BTreeMap<String, node::Place>,
+}
+
+/// What an object says, by kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants are the kinds")]
+pub enum Spec {
+    Mesh(mesh::MeshSpec),
+    MeshService(service::ServiceSpec),
+    Workload(workload::WorkloadSpec),
+    TrafficRoute(route::RouteSpec),
+    MTLSPolicy(policy::MtlsSpec),
+    AccessPolicy(policy::AccessSpec),
 }
 
 /// What a text holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parsed {
     /// The objects that could be read.
     pub objects: Vec<Arc<Object>>,
     /// What could not.
     pub findings: Vec<Finding>,
+    /// One for each document that could not be read, with its key when that could still be told.
+    pub broken: Vec<Option<ObjectKey>>,
 }
 
 /// The objects of a whole configuration.
 pub type Objects = BTreeMap<ObjectKey, Arc<Object>>;
+
+/// Several texts together.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Collected {
+    /// The objects, each from its one home.
+    pub objects: Objects,
+    /// What could not be read, and names that are defined twice.
+    pub findings: Vec<Finding>,
+}
+
+/// Puts texts together. One object has one home: of two with the same key the one whose file and line come
+/// first stays, in whatever order the texts are given.
+pub fn collect(parsed: impl IntoIterator<Item = Parsed>) -> Collected {
+    let mut objects = Vec::new();
+    let mut findings = Vec::new();
+    for text in parsed {
+        objects.extend(text.objects);
+        findings.extend(text.findings);
+    }
+    objects.sort_by(|left, right| left.home().cmp(&right.home()).then_with(|| left.text.cmp(&right.text)));
+    let mut homes = Objects::new();
+    for object in objects {
+        match homes.get(&object.key) {
+            Some(first) => {
+                let message = format!("already defined at {}:{}", first.file, first.line());
+                findings.push(
+                    Finding::error(Code::Duplicate, &object.key, "", message)
+                        .hint("remove one of them")
+                        .at(object.location("")),
+                );
+            }
+            None => {
+                homes.insert(object.key.clone(), object);
+            }
+        }
+    }
+    findings.sort_by(crate::finding::by_place);
+    Collected { objects: homes, findings }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// Where `pointer` stands, or the nearest of its ancestors that was written.
+    pub fn location(&self, pointer: &str) -> Option<Location> {
+        let (line, column) = document::nearest(&self.places, pointer);
+        Some(Location { file: Arc::clone(&self.file), line, column })
+    }
+
+    /// Whether both say the same, wherever they stand.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.labels == other.labels
+            && self.annotations == other.annotations
+            && self.spec == other.spec
+    }
+
+    /// The order in which conflicts are decided.
+    pub(crate) fn home(&self) -> (&str, u32, &ObjectKey) {
+        (&self.file, self.line, &self.key)
+    }
+
+    /// The line of its first field.
+    fn line(&self) -> u32 {
+        document::nearest(&self.places, "").0
+    }
+}

@@ -1,0 +1,106 @@
+//! Matches: paths, methods and headers, and which match takes everything that another does.
+//!
+//! Owns: what a valid match is. May use: `rules`, `pattern`. Never: knows a destination.
+
+use std::collections::BTreeMap;
+
+use super::pattern;
+use super::report::Report;
+use crate::finding::Code;
+use crate::mesh::{HttpMatch, PathMatch, TextMatch};
+use crate::rules::escaped;
+use crate::rules::route::{HttpMatchSpec, PathSpec, TextSpec};
+
+/// One alternative of a rule.
+pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
+    let mut headers = BTreeMap::new();
+    for (name, value) in &written.headers {
+        let pointer = format!("{at}/headers/{}", escaped(name));
+        let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+        if name.is_empty() || !name.bytes().all(token) {
+            report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
+        }
+        if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
+            report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
+        }
+    }
+    HttpMatch {
+        path: written.path.as_ref().map(|path| path_match(path, &format!("{at}/path"), report)),
+        methods: written.methods.iter().map(|method| method.0.clone()).collect(),
+        headers,
+    }
+}
+
+fn path_match(written: &PathSpec, at: &str, report: &mut Report<'_>) -> PathMatch {
+    let mut plain = |field: &str, text: &str| {
+        if !text.starts_with('/') || text.contains(['?', '#']) {
+            let message = format!("{text:?} is no path: a path starts with / and has no query");
+            report.error(Code::InvalidValue, format!("{at}/{field}"), message);
+        }
+    };
+    match written {
+        PathSpec::Exact(text) => {
+            plain("exact", text);
+            PathMatch::Exact(text.clone())
+        }
+        PathSpec::Prefix(text) => {
+            plain("prefix", text);
+            PathMatch::Prefix(text.clone())
+        }
+        PathSpec::Regex(text) => {
+            regex(text, &format!("{at}/regex"), report);
+            PathMatch::Regex(text.clone())
+        }
+    }
+}
+
+fn text(written: &TextSpec, at: &str, report: &mut Report<'_>) -> TextMatch {
+    match written {
+        TextSpec::Exact(text) => TextMatch::Exact(text.clone()),
+        TextSpec::Prefix(text) => {
+            if text.is_empty() {
+                report.error(Code::InvalidValue, format!("{at}/prefix"), "an empty prefix is any value").hint =
+                    Some("write present: true".to_owned());
+            }
+            TextMatch::Prefix(text.clone())
+        }
+        TextSpec::Regex(text) => {
+            regex(text, &format!("{at}/regex"), report);
+            TextMatch::Regex(text.clone())
+        }
+        TextSpec::Present(true) | TextSpec::Absent(false) => TextMatch::Present,
+        TextSpec::Present(false) | TextSpec::Absent(true) => TextMatch::Absent,
+    }
+}
+
+fn regex(text: &str, at: &str, report: &mut Report<'_>) {
+    if let Err(reason) = pattern::check(text) {
+        report.error(Code::InvalidValue, at, format!("{text:?} is no RE2 pattern: {reason}"));
+    }
+}
+
+/// Whether every request that `later` takes is taken by `earlier`.
+pub(super) fn covers(earlier: &HttpMatch, later: &HttpMatch) -> bool {
+    let path = match (&earlier.path, &later.path) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(PathMatch::Prefix(prefix)), Some(PathMatch::Exact(path) | PathMatch::Prefix(path))) => {
+            under(path, prefix)
+        }
+        (Some(earlier), Some(later)) => earlier == later,
+    };
+    let methods =
+        earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.is_subset(&earlier.methods));
+    let header = |(name, value): (&String, &TextMatch)| match (value, later.headers.get(name)) {
+        (_, None) => false,
+        (TextMatch::Present, Some(other)) => *other != TextMatch::Absent,
+        (TextMatch::Prefix(prefix), Some(TextMatch::Exact(text) | TextMatch::Prefix(text))) => text.starts_with(prefix),
+        (value, Some(other)) => value == other,
+    };
+    path && methods && earlier.headers.iter().all(header)
+}
+
+/// Whether `path` lies under `prefix`: by whole segments, or by text when the prefix ends with a slash.
+fn under(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+}

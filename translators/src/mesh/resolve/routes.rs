@@ -1,0 +1,268 @@
+//! TrafficRoutes: which rule takes a request, and where it goes.
+//!
+//! Owns: rules, destinations, timeouts and retries of a port. May use: `rules`, `services`. Never: decides
+//! whose route applies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::matches::{covers, http_match};
+use super::report::Report;
+use super::retry;
+use super::services::{DeclaredPort, Services};
+use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
+use crate::finding::Code;
+use crate::mesh::{
+    Backing, Consumer, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
+};
+use crate::name::QualifiedName;
+use crate::rules::route::{DestinationSpec, HttpRuleSpec, RouteSpec};
+use crate::rules::scalar::Setting;
+
+/// What routes may refer to.
+pub(super) struct Known<'a> {
+    pub settings: &'a Settings,
+    pub services: &'a Services,
+    pub backings: &'a BTreeMap<QualifiedName, Backing>,
+}
+
+/// A port whose requests are routed.
+#[derive(Clone, Copy)]
+pub(super) struct Routed<'a> {
+    pub service: &'a QualifiedName,
+    pub port: &'a DeclaredPort,
+}
+
+/// Every HTTP port has a route for everybody; those of a consumer's own namespace stand beside it.
+pub(super) type Routes = BTreeMap<(QualifiedName, String), BTreeMap<Consumer, Arc<HttpRoute>>>;
+
+/// The routes of one port: everybody's is the default one unless a rule says otherwise.
+pub(super) fn of_port(routes: &Routes, routed: Routed<'_>, settings: &Settings) -> BTreeMap<Consumer, Arc<HttpRoute>> {
+    if !routed.port.protocol.is_http() {
+        return BTreeMap::new();
+    }
+    let mut of_port = routes.get(&(routed.service.clone(), routed.port.name.clone())).cloned().unwrap_or_default();
+    of_port.entry(Consumer::Everyone).or_insert_with(|| Arc::new(default_route(routed, settings)));
+    of_port
+}
+
+/// All requests to the service itself.
+fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
+    let destination =
+        Destination { service: routed.service.clone(), port: routed.port.name.clone(), labels: BTreeMap::new() };
+    let rule = HttpRule {
+        origin: None,
+        name: "default".to_owned(),
+        matches: Vec::new(),
+        to: vec![WeightedDestination { destination, weight: 1 }],
+        timeout: settings.timeout(routed.port.protocol),
+        retry: settings.retry.clone(),
+    };
+    HttpRoute { origin: None, rules: vec![rule] }
+}
+
+/// What `spec` says for one port of its service.
+pub(super) fn http_route(
+    spec: &RouteSpec,
+    routed: Routed<'_>,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> HttpRoute {
+    if spec.http.is_empty() {
+        report.error(Code::InvalidValue, "/spec/http", "a route has at least one rule");
+    }
+    let mut names = BTreeSet::new();
+    let mut rules: Vec<HttpRule> = Vec::new();
+    for (index, written) in spec.http.iter().enumerate() {
+        let at = format!("/spec/http/{index}");
+        if let Some(name) = written.name.as_ref().filter(|name| !names.insert(name.as_str())) {
+            report.error(Code::Conflict, format!("{at}/name"), format!("two rules are called {name}"));
+        }
+        let rule = http_rule(written, index, routed, known, report);
+        if let Some(earlier) = rules.iter().find(|earlier| shadows(earlier, &rule)) {
+            let message = format!("never reached: the rule {} takes every such request", earlier.name);
+            report.warning(Code::Unreachable, at, message).hint = Some("put this rule first".to_owned());
+        }
+        rules.push(rule);
+    }
+    HttpRoute { origin: Some(report.origin("")), rules }
+}
+
+fn http_rule(
+    written: &HttpRuleSpec,
+    index: usize,
+    routed: Routed<'_>,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> HttpRule {
+    let at = format!("/spec/http/{index}");
+    let matches = written.matches.iter().enumerate();
+    let rule = HttpRule {
+        origin: Some(report.origin(&at)),
+        name: written.name.as_ref().map_or_else(|| format!("rule-{index}"), ToString::to_string),
+        matches: matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect(),
+        to: destinations(&written.to, &format!("{at}/to"), routed, known, report),
+        timeout: timeout(written, &at, routed.port.protocol, known.settings, report),
+        retry: rule_retry(written, &at, known.settings, report),
+    };
+    warn_of_retries(written, &rule, &at, report);
+    rule
+}
+
+/// Whether `later` can never be reached behind `earlier`.
+fn shadows(earlier: &HttpRule, later: &HttpRule) -> bool {
+    earlier.matches.is_empty()
+        || (!later.matches.is_empty()
+            && later.matches.iter().all(|one| earlier.matches.iter().any(|other| covers(other, one))))
+}
+
+fn timeout(
+    written: &HttpRuleSpec,
+    at: &str,
+    protocol: Protocol,
+    settings: &Settings,
+    report: &Report<'_>,
+) -> Sourced<Option<Duration>> {
+    let origin = || report.origin(format!("{at}/timeout"));
+    match written.timeout {
+        Setting::Inherit => settings.timeout(protocol),
+        Setting::BuiltIn => Sourced::from_rule(built_in_timeout(protocol), origin()),
+        Setting::Given(span) => Sourced::from_rule(limit(span), origin()),
+    }
+}
+
+fn rule_retry(written: &HttpRuleSpec, at: &str, settings: &Settings, report: &mut Report<'_>) -> Sourced<Retry> {
+    let pointer = format!("{at}/retry");
+    match &written.retry {
+        Setting::Inherit => settings.retry.clone(),
+        Setting::BuiltIn => Sourced::from_rule(built_in_retry(), report.origin(pointer)),
+        Setting::Given(spec) => {
+            let retry = retry::resolve(spec, &settings.retry.value, &pointer, report);
+            Sourced::from_rule(retry, report.origin(pointer))
+        }
+    }
+}
+
+fn warn_of_retries(written: &HttpRuleSpec, rule: &HttpRule, at: &str, report: &mut Report<'_>) {
+    let retry = &rule.retry.value;
+    if retry.attempts == 0 || (written.retry.is_inherit() && written.timeout.is_inherit()) {
+        return;
+    }
+    let field = if written.retry.is_inherit() { "timeout" } else { "retry" };
+    if let (Some(timeout), Some(per_try)) = (rule.timeout.value, retry.per_try_timeout) {
+        let tries = per_try.saturating_mul(retry.attempts.saturating_add(1));
+        if timeout < tries {
+            let message = format!("the timeout of {timeout:?} ends before {} tries of {per_try:?}", retry.attempts + 1);
+            report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
+                Some(format!("allow {tries:?}, or fewer tries"));
+        }
+    }
+    let repeats = retry.when.iter().any(|condition| match condition {
+        RetryCondition::Reset
+        | RetryCondition::GatewayError
+        | RetryCondition::ServerError
+        | RetryCondition::Retriable4xx
+        | RetryCondition::Status(_) => true,
+        RetryCondition::ConnectFailure | RetryCondition::RefusedStream | RetryCondition::Grpc(_) => false,
+    });
+    let named =
+        ["POST", "PATCH"].into_iter().find(|&method| rule.matches.iter().any(|one| one.methods.contains(method)));
+    if let (true, Some(method)) = (repeats, named) {
+        let message = format!("a {method} that was processed may be repeated");
+        report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
+            Some("repeat it on connect-failure and refused-stream only, or make it idempotent".to_owned());
+    }
+}
+
+fn destinations(
+    written: &[DestinationSpec],
+    at: &str,
+    routed: Routed<'_>,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> Vec<WeightedDestination> {
+    if written.is_empty() {
+        report.error(Code::InvalidValue, at, "a rule has at least one destination");
+        return Vec::new();
+    }
+    let total: u64 = written.iter().map(|to| u64::from(to.weight.unwrap_or(1))).sum();
+    if total == 0 {
+        report.error(Code::InvalidValue, at, "all weights are 0").hint =
+            Some("give one destination a weight above 0".to_owned());
+    }
+    if total > u64::from(u32::MAX) {
+        report.error(Code::InvalidValue, at, format!("the weights add up to more than {}", u32::MAX));
+    }
+    let each = written.iter().enumerate();
+    each.filter_map(|(index, to)| {
+        let destination = destination(to, &format!("{at}/{index}"), routed, known, report)?;
+        Some(WeightedDestination { destination, weight: to.weight.unwrap_or(1) })
+    })
+    .collect()
+}
+
+fn destination(
+    written: &DestinationSpec,
+    at: &str,
+    routed: Routed<'_>,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> Option<Destination> {
+    let service = written.service.within(&report.object.key.name.namespace);
+    let declared = known.services.service(&service, &format!("{at}/service"), report)?;
+    let same = (service == *routed.service && written.port.is_none()).then_some(routed.port);
+    let port = match same {
+        Some(port) => port,
+        None => declared.port(written.port.as_ref(), &format!("{at}/port"), report)?,
+    };
+    if !port.protocol.is_http() {
+        let field = if written.port.is_some() { "port" } else { "service" };
+        let message = format!("the port {} of {service} does not speak HTTP", port.name);
+        report.error(Code::WrongProtocol, format!("{at}/{field}"), message);
+    }
+    let mut labels = written.labels.clone().unwrap_or_default();
+    if let Some(version) = &written.version {
+        if labels.get("version").is_some_and(|other| other != version) {
+            report.error(Code::Conflict, format!("{at}/version"), "labels name another version");
+        }
+        labels.insert("version".to_owned(), version.clone());
+    }
+    if !labels.is_empty() {
+        warn_of_nothing(written, at, &labels, &port.name, known.backings.get(&service), report);
+    }
+    Some(Destination { service, port: port.name.clone(), labels })
+}
+
+/// Warns when no endpoint carries `labels`.
+fn warn_of_nothing(
+    written: &DestinationSpec,
+    at: &str,
+    labels: &BTreeMap<String, String>,
+    port: &str,
+    backing: Option<&Backing>,
+    report: &mut Report<'_>,
+) {
+    let carried: Vec<&BTreeMap<String, String>> = match backing {
+        None => return,
+        Some(Backing::Workloads(list)) => {
+            list.iter().filter(|serving| serving.port == port).map(|serving| &serving.labels).collect()
+        }
+        Some(Backing::Static(list)) => {
+            list.iter().filter(|endpoint| endpoint.ports.contains_key(port)).map(|endpoint| &endpoint.labels).collect()
+        }
+    };
+    let selected =
+        |carried: &BTreeMap<String, String>| labels.iter().all(|(key, value)| carried.get(key) == Some(value));
+    if carried.iter().any(|carried| selected(carried)) {
+        return;
+    }
+    let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    let field = if written.version.is_some() { "version" } else { "labels" };
+    let message = format!("no endpoint of {} carries {}", written.service, shown.join(", "));
+    let versions: BTreeSet<String> = carried.iter().filter_map(|carried| carried.get("version").cloned()).collect();
+    let finding = report.warning(Code::NoEndpoints, format!("{at}/{field}"), message);
+    if written.version.is_some() {
+        finding.choices = versions.into_iter().collect();
+    }
+}

@@ -1,0 +1,187 @@
+//! MeshServices: ports and fixed endpoints, and looking a service or port up by name.
+//!
+//! Owns: what a MeshService says by itself. May use: `rules`. Never: knows who serves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+
+use super::report::Report;
+use crate::finding::Code;
+use crate::mesh::{Protocol, StaticEndpoint};
+use crate::name::{Label, QualifiedName, RuleRef};
+use crate::rules::escaped;
+use crate::rules::service::{EndpointSpec, Endpoints, ServiceSpec};
+use crate::suggest;
+
+/// Ports on which the server is known to speak first: SMTP, POP3, IMAP, submission, MySQL.
+const SERVER_FIRST: [u16; 5] = [25, 110, 143, 587, 3306];
+
+/// More choices than this help nobody.
+const MOST_CHOICES: usize = 20;
+
+/// What a MeshService says by itself.
+pub(super) struct Declared {
+    pub origin: RuleRef,
+    /// By number.
+    pub ports: Vec<DeclaredPort>,
+    /// A fixed list; `None` stands for the workloads that serve it.
+    pub endpoints: Option<Vec<StaticEndpoint>>,
+}
+
+/// One port of a service.
+pub(super) struct DeclaredPort {
+    pub name: String,
+    pub number: NonZeroU16,
+    pub protocol: Protocol,
+    pub server_first: bool,
+}
+
+/// The services that may be referred to.
+#[derive(Default)]
+pub(super) struct Services(pub BTreeMap<QualifiedName, Declared>);
+
+// === impl Services ===
+
+impl Services {
+    /// The service `name`; a finding at `pointer` when there is none.
+    pub(super) fn service(&self, name: &QualifiedName, pointer: &str, report: &mut Report<'_>) -> Option<&Declared> {
+        let found = self.0.get(name);
+        if found.is_none() {
+            let near: Vec<String> =
+                self.0.keys().filter(|known| known.namespace == name.namespace).map(ToString::to_string).collect();
+            let choices = if near.is_empty() { self.0.keys().map(ToString::to_string).collect() } else { near };
+            let finding = report.error(Code::NotFound, pointer, format!("there is no service {name}"));
+            finding.hint = suggest::did_you_mean(&name.to_string(), &choices);
+            finding.choices = choices.into_iter().take(MOST_CHOICES).collect();
+        }
+        found
+    }
+}
+
+// === impl Declared ===
+
+impl Declared {
+    /// What `spec` says.
+    pub(super) fn of(spec: &ServiceSpec, report: &mut Report<'_>) -> Self {
+        if spec.ports.is_empty() {
+            report.error(Code::InvalidValue, "/spec/ports", "a service has at least one port");
+        }
+        let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+        for (index, port) in spec.ports.iter().enumerate() {
+            let at = format!("/spec/ports/{index}");
+            if !names.insert(port.name.as_str()) {
+                report.error(Code::Conflict, format!("{at}/name"), format!("two ports are called {}", port.name));
+            }
+            if !numbers.insert(port.port) {
+                report.error(Code::Conflict, format!("{at}/port"), format!("two ports have the number {}", port.port));
+            }
+            if port.server_first == Some(true) && port.protocol.is_http() {
+                report.error(
+                    Code::InvalidValue,
+                    format!("{at}/serverFirst"),
+                    "only a tcp port can have an application that speaks first",
+                );
+            }
+            if port.protocol == Protocol::Tcp && port.server_first.is_none() && SERVER_FIRST.contains(&port.port.get())
+            {
+                report
+                    .warning(Code::ServerFirst, &at, format!("on port {} the server usually speaks first", port.port))
+                    .hint = Some("declare serverFirst: true, or false if it does not".to_owned());
+            }
+        }
+        let mut ports: Vec<DeclaredPort> = spec
+            .ports
+            .iter()
+            .map(|port| DeclaredPort {
+                name: port.name.to_string(),
+                number: port.port,
+                protocol: port.protocol,
+                server_first: port.server_first.unwrap_or(false),
+            })
+            .collect();
+        ports.sort_by_key(|port| port.number);
+        let endpoints = spec.endpoints.as_ref().map(|Endpoints::Static(list)| {
+            let resolved = list.iter().enumerate();
+            resolved.map(|(index, endpoint)| static_endpoint(endpoint, index, &ports, report)).collect()
+        });
+        Self { origin: report.origin(""), ports, endpoints }
+    }
+
+    /// The port called `name`, or the only one; findings at `pointer`, the place of `port`.
+    pub(super) fn port(&self, name: Option<&Label>, pointer: &str, report: &mut Report<'_>) -> Option<&DeclaredPort> {
+        let choices = || self.ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+        match (name, self.ports.as_slice()) {
+            (None, [only]) => Some(only),
+            (None, _) => {
+                let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
+                report.error(Code::MissingField, parent, "missing field \"port\": the service has several").choices =
+                    choices();
+                None
+            }
+            (Some(name), ports) => {
+                let found = ports.iter().find(|port| port.name == name.as_str());
+                if found.is_none() {
+                    let service = &self.origin.object.name;
+                    let message = format!("the service {service} has no port {name}");
+                    let finding = report.error(Code::NotFound, pointer, message);
+                    finding.choices = choices();
+                    finding.hint = suggest::did_you_mean(name.as_str(), &finding.choices);
+                }
+                found
+            }
+        }
+    }
+
+    /// Whether any port speaks HTTP.
+    pub(super) fn has_http(&self) -> bool {
+        self.ports.iter().any(|port| port.protocol.is_http())
+    }
+}
+
+fn static_endpoint(
+    spec: &EndpointSpec,
+    index: usize,
+    ports: &[DeclaredPort],
+    report: &mut Report<'_>,
+) -> StaticEndpoint {
+    let at = format!("/spec/endpoints/static/{index}");
+    let known: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let by_name = match (spec.port, &spec.ports) {
+        (Some(port), None) => match known.as_slice() {
+            [only] => BTreeMap::from([((*only).to_owned(), port)]),
+            _ => {
+                let message = "the service has several ports: give the endpoint's port for each by name";
+                let finding = report.error(Code::InvalidValue, format!("{at}/port"), message);
+                finding.hint = Some("write ports: {name: number}".to_owned());
+                BTreeMap::new()
+            }
+        },
+        (None, Some(by_name)) => {
+            for name in by_name.keys().filter(|name| !known.contains(&name.as_str())) {
+                let pointer = format!("{at}/ports/{}", escaped(name));
+                let finding = report.error(Code::NotFound, pointer, format!("the service has no port {name:?}"));
+                finding.hint = suggest::did_you_mean(name, &known);
+                finding.choices = known.iter().map(|&name| name.to_owned()).collect();
+            }
+            if by_name.is_empty() {
+                report.error(Code::InvalidValue, format!("{at}/ports"), "an endpoint has at least one port");
+            }
+            by_name.clone()
+        }
+        (None, None) => {
+            let field = if known.len() == 1 { "port" } else { "ports" };
+            report.error(Code::MissingField, at, format!("missing field {field:?}"));
+            BTreeMap::new()
+        }
+        (Some(_), Some(_)) => {
+            report.error(Code::InvalidValue, format!("{at}/ports"), "an endpoint has either port or ports");
+            BTreeMap::new()
+        }
+    };
+    StaticEndpoint {
+        address: spec.address,
+        ports: by_name,
+        weight: spec.weight.map_or(1, Into::into),
+        labels: spec.labels.clone(),
+    }
+}

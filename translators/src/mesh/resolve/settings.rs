@@ -1,0 +1,124 @@
+//! The Mesh object: settings of the whole mesh, with the built-in defaults below them.
+//!
+//! Owns: every built-in default. May use: `rules`. Never: looks at a service.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::report::Report;
+use super::retry;
+use crate::finding::Code;
+use crate::mesh::{AccessDefault, MtlsMode, Protocol, Retry, RetryCondition, Sourced};
+use crate::name::{RuleRef, TrustDomain};
+use crate::rules::mesh::MeshSpec;
+use crate::rules::scalar::{Setting, Span};
+
+/// The namespace of what concerns the whole mesh.
+pub(super) const ROOT_NAMESPACE: &str = "mesh-system";
+
+/// What holds where no rule says anything.
+pub(super) struct Settings {
+    pub trust_domain: Sourced<TrustDomain>,
+    pub leaf_ttl: Sourced<Duration>,
+    pub connect_timeout: Sourced<Duration>,
+    pub mtls: Sourced<MtlsMode>,
+    pub access: Sourced<AccessDefault>,
+    pub retry: Sourced<Retry>,
+    /// On http and http2 ports.
+    timeout: Sourced<Option<Duration>>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Every built-in default.
+    pub(super) fn built_in() -> Self {
+        Self {
+            trust_domain: Sourced::built_in("cluster.local".parse().expect("a trust domain")),
+            leaf_ttl: Sourced::built_in(Duration::from_secs(24 * 60 * 60)),
+            connect_timeout: Sourced::built_in(Duration::from_secs(5)),
+            mtls: Sourced::built_in(MtlsMode::Permissive),
+            access: Sourced::built_in(AccessDefault::Allow),
+            retry: Sourced::built_in(built_in_retry()),
+            timeout: Sourced::built_in(Some(Duration::from_secs(15))),
+        }
+    }
+
+    /// What the Mesh object says, above the built-in defaults.
+    pub(super) fn of(spec: &MeshSpec, report: &mut Report<'_>) -> Self {
+        let key = report.object.key.clone();
+        if key.name.namespace.as_str() != ROOT_NAMESPACE {
+            report
+                .error(Code::InvalidValue, "/metadata/namespace", "the Mesh belongs in the root namespace")
+                .choices
+                .push(ROOT_NAMESPACE.to_owned());
+        }
+        if key.name.name.as_str() != "default" {
+            report
+                .error(Code::InvalidValue, "/metadata/name", "there is one Mesh, and it is called default")
+                .choices
+                .push("default".to_owned());
+        }
+        let origin = |pointer: &str| RuleRef::new(key.clone(), pointer);
+        let mut settings = Self::built_in();
+        if let Some(trust_domain) = &spec.trust_domain {
+            settings.trust_domain = Sourced::from_rule(trust_domain.clone(), origin("/spec/trustDomain"));
+        }
+        if let Some(Span(ttl)) = spec.ca.as_ref().and_then(|ca| ca.leaf_ttl) {
+            if ttl < Duration::from_secs(10) {
+                report.error(Code::InvalidValue, "/spec/ca/leafTTL", "a certificate lives for 10s at least");
+            }
+            settings.leaf_ttl = Sourced::from_rule(ttl, origin("/spec/ca/leafTTL"));
+        }
+        let defaults = &spec.defaults;
+        if let Some(mode) = defaults.mtls {
+            settings.mtls = Sourced::from_rule(mode, origin("/spec/defaults/mtls"));
+        }
+        if let Some(default) = defaults.access {
+            settings.access = Sourced::from_rule(default, origin("/spec/defaults/access"));
+        }
+        if let Setting::Given(span) = defaults.timeout {
+            settings.timeout = Sourced::from_rule(limit(span), origin("/spec/defaults/timeout"));
+        }
+        if let Setting::Given(Span(timeout)) = defaults.connect_timeout {
+            if timeout.is_zero() {
+                report.error(Code::InvalidValue, "/spec/defaults/connectTimeout", "a connection needs more than 0s");
+            }
+            settings.connect_timeout = Sourced::from_rule(timeout, origin("/spec/defaults/connectTimeout"));
+        }
+        if let Setting::Given(written) = &defaults.retry {
+            let pointer = "/spec/defaults/retry";
+            let value = retry::resolve(written, &built_in_retry(), pointer, report);
+            settings.retry = Sourced::from_rule(value, origin(pointer));
+        }
+        settings
+    }
+
+    /// How long a request may take on a port that speaks `protocol`, unless a rule says so.
+    pub(super) fn timeout(&self, protocol: Protocol) -> Sourced<Option<Duration>> {
+        match protocol {
+            Protocol::Http | Protocol::Http2 => self.timeout.clone(),
+            Protocol::Grpc | Protocol::Tcp => Sourced::built_in(None),
+        }
+    }
+}
+
+/// The built-in request timeout on a port that speaks `protocol`.
+pub(super) fn built_in_timeout(protocol: Protocol) -> Option<Duration> {
+    Settings::built_in().timeout(protocol).value
+}
+
+/// The built-in retry: one repetition where nothing was processed.
+pub(super) fn built_in_retry() -> Retry {
+    Retry {
+        attempts: 1,
+        when: BTreeSet::from([RetryCondition::ConnectFailure, RetryCondition::RefusedStream]),
+        per_try_timeout: None,
+        backoff: None,
+    }
+}
+
+/// A limit; `0s` is none.
+pub(super) fn limit(Span(span): Span) -> Option<Duration> {
+    (!span.is_zero()).then_some(span)
+}

@@ -1,0 +1,153 @@
+//! Workloads: who they are, what they serve and call.
+//!
+//! Owns: identities, and which addresses collide. May use: `rules`, `services`. Never: knows a policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::report::Report;
+use super::services::Services;
+use crate::finding::Code;
+use crate::mesh::{Call, NodeMatch, Serve, Workload};
+use crate::name::{QualifiedName, SpiffeId, TrustDomain};
+use crate::rules::workload::WorkloadSpec;
+
+/// The workload that `spec` describes.
+pub(super) fn workload(
+    spec: &WorkloadSpec,
+    trust_domain: &TrustDomain,
+    services: &Services,
+    report: &mut Report<'_>,
+) -> Workload {
+    let name = report.object.key.name.clone();
+    let workload = Workload {
+        origin: report.origin(""),
+        identity: identity(spec, trust_domain, &name, report),
+        labels: spec.labels.clone(),
+        matches: node_match(spec, report),
+        serves: serves(spec, &name, services, report),
+        calls: calls(spec, &name, services, report),
+        name,
+    };
+    addresses_differ(spec, report);
+    workload
+}
+
+fn identity(
+    spec: &WorkloadSpec,
+    trust_domain: &TrustDomain,
+    name: &QualifiedName,
+    report: &mut Report<'_>,
+) -> SpiffeId {
+    let Some(identity) = &spec.identity else {
+        return SpiffeId::of_workload(trust_domain, name);
+    };
+    if identity.trust_domain() != trust_domain.as_str() {
+        let message = format!("the identity belongs to another trust domain than {trust_domain}");
+        let hint = format!("write spiffe://{trust_domain}/...");
+        report.error(Code::InvalidValue, "/spec/identity", message).hint = Some(hint);
+    }
+    identity.clone()
+}
+
+fn node_match(spec: &WorkloadSpec, report: &mut Report<'_>) -> Option<NodeMatch> {
+    let written = spec.matches.as_ref()?;
+    let matches = NodeMatch {
+        node_id: written.node_id.clone(),
+        node_cluster: written.node_cluster.clone(),
+        metadata: written.metadata.clone(),
+    };
+    if matches.node_id.is_none() && matches.node_cluster.is_none() && matches.metadata.is_empty() {
+        let finding = report.error(Code::InvalidValue, "/spec/match", "an empty match would take every node");
+        finding.choices = ["nodeId", "nodeCluster", "metadata"].map(str::to_owned).to_vec();
+    }
+    Some(matches)
+}
+
+fn serves(spec: &WorkloadSpec, name: &QualifiedName, services: &Services, report: &mut Report<'_>) -> Vec<Serve> {
+    let mut serves: Vec<Serve> = Vec::new();
+    for (index, written) in spec.serves.iter().enumerate() {
+        let at = format!("/spec/serves/{index}");
+        let service = written.service.within(&name.namespace);
+        if service.namespace != name.namespace {
+            let message = format!("a workload of {} cannot serve {service}", name.namespace);
+            let hint = format!("write the Workload in the namespace {}", service.namespace);
+            report.error(Code::Foreign, format!("{at}/service"), message).hint = Some(hint);
+            continue;
+        }
+        let Some(declared) = services.service(&service, &format!("{at}/service"), report) else { continue };
+        let Some(port) = declared.port(written.port.as_ref(), &format!("{at}/port"), report) else { continue };
+        if serves.iter().any(|other| other.service == service && other.port == port.name) {
+            report.error(Code::Conflict, at, format!("{service} {} is served twice", port.name));
+            continue;
+        }
+        serves.push(Serve {
+            origin: report.origin(at),
+            service,
+            port: port.name.clone(),
+            listen: written.listen.0,
+            app: written.app.0,
+        });
+    }
+    serves
+}
+
+fn calls(spec: &WorkloadSpec, name: &QualifiedName, services: &Services, report: &mut Report<'_>) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for (index, written) in spec.calls.iter().enumerate() {
+        let at = format!("/spec/calls/{index}");
+        let service = written.service.within(&name.namespace);
+        let Some(declared) = services.service(&service, &format!("{at}/service"), report) else { continue };
+        let Some(port) = declared.port(written.port.as_ref(), &format!("{at}/port"), report) else { continue };
+        calls.push(Call { origin: report.origin(at), service, port: port.name.clone(), listen: written.listen.0 });
+    }
+    calls
+}
+
+/// No two listeners on one address, and no application where its own proxy listens.
+fn addresses_differ(spec: &WorkloadSpec, report: &mut Report<'_>) {
+    let serves = spec.serves.iter().enumerate().map(|(n, serve)| (format!("/spec/serves/{n}/listen"), serve.listen.0));
+    let calls = spec.calls.iter().enumerate().map(|(n, call)| (format!("/spec/calls/{n}/listen"), call.listen.0));
+    let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+    for (pointer, address) in serves.chain(calls) {
+        match taken.iter().find(|(_, other)| collide(*other, address)) {
+            Some((first, other)) => {
+                let message = format!("{address} collides with {other} at {first}");
+                report.error(Code::Conflict, pointer, message);
+            }
+            None => taken.push((pointer, address)),
+        }
+    }
+    for (index, serve) in spec.serves.iter().enumerate() {
+        if let Some((listener, address)) = taken.iter().find(|(_, address)| collide(*address, serve.app.0)) {
+            let message = format!("the proxy itself listens on {address} at {listener}");
+            report.error(Code::Conflict, format!("/spec/serves/{index}/app"), message);
+        }
+    }
+}
+
+/// Whether two sockets cannot be bound together.
+fn collide(left: SocketAddr, right: SocketAddr) -> bool {
+    let covers = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
+    left.port() == right.port()
+        && (left.ip() == right.ip() || covers(left.ip(), right.ip()) || covers(right.ip(), left.ip()))
+}
+
+/// Warns where workloads that do not serve the same services share an identity.
+pub(super) fn shared_identity(workload: &Workload, others: &[&Workload], report: &mut Report<'_>) {
+    let served = |workload: &Workload| -> BTreeSet<QualifiedName> {
+        workload.serves.iter().map(|serve| serve.service.clone()).collect()
+    };
+    if let Some(other) = others.iter().find(|other| served(other) != served(workload)) {
+        let message = format!("the workload {} serves something else under the same identity", other.name);
+        report.warning(Code::SharedIdentity, "/spec/identity", message).hint =
+            Some("rules that name a caller cannot tell the two apart".to_owned());
+    }
+}
+
+/// The node match, when it names exactly one node id.
+pub(super) fn exact_node(matches: Option<&NodeMatch>) -> Option<(String, Option<String>, BTreeMap<String, String>)> {
+    let matches = matches?;
+    let id = matches.node_id.clone().filter(|id| !id.contains('*'))?;
+    Some((id, matches.node_cluster.clone(), matches.metadata.clone()))
+}

@@ -1,0 +1,65 @@
+//! `Mesh`: settings of the whole mesh; one object, `mesh-system/default`.
+//!
+//! Owns: the shape of the spec. May use: `scalar`. Never: fills in a default.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::route::RetrySpec;
+use super::scalar::{Setting, Span};
+use crate::mesh::{AccessDefault, MtlsMode};
+use crate::name::TrustDomain;
+
+/// Settings of the whole mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshSpec {
+    /// The trust domain of every identity; `cluster.local` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub trust_domain: Option<TrustDomain>,
+    /// Who signs certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Ca>,
+    /// What holds where no rule says anything.
+    #[serde(default)]
+    pub defaults: Defaults,
+}
+
+/// Who signs certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ca {
+    /// The built-in authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Builtin>,
+    /// How long a workload certificate lives; `24h` by default.
+    #[serde(default, rename = "leafTTL", skip_serializing_if = "Option::is_none")]
+    pub leaf_ttl: Option<Span>,
+}
+
+/// The built-in authority; it has no settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Builtin {}
+
+/// What holds where no rule says anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Defaults {
+    /// Which connections a port takes; `permissive` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MtlsMode>,
+    /// What holds for callers whom no entry names; `allow` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessDefault>,
+    /// How long a request may take on http and http2 ports; `15s` by default, `0s` is without limit.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub timeout: Setting<Span>,
+    /// How long a connection to an endpoint may take; `5s` by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub connect_timeout: Setting<Span>,
+    /// What is repeated; once on connect-failure and refused-stream by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub retry: Setting<RetrySpec>,
+}

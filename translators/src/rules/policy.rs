@@ -1,0 +1,78 @@
+//! `MTLSPolicy` and `AccessPolicy`: which connections a port takes, and who may do what on it.
+//!
+//! Owns: the shape of the two specs. May use: `scalar`, `target`. Never: applies a policy.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::scalar::{AccountName, Method, RelativeName};
+use super::target::Target;
+use crate::mesh::{AccessDefault, MtlsMode};
+use crate::name::Label;
+
+/// Which connections ports take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MtlsSpec {
+    /// Which ports; the most specific target wins.
+    pub target: Target,
+    /// Which connections.
+    pub mode: MtlsMode,
+}
+
+/// Who may do what on ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessSpec {
+    /// Which ports.
+    pub target: Target,
+    /// What holds where no entry matches; the most specific target wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<AccessDefault>,
+    /// Entries that admit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<EntrySpec>,
+    /// Entries that refuse; they beat every allow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<EntrySpec>,
+}
+
+/// One entry: it matches when one caller and one operation match.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EntrySpec {
+    /// The callers; left out, anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Vec<CallerSpec>>,
+    /// The operations; left out, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<OperationSpec>>,
+}
+
+/// A caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CallerSpec {
+    /// The workloads that serve a service.
+    Service(RelativeName),
+    /// Every identity of a namespace.
+    Namespace(#[schemars(with = "String")] Label),
+    /// One service account.
+    ServiceAccount(AccountName),
+    /// Identities that a pattern takes; `*` is any characters.
+    Spiffe(String),
+    /// Anybody, with or without identity.
+    Any,
+}
+
+/// What a caller does; every part must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OperationSpec {
+    /// The methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<Method>,
+    /// The paths; `*` is any characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+}

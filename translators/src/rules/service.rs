@@ -1,0 +1,69 @@
+//! `MeshService`: a service that callers call.
+//!
+//! Owns: the shape of the spec. May use: `scalar`. Never: resolves an endpoint.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::Protocol;
+use crate::name::Label;
+
+/// A service: its ports and endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// The ports; at least one.
+    pub ports: Vec<PortSpec>,
+    /// Where the endpoints come from; omitted, they are the Workloads that serve the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortSpec {
+    /// Its name: a DNS label.
+    #[schemars(with = "String")]
+    pub name: Label,
+    /// Its number, as callers know it.
+    pub port: NonZeroU16,
+    /// What is spoken on it; never guessed.
+    pub protocol: Protocol,
+    /// Whether the application speaks first; `false` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_first: Option<bool>,
+}
+
+/// Where the endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Endpoints {
+    /// A fixed list.
+    Static(Vec<EndpointSpec>),
+}
+
+/// One endpoint of a fixed list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// Its IP address.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// Its port, for a service with one port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+    /// Its port for each named port of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<BTreeMap<String, NonZeroU16>>,
+    /// Its share of the traffic; 1 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<NonZeroU32>,
+    /// What `version` and `labels` of a route select.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}

@@ -1,0 +1,97 @@
+//! `Workload`: proxies that are alike, on a VM or in a container.
+//!
+//! Owns: the shape of the spec. May use: `scalar`. Never: looks a service up.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::scalar::{ListenAddress, RelativeName};
+use crate::name::{Label, SpiffeId};
+
+/// Proxies that are alike: what they serve and call.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadSpec {
+    /// Which nodes are its proxies.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matches: Option<MatchSpec>,
+    /// What `version` and `labels` of a route select.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The SPIFFE id; `spiffe://<trust domain>/ns/<namespace>/sa/<name>` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub identity: Option<SpiffeId>,
+    /// The ports that it serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<ServeSpec>,
+    /// The ports that it calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallSpec>,
+    /// How traffic gets into the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
+}
+
+/// Which nodes are a workload's proxies; every part must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MatchSpec {
+    /// A pattern for the node id; `*` is any characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    /// The node's cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_cluster: Option<String>,
+    /// String members of the node's metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One port that a workload serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServeSpec {
+    /// The service; of the workload's own namespace.
+    pub service: RelativeName,
+    /// The name of its port; may be left out when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub port: Option<Label>,
+    /// Where the proxy listens.
+    pub listen: ListenAddress,
+    /// Where the application listens.
+    pub app: ListenAddress,
+}
+
+/// One port that a workload calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CallSpec {
+    /// The service.
+    pub service: RelativeName,
+    /// The name of its port; may be left out when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub port: Option<Label>,
+    /// Where the proxy listens for the application.
+    pub listen: ListenAddress,
+}
+
+/// How traffic gets into the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Capture {
+    /// One listener for each entry of `serves` and `calls`.
+    pub mode: CaptureMode,
+}
+
+/// The modes of capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureMode {
+    /// One listener for each entry of `serves` and `calls`.
+    Explicit,
+}

@@ -1,0 +1,82 @@
+//! Every case of `testdata/cases`: `1-rules.yaml` and what each later stage makes of it.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p translators --test golden` writes the later stages anew and removes files
+//! that no stage makes; without it a missing, stale or orphaned file fails. A case is added by adding a folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use translators::mesh::resolve::{self, Resolution};
+use translators::rules;
+
+/// The file that people write.
+const RULES: &str = "1-rules.yaml";
+
+/// What each later stage makes of the rules, by file name. A new stage is one entry here.
+fn stages(rules: &str) -> BTreeMap<&'static str, String> {
+    let collected = rules::collect([rules::parse(RULES, rules)]);
+    let Resolution { mesh, findings, .. } = resolve::resolve(&collected.objects);
+    let findings: Vec<String> = collected.findings.iter().chain(&findings).map(ToString::to_string).collect();
+    BTreeMap::from([("2-mesh.yaml", yaml(&mesh)), ("4-findings.yaml", yaml(&findings))])
+}
+
+/// YAML with sorted keys.
+fn yaml(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).expect("the model is JSON");
+    serde_saphyr::to_string(&value).expect("JSON is YAML")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/cases");
+    let mut cases: Vec<PathBuf> = fs::read_dir(root)
+        .expect("the cases are in the repository")
+        .map(|entry| entry.expect("the folder can be read").path())
+        .collect();
+    cases.sort();
+    cases
+}
+
+/// The differences of one case, after writing them where that is wanted.
+fn differences(case: &Path, update: bool) -> Vec<String> {
+    let rules = fs::read_to_string(case.join(RULES)).expect("every case has its rules");
+    let stages = stages(&rules);
+    let mut differences = Vec::new();
+    for (name, wanted) in &stages {
+        let path = case.join(name);
+        let found = fs::read_to_string(&path).ok();
+        if found.as_ref() == Some(wanted) {
+            continue;
+        }
+        if update {
+            fs::write(&path, wanted).expect("the case can be written");
+            continue;
+        }
+        let found = found.unwrap_or_default();
+        let line = found.lines().zip(wanted.lines()).take_while(|(found, wanted)| found == wanted).count();
+        let at = |text: &str| text.lines().nth(line).unwrap_or("(end)").to_owned();
+        differences.push(format!("{}:{}: {} instead of {}", path.display(), line + 1, at(wanted), at(&found)));
+    }
+    for entry in fs::read_dir(case).expect("the case can be read") {
+        let path = entry.expect("the case can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name == RULES || stages.contains_key(name) {
+            continue;
+        }
+        if update {
+            fs::remove_file(&path).expect("the orphan can be removed");
+        } else {
+            differences.push(format!("{}: no stage makes this file", path.display()));
+        }
+    }
+    differences
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test has no config.rs")]
+fn every_stage_of_every_case() {
+    let update = std::env::var("UPDATE_GOLDEN").is_ok();
+    let differences: Vec<String> = cases().iter().flat_map(|case| differences(case, update)).collect();
+    assert!(differences.is_empty(), "UPDATE_GOLDEN=1 rewrites what is meant:\n{}", differences.join("\n"));
+}
