@@ -126,6 +126,7 @@ async fn session(options: &Options, mesh: &Mesh, view: &mut View, stop: &Cancell
     view.say(&format!("the rules are in {}", mesh.layout.rules().display()));
     view.say(&format!("ask web yourself: curl http://{}/", mesh.web()?));
     view.say("edit a weight in traffic.yaml, or the mode in security.yaml, and watch; Ctrl-C ends everything");
+    view.begin();
     let done = CancellationToken::new();
     let until = async {
         match options.duration {

@@ -56,6 +56,12 @@ impl View {
         Self { output, terminal, start, last, notes: BTreeSet::new(), mtls: None }
     }
 
+    /// From now on the run is shown.
+    pub(super) fn begin(&mut self) {
+        self.start = Instant::now();
+        self.last.at = self.start;
+    }
+
     /// Shows a line that stays.
     pub(super) fn say(&self, line: &str) {
         self.write(&format!("{}{line}\n", self.over()));
