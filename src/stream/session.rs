@@ -135,6 +135,8 @@ struct TypeState {
     seen: ResourceSet,
     /// Names to be answered whether or not they changed.
     owed: BTreeSet<Name>,
+    /// Endpoints whose cluster was sent: to be sent too, unless they were refused as they are.
+    woken: BTreeSet<Name>,
     /// A response is due even if it says nothing.
     due: bool,
     /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
@@ -238,7 +240,7 @@ impl Session {
         }
         let answer = match &state.outstanding {
             Some(sent) if !request.response_nonce.is_empty() => {
-                let accepted = sotw::accepts_despite_error(&request.version_info, sent.version, state.accepted);
+                let accepted = sotw::accepts_despite_error(kind, &request.version_info, sent.version, state.accepted);
                 state.on_answer(kind, request.error_detail.as_ref().filter(|_| !accepted), !kind.is_full_state())
             }
             _ => None,
@@ -289,7 +291,7 @@ impl Session {
         }
         let response = self.respond(kind, &names, current, due);
         if response.is_some() && kind == Kind::Cluster {
-            self.owe_endpoints(&names, snapshot);
+            self.wake_endpoints(&names, snapshot);
         }
         response
     }
@@ -325,19 +327,11 @@ impl Session {
     }
 
     /// A proxy that takes a cluster again waits for its endpoints again, whether or not they changed.
-    fn owe_endpoints(&mut self, clusters: &BTreeSet<Name>, snapshot: &Snapshot) {
-        let current = snapshot.of(Kind::Endpoints);
-        let clusters_now = snapshot.of(Kind::Cluster);
-        let state = &mut self.types[Kind::Endpoints as usize];
-        for name in clusters {
-            let refused = || {
-                let refused = state.refused.culprits.get(name);
-                refused.is_some() && refused == current.get(name).map(|resource| resource.version()).as_ref()
-            };
-            if clusters_now.get(name).is_some() && state.subscription.covers(name) && !refused() {
-                state.owed.insert(Name::clone(name));
-            }
-        }
+    fn wake_endpoints(&mut self, clusters: &BTreeSet<Name>, snapshot: &Snapshot) {
+        let current = snapshot.of(Kind::Cluster);
+        let endpoints = self.of_mut(Kind::Endpoints);
+        let taken = clusters.iter().filter(|name| current.get(name).is_some() && endpoints.subscription.covers(name));
+        endpoints.woken.extend(taken.cloned());
     }
 
     fn respond(&mut self, kind: Kind, names: &BTreeSet<Name>, current: &ResourceSet, due: bool) -> Option<Response> {
@@ -373,6 +367,10 @@ impl TypeState {
             self.owed.remove(&name);
             self.held.remove(&name);
             self.refused.culprits.remove(&name);
+            if self.refused.suspects.remove(&name) {
+                // Without it the others are another response.
+                self.owed.append(&mut self.refused.suspects);
+            }
         }
         // Missing from a full state is an answer too.
         self.due |= kind.is_full_state() && (everything || !asked.is_empty());
@@ -385,6 +383,7 @@ impl TypeState {
         }
         if self.subscription.is_empty() {
             self.owed.clear();
+            self.woken.clear();
             self.due = false;
             self.held.clear();
             self.refused = Refused::default();
@@ -402,7 +401,8 @@ impl TypeState {
         versions: &BTreeMap<String, String>,
         now: Instant,
     ) -> Option<Answer> {
-        let (same, gone) = delta::held(current, versions);
+        let delta::Held { same, other, gone } = delta::held(current, versions);
+        self.owed.extend(other);
         match kind {
             Kind::Cluster | Kind::Endpoints if !gone.is_empty() => {
                 self.held.extend(gone.into_iter().map(|name| (name, None)));
@@ -434,9 +434,11 @@ impl TypeState {
         let culprits = if told.is_empty() { all } else { told.clone() };
         self.refused.culprits.extend(culprits.iter().map(|c| (Name::clone(c.name()), c.version())));
         let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
-        if told.is_empty() {
+        if !partial {
+            // Whatever is sent next says everything.
+        } else if told.is_empty() {
             self.refused.suspects.extend(others);
-        } else if partial {
+        } else {
             // Without the resources at fault it is another response.
             self.owed.extend(others.filter(|name| self.subscription.covers(name)));
         }
@@ -452,6 +454,14 @@ impl TypeState {
     /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
     fn news(&mut self, kind: Kind, current: &ResourceSet, now: Instant) -> BTreeSet<Name> {
         let mut names = std::mem::take(&mut self.owed);
+        let mut news = false;
+        for name in std::mem::take(&mut self.woken) {
+            let culprit = self.refused.culprits.get(&name);
+            let as_refused = culprit.is_some() && culprit == current.get(&name).map(|r| r.version()).as_ref();
+            if self.subscription.covers(&name) && !as_refused && !self.refused.suspects.contains(&name) {
+                names.insert(name);
+            }
+        }
         for name in &names {
             self.held.remove(name);
         }
@@ -465,6 +475,7 @@ impl TypeState {
                     (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
                         self.held.insert(name, Some(Arc::clone(resource)));
                         self.release_at.get_or_insert(now + GRACE);
+                        news = true;
                     }
                     _ => {
                         names.insert(name);
@@ -479,9 +490,10 @@ impl TypeState {
         }
         let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
         self.refused.culprits.retain(|name, version| unchanged(name, version));
-        if !names.is_empty() {
+        if news || !names.is_empty() {
             let suspects = std::mem::take(&mut self.refused.suspects);
-            names.extend(suspects.into_iter().filter(|name| self.subscription.covers(name)));
+            let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
+            names.extend(suspects.into_iter().filter(wanted));
         }
         names
     }
