@@ -276,6 +276,7 @@ impl Session {
     /// New and changed resources of `kind`, and whatever is owed.
     fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
         let current = snapshot.of(kind);
+        let protocol = self.protocol;
         let state = self.of_mut(kind);
         if !state.requested || state.outstanding.is_some() {
             return None;
@@ -284,7 +285,7 @@ impl Session {
             state.seen = current.clone();
             return None;
         }
-        let names = state.news(kind, current, now);
+        let names = state.news(protocol, kind, current, now);
         let due = std::mem::take(&mut state.due);
         if names.is_empty() && !due {
             return None;
@@ -319,7 +320,8 @@ impl Session {
         let state = self.of_mut(kind);
         state.release_at = None;
         let held = std::mem::take(&mut state.held);
-        let names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        let mut names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        state.join_suspects(&mut names);
         if names.is_empty() {
             return None;
         }
@@ -452,9 +454,8 @@ impl TypeState {
     }
 
     /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
-    fn news(&mut self, kind: Kind, current: &ResourceSet, now: Instant) -> BTreeSet<Name> {
+    fn news(&mut self, protocol: Protocol, kind: Kind, current: &ResourceSet, now: Instant) -> BTreeSet<Name> {
         let mut names = std::mem::take(&mut self.owed);
-        let mut news = false;
         for name in std::mem::take(&mut self.woken) {
             let culprit = self.refused.culprits.get(&name);
             let as_refused = culprit.is_some() && culprit == current.get(&name).map(|r| r.version()).as_ref();
@@ -475,7 +476,6 @@ impl TypeState {
                     (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
                         self.held.insert(name, Some(Arc::clone(resource)));
                         self.release_at.get_or_insert(now + GRACE);
-                        news = true;
                     }
                     _ => {
                         names.insert(name);
@@ -490,12 +490,19 @@ impl TypeState {
         }
         let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
         self.refused.culprits.retain(|name, version| unchanged(name, version));
-        if news || !names.is_empty() {
-            let suspects = std::mem::take(&mut self.refused.suspects);
-            let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
-            names.extend(suspects.into_iter().filter(wanted));
-        }
+        // Of what is gone, this protocol says nothing.
+        let silent = protocol == Protocol::Sotw && matches!(kind, Kind::Secret | Kind::Route);
+        names.retain(|name| !silent || current.get(name).is_some());
+        self.join_suspects(&mut names);
         names
+    }
+
+    /// What was refused with others goes with whatever is sent next.
+    fn join_suspects(&mut self, names: &mut BTreeSet<Name>) {
+        if !names.is_empty() {
+            let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
+            names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
+        }
     }
 
     /// Whether the proxy has accepted all of `current` that it subscribes to.
