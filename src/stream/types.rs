@@ -62,12 +62,15 @@ impl TypeState {
         for name in dropped {
             self.owed.remove(&name);
             self.held.remove(&name);
-            self.refused.culprits.remove(&name);
             if self.refused.suspects.remove(&name) {
                 // Without it the others are another response.
                 self.owed.append(&mut self.refused.suspects);
             }
         }
+        let culprits = self.refused.culprits.len();
+        self.refused.culprits.retain(|name, _| self.subscription.covers(name));
+        // Without a resource at fault a full state is another one.
+        self.due |= kind.is_full_state() && self.refused.culprits.len() < culprits;
         // Missing from a full state is an answer too.
         self.due |= kind.is_full_state() && (everything || !asked.is_empty());
         self.owed.extend(asked);
