@@ -14,6 +14,7 @@ pub mod service;
 pub mod session;
 mod sotw;
 mod subscription;
+mod types;
 
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Request, Response, Session};

@@ -14,20 +14,30 @@ use translators::resource::{Kind, Name};
 use super::session::Content;
 use crate::publish::ResourceSet;
 
-/// What of `current` a client holds that reported `versions`, and the names that it holds and should not.
-pub(super) fn held(current: &ResourceSet, versions: &BTreeMap<String, String>) -> (ResourceSet, Vec<Name>) {
-    let mut same = ResourceSet::default();
-    let mut gone = Vec::new();
+/// What a client that reconnects says that it holds, beside what there is.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// As it is.
+    pub(super) same: ResourceSet,
+    /// In another version.
+    pub(super) other: Vec<Name>,
+    /// Not there any more.
+    pub(super) gone: Vec<Name>,
+}
+
+/// Sorts what a client that reconnects says that it holds.
+pub(super) fn held(current: &ResourceSet, versions: &BTreeMap<String, String>) -> Held {
+    let mut held = Held::default();
     for (name, version) in versions {
         match current.get(name) {
             Some(resource) if resource.version().to_string() == *version => {
-                same.put(Arc::clone(resource));
+                held.same.put(Arc::clone(resource));
             }
-            Some(_) => {}
-            None => gone.push(Name::from(name.as_str())),
+            Some(resource) => held.other.push(Name::clone(resource.name())),
+            None => held.gone.push(Name::from(name.as_str())),
         }
     }
-    (same, gone)
+    held
 }
 
 /// What to send so that `names` are answered.

@@ -7,7 +7,7 @@
 //! difference, as far as it is subscribed to, plus the names that are owed for another reason, is the next
 //! response. It is computed when it is asked for, so nothing queues.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,8 @@ use proto::wire;
 use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Resource, Version};
 
-use super::subscription::{Difference, Subscription};
-use super::{delta, refusal, sotw};
-use crate::publish::snapshot::Change;
+use super::types::TypeState;
+use super::{delta, sotw};
 use crate::publish::{ResourceSet, Snapshot};
 
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
@@ -126,40 +125,6 @@ pub struct Session {
     types: [TypeState; Kind::ALL.len()],
 }
 
-/// One type on one stream.
-#[derive(Debug, Default)]
-struct TypeState {
-    requested: bool,
-    subscription: Subscription,
-    /// The set last evaluated: whatever differs from it is news.
-    seen: ResourceSet,
-    /// Names to be answered whether or not they changed.
-    owed: BTreeSet<Name>,
-    /// A response is due even if it says nothing.
-    due: bool,
-    /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
-    /// that reconnected.
-    held: BTreeMap<Name, Option<Arc<Resource>>>,
-    /// When the held go even if their successors were not accepted.
-    release_at: Option<Instant>,
-    /// The nonce of the last response.
-    nonce: Option<u64>,
-    /// The last response, while it is not answered.
-    outstanding: Option<Content>,
-    /// The version last accepted.
-    accepted: Option<Version>,
-    refused: Refused,
-}
-
-/// What was refused, until it has other content or is accepted.
-#[derive(Debug, Default)]
-struct Refused {
-    /// At fault, at the version that was refused: sent again only with other content, or asked for.
-    culprits: BTreeMap<Name, Version>,
-    /// Refused together with a fault that could not be told: sent again with whatever is sent next.
-    suspects: BTreeSet<Name>,
-}
-
 // === impl Request ===
 
 impl Request {
@@ -238,7 +203,7 @@ impl Session {
         }
         let answer = match &state.outstanding {
             Some(sent) if !request.response_nonce.is_empty() => {
-                let accepted = sotw::accepts_despite_error(&request.version_info, sent.version, state.accepted);
+                let accepted = sotw::accepts_despite_error(kind, &request.version_info, sent.version, state.accepted);
                 state.on_answer(kind, request.error_detail.as_ref().filter(|_| !accepted), !kind.is_full_state())
             }
             _ => None,
@@ -274,6 +239,7 @@ impl Session {
     /// New and changed resources of `kind`, and whatever is owed.
     fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
         let current = snapshot.of(kind);
+        let protocol = self.protocol;
         let state = self.of_mut(kind);
         if !state.requested || state.outstanding.is_some() {
             return None;
@@ -282,14 +248,14 @@ impl Session {
             state.seen = current.clone();
             return None;
         }
-        let names = state.news(kind, current, now);
+        let names = state.news(protocol, kind, current, now);
         let due = std::mem::take(&mut state.due);
         if names.is_empty() && !due {
             return None;
         }
         let response = self.respond(kind, &names, current, due);
         if response.is_some() && kind == Kind::Cluster {
-            self.owe_endpoints(&names, snapshot);
+            self.wake_endpoints(&names, snapshot);
         }
         response
     }
@@ -317,7 +283,8 @@ impl Session {
         let state = self.of_mut(kind);
         state.release_at = None;
         let held = std::mem::take(&mut state.held);
-        let names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        let mut names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        state.join_suspects(&mut names);
         if names.is_empty() {
             return None;
         }
@@ -325,19 +292,11 @@ impl Session {
     }
 
     /// A proxy that takes a cluster again waits for its endpoints again, whether or not they changed.
-    fn owe_endpoints(&mut self, clusters: &BTreeSet<Name>, snapshot: &Snapshot) {
-        let current = snapshot.of(Kind::Endpoints);
-        let clusters_now = snapshot.of(Kind::Cluster);
-        let state = &mut self.types[Kind::Endpoints as usize];
-        for name in clusters {
-            let refused = || {
-                let refused = state.refused.culprits.get(name);
-                refused.is_some() && refused == current.get(name).map(|resource| resource.version()).as_ref()
-            };
-            if clusters_now.get(name).is_some() && state.subscription.covers(name) && !refused() {
-                state.owed.insert(Name::clone(name));
-            }
-        }
+    fn wake_endpoints(&mut self, clusters: &BTreeSet<Name>, snapshot: &Snapshot) {
+        let current = snapshot.of(Kind::Cluster);
+        let endpoints = self.of_mut(Kind::Endpoints);
+        let taken = clusters.iter().filter(|name| current.get(name).is_some() && endpoints.subscription.covers(name));
+        endpoints.woken.extend(taken.cloned());
     }
 
     fn respond(&mut self, kind: Kind, names: &BTreeSet<Name>, current: &ResourceSet, due: bool) -> Option<Response> {
@@ -359,144 +318,6 @@ impl Session {
         state.nonce = Some(self.nonce);
         state.outstanding = Some(content);
         Some(Response { kind, version, head, entries })
-    }
-}
-
-// === impl TypeState ===
-
-impl TypeState {
-    /// Applies a change of subscription.
-    fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
-        let first = !std::mem::replace(&mut self.requested, true);
-        let Difference { everything, asked, dropped } = difference;
-        for name in dropped {
-            self.owed.remove(&name);
-            self.held.remove(&name);
-            self.refused.culprits.remove(&name);
-        }
-        // Missing from a full state is an answer too.
-        self.due |= kind.is_full_state() && (everything || !asked.is_empty());
-        self.owed.extend(asked);
-        match (first, everything) {
-            (true, true) => {}
-            (true, false) => self.seen = current.clone(),
-            (false, true) => self.owed.extend(current.iter().map(|resource| Name::clone(resource.name()))),
-            (false, false) => {}
-        }
-        if self.subscription.is_empty() {
-            self.owed.clear();
-            self.due = false;
-            self.held.clear();
-            self.refused = Refused::default();
-        }
-        if self.held.is_empty() {
-            self.release_at = None;
-        }
-    }
-
-    /// Passes over what a reconnecting client says that it holds, if it is still so: that counts as accepted.
-    fn reconnect(
-        &mut self,
-        kind: Kind,
-        current: &ResourceSet,
-        versions: &BTreeMap<String, String>,
-        now: Instant,
-    ) -> Option<Answer> {
-        let (same, gone) = delta::held(current, versions);
-        match kind {
-            Kind::Cluster | Kind::Endpoints if !gone.is_empty() => {
-                self.held.extend(gone.into_iter().map(|name| (name, None)));
-                self.release_at = Some(now + GRACE);
-            }
-            Kind::Secret | Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Route => self.owed.extend(gone),
-        }
-        self.seen = same;
-        let names: Vec<Name> = self.seen.iter().map(|resource| Name::clone(resource.name())).collect();
-        let version = self.seen.version();
-        (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
-    }
-
-    /// The answer to the outstanding response. `partial`: a response may leave resources out.
-    fn on_answer(&mut self, kind: Kind, error: Option<&wire::Status>, partial: bool) -> Option<Answer> {
-        let sent = self.outstanding.take()?;
-        let version = sent.version;
-        let names = |resources: &[&Arc<Resource>]| -> Vec<Name> {
-            resources.iter().map(|resource| Name::clone(resource.name())).collect()
-        };
-        let all: Vec<&Arc<Resource>> = sent.resources.iter().collect();
-        let Some(error) = error else {
-            self.accepted = Some(version);
-            self.refused.culprits.retain(|name, _| all.iter().all(|resource| resource.name() != name));
-            return Some(Answer { kind, version, outcome: Outcome::Accepted(names(&all)) });
-        };
-        let (told, untold): (Vec<_>, Vec<_>) =
-            all.iter().copied().partition(|resource| refusal::mentions(&error.message, resource.name()));
-        let culprits = if told.is_empty() { all } else { told.clone() };
-        self.refused.culprits.extend(culprits.iter().map(|c| (Name::clone(c.name()), c.version())));
-        let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
-        if told.is_empty() {
-            self.refused.suspects.extend(others);
-        } else if partial {
-            // Without the resources at fault it is another response.
-            self.owed.extend(others.filter(|name| self.subscription.covers(name)));
-        }
-        let outcome = Outcome::Refused {
-            code: error.code,
-            reason: refusal::reason(kind, &error.message),
-            resources: names(&culprits),
-            rules: refusal::rules(culprits.iter().copied()),
-        };
-        Some(Answer { kind, version, outcome })
-    }
-
-    /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
-    fn news(&mut self, kind: Kind, current: &ResourceSet, now: Instant) -> BTreeSet<Name> {
-        let mut names = std::mem::take(&mut self.owed);
-        for name in &names {
-            self.held.remove(name);
-        }
-        for change in self.seen.changes_to(current) {
-            match change {
-                Change::Put(resource) if self.subscription.covers(resource.name()) => {
-                    self.held.remove(resource.name());
-                    names.insert(Name::clone(resource.name()));
-                }
-                Change::Removed(name) if self.subscription.covers(&name) => match (kind, self.seen.get(&name)) {
-                    (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
-                        self.held.insert(name, Some(Arc::clone(resource)));
-                        self.release_at.get_or_insert(now + GRACE);
-                    }
-                    _ => {
-                        names.insert(name);
-                    }
-                },
-                Change::Put(_) | Change::Removed(_) => {}
-            }
-        }
-        self.seen = current.clone();
-        if self.held.is_empty() {
-            self.release_at = None;
-        }
-        let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
-        self.refused.culprits.retain(|name, version| unchanged(name, version));
-        if !names.is_empty() {
-            let suspects = std::mem::take(&mut self.refused.suspects);
-            names.extend(suspects.into_iter().filter(|name| self.subscription.covers(name)));
-        }
-        names
-    }
-
-    /// Whether the proxy has accepted all of `current` that it subscribes to.
-    fn is_settled(&self, current: &ResourceSet) -> bool {
-        let covered = |change: Change| match change {
-            Change::Put(resource) => self.subscription.covers(resource.name()),
-            Change::Removed(name) => self.subscription.covers(&name),
-        };
-        !self.requested
-            || (self.outstanding.is_none()
-                && self.owed.is_empty()
-                && self.refused.culprits.is_empty()
-                && !self.seen.changes_to(current).any(covered))
     }
 }
 

@@ -22,9 +22,10 @@ pub(super) fn is_stale(nonce: &str, last: Option<u64>) -> bool {
 }
 
 /// Whether an answer with an error accepts nevertheless: the version is the one just sent, and no earlier
-/// response carried it, so the error is left over from a response between.
-pub(super) fn accepts_despite_error(version_info: &str, sent: Version, accepted: Option<Version>) -> bool {
-    accepted != Some(sent) && version_info == sent.to_string()
+/// response carried it, so the error is left over from a response between. Only a full state is told by its
+/// version: the parts of the other types all carry the version of their whole.
+pub(super) fn accepts_despite_error(kind: Kind, version_info: &str, sent: Version, accepted: Option<Version>) -> bool {
+    kind.is_full_state() && accepted != Some(sent) && version_info == sent.to_string()
 }
 
 /// What to send so that `names` are answered; `None` if nothing says it.

@@ -1,1 +1,362 @@
-//! Laws of the session.
+//! Laws: whatever happens in between, a client ends up with the subscribed part of the last snapshot, is never
+//! sent a name twice in a response nor what it has refused, and is left alone when nothing changes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proto::wire;
+use translators::resource::Kind;
+
+use super::peer::{Peer, Received, decode};
+use crate::stream::session::{Protocol, Request};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Content 0 is one that the client refuses.
+    Put(usize, usize, u8),
+    Remove(usize, usize),
+    /// The client takes the next response.
+    Receive,
+    /// The client says what it thinks of the oldest response; `true`: by name.
+    Answer(bool),
+    /// A bit set of names; `None` for everything.
+    Subscribe(usize, Option<u8>),
+    Pass(u64),
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..5usize, 0..3usize, 0..4u8).prop_map(|(kind, name, content)| Step::Put(kind, name, content)),
+        2 => (0..5usize, 0..3usize).prop_map(|(kind, name)| Step::Remove(kind, name)),
+        6 => Just(Step::Receive),
+        6 => any::<bool>().prop_map(Step::Answer),
+        4 => (0..5usize, proptest::option::weighted(0.8, 0..8u8)).prop_map(|(kind, set)| Step::Subscribe(kind, set)),
+        1 => (1..7u64).prop_map(Step::Pass),
+        1 => Just(Step::Reconnect),
+    ]
+}
+
+type Said = (Vec<(String, String, String)>, Vec<String>);
+
+struct Model {
+    protocol: Protocol,
+    peer: Peer,
+    wanted: BTreeMap<Kind, Option<BTreeSet<String>>>,
+    /// A list was sent on this stream.
+    listed: BTreeSet<Kind>,
+    opened: BTreeSet<Kind>,
+    /// Content and version by name.
+    held: BTreeMap<Kind, BTreeMap<String, (String, String)>>,
+    unanswered: VecDeque<Received>,
+    answered: BTreeMap<Kind, String>,
+    refused: BTreeMap<Kind, Said>,
+    /// Subscriptions that crossed a response: they may bring it again.
+    crossed: BTreeSet<Kind>,
+}
+
+impl Model {
+    fn new(protocol: Protocol) -> Self {
+        let mut model = Self {
+            protocol,
+            peer: Peer::new(protocol, ""),
+            wanted: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            opened: BTreeSet::new(),
+            held: BTreeMap::new(),
+            unanswered: VecDeque::new(),
+            answered: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            crossed: BTreeSet::new(),
+        };
+        for kind in Kind::ALL {
+            let everything = kind.is_full_state();
+            model.want(kind, if everything { None } else { Some(BTreeSet::from(["a".to_owned()])) });
+        }
+        model
+    }
+
+    fn wants(&self, kind: Kind, name: &str) -> bool {
+        self.wanted.get(&kind).is_some_and(|names| names.as_ref().is_none_or(|names| names.contains(name)))
+    }
+
+    fn put(&mut self, kind: Kind, name: &str, content: u8) {
+        let before = self.peer.snapshot.of(kind).version();
+        self.peer.edit(&format!("{kind} {name}={}", if content == 0 { "bad".into() } else { content.to_string() }));
+        self.changed(kind, before);
+    }
+
+    fn changed(&mut self, kind: Kind, before: translators::resource::Version) {
+        if self.peer.snapshot.of(kind).version() != before {
+            self.refused.remove(&kind);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Put(kind, name, content) => self.put(Kind::ALL[kind], NAMES[name], content),
+            Step::Remove(kind, name) => {
+                let kind = Kind::ALL[kind];
+                let before = self.peer.snapshot.of(kind).version();
+                self.peer.snapshot.of_mut(kind).remove(NAMES[name]);
+                self.changed(kind, before);
+            }
+            Step::Receive => _ = self.receive(),
+            Step::Answer(by_name) => _ = self.answer(by_name),
+            Step::Subscribe(kind, set) => {
+                let chosen = |set: u8| NAMES.iter().enumerate().filter(move |(bit, _)| set & (1 << bit) != 0);
+                let kind = Kind::ALL[kind];
+                let names = set.map(|set| chosen(set).map(|(_, name)| (*name).to_owned()).collect());
+                self.want(kind, names.or_else(|| (!kind.is_full_state()).then(BTreeSet::new)));
+            }
+            Step::Pass(seconds) => self.peer.pass(Duration::from_secs(seconds)),
+            Step::Reconnect => self.reconnect(),
+        }
+    }
+
+    fn list(&mut self, kind: Kind) -> Vec<String> {
+        match self.wanted.get(&kind).cloned() {
+            None => Vec::new(),
+            Some(None) if self.listed.contains(&kind) => vec!["*".to_owned()],
+            Some(None) => Vec::new(),
+            Some(Some(names)) => {
+                if !names.is_empty() {
+                    self.listed.insert(kind);
+                }
+                names.into_iter().collect()
+            }
+        }
+    }
+
+    fn want(&mut self, kind: Kind, names: Option<BTreeSet<String>>) {
+        let empty = names.as_ref().is_some_and(BTreeSet::is_empty);
+        let sotw = self.protocol == Protocol::Sotw;
+        // An empty first list would mean everything; and a request that crosses a response is stale.
+        if (sotw && empty && !self.listed.contains(&kind))
+            || (empty && !self.opened.contains(&kind))
+            || (sotw && self.unanswered.iter().any(|response| response.kind == kind))
+        {
+            return;
+        }
+        let old = self.wanted.insert(kind, names.clone());
+        self.refused.remove(&kind);
+        self.crossed.insert(kind);
+        let kept = |name: &String| names.as_ref().is_none_or(|names| names.contains(name));
+        self.held.entry(kind).or_default().retain(|name, _| kept(name));
+        if sotw {
+            let nonce = self.answered.get(&kind).cloned().unwrap_or_default();
+            self.send_sotw(kind, nonce, None);
+        } else {
+            let listed = |names: &Option<Option<BTreeSet<String>>>| match names {
+                None => BTreeSet::new(),
+                Some(None) => BTreeSet::from(["*".to_owned()]),
+                Some(Some(names)) => names.clone(),
+            };
+            let (old, new) = (listed(&old), listed(&Some(names)));
+            let subscribe = new.difference(&old).cloned().collect();
+            let unsubscribe = old.difference(&new).cloned().collect();
+            self.send_delta(kind, subscribe, unsubscribe, BTreeMap::new(), String::new(), None);
+        }
+        self.opened.insert(kind);
+    }
+
+    fn send_sotw(&mut self, kind: Kind, nonce: String, error: Option<wire::Status>) {
+        let request = wire::DiscoveryRequest {
+            version_info: self.peer.accepted.get(&kind).cloned().unwrap_or_default(),
+            resource_names: self.list(kind),
+            type_url: kind.type_url().to_owned(),
+            response_nonce: nonce,
+            error_detail: error,
+            ..Default::default()
+        };
+        self.peer.request(Request::Sotw(request)).expect("no fault");
+    }
+
+    fn send_delta(
+        &mut self,
+        kind: Kind,
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+        initial: BTreeMap<String, String>,
+        nonce: String,
+        error: Option<wire::Status>,
+    ) {
+        let request = wire::DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: subscribe,
+            resource_names_unsubscribe: unsubscribe,
+            initial_resource_versions: initial,
+            response_nonce: nonce,
+            error_detail: error,
+            ..Default::default()
+        };
+        self.peer.request(Request::Delta(request)).expect("no fault");
+    }
+
+    fn reconnect(&mut self) {
+        self.peer.reconnect();
+        self.unanswered.clear();
+        self.answered.clear();
+        self.listed.clear();
+        self.opened.clear();
+        self.refused.clear();
+        for (kind, names) in self.wanted.clone() {
+            if names.as_ref().is_some_and(BTreeSet::is_empty) {
+                self.wanted.remove(&kind);
+                continue;
+            }
+            if self.protocol == Protocol::Sotw {
+                self.send_sotw(kind, String::new(), None);
+            } else {
+                let versions = self.held.get(&kind).into_iter().flatten();
+                let initial = versions.map(|(name, (_, version))| (name.clone(), version.clone())).collect();
+                let subscribe = names.unwrap_or_default().into_iter().collect();
+                self.send_delta(kind, subscribe, Vec::new(), initial, String::new(), None);
+            }
+            self.opened.insert(kind);
+        }
+    }
+
+    fn receive(&mut self) -> bool {
+        let Some(response) = self.peer.session.poll(&self.peer.snapshot, self.peer.now) else { return false };
+        let mut received = decode(self.protocol, &response);
+        for (name, content, _) in &mut received.resources {
+            // A body is `name=content`, or a load assignment of one letter.
+            match content.clone().split_once('=') {
+                Some((body, value)) => (*name, *content) = (body.to_owned(), value.to_owned()),
+                None => (*name, *content) = (content.trim_matches(char::is_control).to_owned(), String::new()),
+            }
+        }
+        let names = received.resources.iter().map(|(name, ..)| name).chain(&received.removed);
+        let distinct: BTreeSet<&String> = names.clone().collect();
+        assert_eq!(distinct.len(), names.count(), "a name twice: {received:?}");
+        let said = (received.resources.clone(), received.removed.clone());
+        assert_ne!(self.refused.get(&received.kind), Some(&said), "refused before");
+        assert!(!self.unanswered.iter().any(|other| other.kind == received.kind), "two are outstanding");
+
+        if !is_bad(&received) {
+            let kind = received.kind;
+            let mut held = self.held.remove(&kind).unwrap_or_default();
+            if self.protocol == Protocol::Sotw && kind.is_full_state() {
+                held.clear();
+            }
+            for (name, content, version) in received.resources.clone() {
+                if self.wants(kind, &name) {
+                    held.insert(name, (content, version));
+                }
+            }
+            for name in &received.removed {
+                held.remove(name);
+            }
+            self.held.insert(kind, held);
+        }
+        self.crossed.remove(&received.kind);
+        self.unanswered.push_back(received);
+        true
+    }
+
+    fn answer(&mut self, by_name: bool) -> bool {
+        let Some(received) = self.unanswered.pop_front() else { return false };
+        let kind = received.kind;
+        let crossed = self.crossed.contains(&kind);
+        let error = is_bad(&received).then(|| {
+            if !crossed {
+                self.refused.insert(kind, (received.resources.clone(), received.removed.clone()));
+            }
+            let bad = received.resources.iter().filter(|(_, content, _)| content == "bad");
+            let names: Vec<&str> = bad.map(|(name, ..)| name.as_str()).collect();
+            wire::Status { code: 13, message: if by_name { names.join(", ") } else { "no".into() } }
+        });
+        if error.is_none() {
+            self.peer.accepted.insert(kind, received.version.clone());
+        }
+        self.answered.insert(kind, received.nonce.clone());
+        match self.protocol {
+            Protocol::Sotw => self.send_sotw(kind, received.nonce, error),
+            Protocol::Delta => {
+                self.send_delta(kind, Vec::new(), Vec::new(), BTreeMap::new(), received.nonce, error);
+            }
+        }
+        true
+    }
+
+    fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 200, "it does not settle");
+            let mut busy = self.receive();
+            busy |= self.answer(true);
+            if !busy {
+                let Some(wake) = self.peer.session.wake_at() else { return };
+                assert!(wake > self.peer.now, "it spins");
+                self.peer.now = wake;
+            }
+        }
+    }
+
+    fn check(&self) {
+        for (kind, names) in &self.wanted {
+            let mut expected: BTreeMap<String, String> = BTreeMap::new();
+            for resource in self.peer.snapshot.of(*kind).iter().filter(|resource| self.wants(*kind, resource.name())) {
+                let body = String::from_utf8_lossy(&resource.value()).into_owned();
+                expected.insert(resource.name().to_string(), body.split_once('=').expect("named").1.to_owned());
+            }
+            let mut held: BTreeMap<String, String> = BTreeMap::new();
+            for (name, (content, _)) in self.held.get(kind).into_iter().flatten() {
+                held.insert(name.clone(), content.clone());
+            }
+            match (self.protocol, kind) {
+                (Protocol::Sotw, Kind::Endpoints) => {
+                    for name in names.iter().flatten() {
+                        expected.entry(name.clone()).or_default();
+                    }
+                }
+                // Absence says nothing: what is gone stays until its parent goes.
+                (Protocol::Sotw, Kind::Secret | Kind::Route) => held.retain(|name, _| expected.contains_key(name)),
+                (Protocol::Sotw, Kind::Cluster | Kind::Listener) | (Protocol::Delta, _) => {}
+            }
+            assert_eq!(held, expected, "{kind}");
+        }
+    }
+}
+
+fn is_bad(received: &Received) -> bool {
+    received.resources.iter().any(|(_, content, _)| content == "bad")
+}
+
+fn holds(protocol: Protocol, steps: Vec<Step>) {
+    let mut model = Model::new(protocol);
+    for step in steps {
+        model.step(step);
+    }
+    model.settle();
+    // The configuration is mended.
+    for kind in Kind::ALL {
+        for name in NAMES {
+            let bad = model.peer.snapshot.of(kind).get(name).is_some_and(|r| r.value().ends_with(b"bad"));
+            if bad {
+                model.put(kind, name, 9);
+            }
+        }
+    }
+    model.settle();
+    model.check();
+    model.peer.pass(Duration::from_secs(3600));
+    assert!(!model.receive(), "quiet");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_sotw_client_converges(steps in prop::collection::vec(step(), 0..60)) {
+        holds(Protocol::Sotw, steps);
+    }
+
+    #[test]
+    fn a_delta_client_converges(steps in prop::collection::vec(step(), 0..60)) {
+        holds(Protocol::Delta, steps);
+    }
+}

@@ -1,0 +1,223 @@
+//! One type on one stream: what is wanted, seen, owed, outstanding and refused.
+//!
+//! Owns: that state, and how requests and snapshots change it. May use: `publish`, subscriptions. Never: looks at
+//! another type, or encodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::wire;
+use translators::resource::{Kind, Name, Resource, Version};
+
+use super::session::{Answer, Content, GRACE, Outcome, Protocol};
+use super::subscription::{Difference, Subscription};
+use super::{delta, refusal};
+use crate::publish::ResourceSet;
+use crate::publish::snapshot::Change;
+
+/// One type on one stream.
+#[derive(Debug, Default)]
+pub(super) struct TypeState {
+    pub(super) requested: bool,
+    pub(super) subscription: Subscription,
+    /// The set last evaluated: whatever differs from it is news.
+    pub(super) seen: ResourceSet,
+    /// Names to be answered whether or not they changed.
+    pub(super) owed: BTreeSet<Name>,
+    /// Endpoints whose cluster was sent: to be sent too, unless they were refused as they are.
+    pub(super) woken: BTreeSet<Name>,
+    /// A response is due even if it says nothing.
+    pub(super) due: bool,
+    /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
+    /// that reconnected.
+    pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
+    /// When the held go even if their successors were not accepted.
+    pub(super) release_at: Option<Instant>,
+    /// The nonce of the last response.
+    pub(super) nonce: Option<u64>,
+    /// The last response, while it is not answered.
+    pub(super) outstanding: Option<Content>,
+    /// The version last accepted.
+    pub(super) accepted: Option<Version>,
+    pub(super) refused: Refused,
+}
+
+/// What was refused, until it has other content or is accepted.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// At fault, at the version that was refused: sent again only with other content, or asked for.
+    pub(super) culprits: BTreeMap<Name, Version>,
+    /// Refused together with a fault that could not be told: sent again with whatever is sent next.
+    pub(super) suspects: BTreeSet<Name>,
+}
+
+// === impl TypeState ===
+
+impl TypeState {
+    /// Applies a change of subscription.
+    pub(super) fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
+        let first = !std::mem::replace(&mut self.requested, true);
+        let Difference { everything, asked, dropped } = difference;
+        for name in dropped {
+            self.owed.remove(&name);
+            self.held.remove(&name);
+            if self.refused.suspects.remove(&name) {
+                // Without it the others are another response.
+                self.owed.append(&mut self.refused.suspects);
+            }
+        }
+        let culprits = self.refused.culprits.len();
+        self.refused.culprits.retain(|name, _| self.subscription.covers(name));
+        // Without a resource at fault a full state is another one.
+        self.due |= kind.is_full_state() && self.refused.culprits.len() < culprits;
+        // Missing from a full state is an answer too.
+        self.due |= kind.is_full_state() && (everything || !asked.is_empty());
+        self.owed.extend(asked);
+        match (first, everything) {
+            (true, true) => {}
+            (true, false) => self.seen = current.clone(),
+            (false, true) => self.owed.extend(current.iter().map(|resource| Name::clone(resource.name()))),
+            (false, false) => {}
+        }
+        if self.subscription.is_empty() {
+            self.owed.clear();
+            self.woken.clear();
+            self.due = false;
+            self.held.clear();
+            self.refused = Refused::default();
+        }
+        if self.held.is_empty() {
+            self.release_at = None;
+        }
+    }
+
+    /// Passes over what a reconnecting client says that it holds, if it is still so: that counts as accepted.
+    pub(super) fn reconnect(
+        &mut self,
+        kind: Kind,
+        current: &ResourceSet,
+        versions: &BTreeMap<String, String>,
+        now: Instant,
+    ) -> Option<Answer> {
+        let delta::Held { same, other, gone } = delta::held(current, versions);
+        self.owed.extend(other);
+        match kind {
+            Kind::Cluster | Kind::Endpoints if !gone.is_empty() => {
+                self.held.extend(gone.into_iter().map(|name| (name, None)));
+                self.release_at = Some(now + GRACE);
+            }
+            Kind::Secret | Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Route => self.owed.extend(gone),
+        }
+        self.seen = same;
+        let names: Vec<Name> = self.seen.iter().map(|resource| Name::clone(resource.name())).collect();
+        let version = self.seen.version();
+        (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
+    }
+
+    /// The answer to the outstanding response. `partial`: a response may leave resources out.
+    pub(super) fn on_answer(&mut self, kind: Kind, error: Option<&wire::Status>, partial: bool) -> Option<Answer> {
+        let sent = self.outstanding.take()?;
+        let version = sent.version;
+        let names = |resources: &[&Arc<Resource>]| -> Vec<Name> {
+            resources.iter().map(|resource| Name::clone(resource.name())).collect()
+        };
+        let all: Vec<&Arc<Resource>> = sent.resources.iter().collect();
+        let Some(error) = error else {
+            self.accepted = Some(version);
+            self.refused.culprits.retain(|name, _| all.iter().all(|resource| resource.name() != name));
+            return Some(Answer { kind, version, outcome: Outcome::Accepted(names(&all)) });
+        };
+        let (told, untold): (Vec<_>, Vec<_>) =
+            all.iter().copied().partition(|resource| refusal::mentions(&error.message, resource.name()));
+        let culprits = if told.is_empty() { all } else { told.clone() };
+        self.refused.culprits.extend(culprits.iter().map(|c| (Name::clone(c.name()), c.version())));
+        let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
+        if !partial {
+            // Whatever is sent next says everything.
+        } else if told.is_empty() {
+            self.refused.suspects.extend(others);
+        } else {
+            // Without the resources at fault it is another response.
+            self.owed.extend(others.filter(|name| self.subscription.covers(name)));
+        }
+        let outcome = Outcome::Refused {
+            code: error.code,
+            reason: refusal::reason(kind, &error.message),
+            resources: names(&culprits),
+            rules: refusal::rules(culprits.iter().copied()),
+        };
+        Some(Answer { kind, version, outcome })
+    }
+
+    /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
+    pub(super) fn news(
+        &mut self,
+        protocol: Protocol,
+        kind: Kind,
+        current: &ResourceSet,
+        now: Instant,
+    ) -> BTreeSet<Name> {
+        let mut names = std::mem::take(&mut self.owed);
+        for name in std::mem::take(&mut self.woken) {
+            let culprit = self.refused.culprits.get(&name);
+            let as_refused = culprit.is_some() && culprit == current.get(&name).map(|r| r.version()).as_ref();
+            if self.subscription.covers(&name) && !as_refused && !self.refused.suspects.contains(&name) {
+                names.insert(name);
+            }
+        }
+        for name in &names {
+            self.held.remove(name);
+        }
+        for change in self.seen.changes_to(current) {
+            match change {
+                Change::Put(resource) if self.subscription.covers(resource.name()) => {
+                    self.held.remove(resource.name());
+                    names.insert(Name::clone(resource.name()));
+                }
+                Change::Removed(name) if self.subscription.covers(&name) => match (kind, self.seen.get(&name)) {
+                    (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
+                        self.held.insert(name, Some(Arc::clone(resource)));
+                        self.release_at.get_or_insert(now + GRACE);
+                    }
+                    _ => {
+                        names.insert(name);
+                    }
+                },
+                Change::Put(_) | Change::Removed(_) => {}
+            }
+        }
+        self.seen = current.clone();
+        if self.held.is_empty() {
+            self.release_at = None;
+        }
+        let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
+        self.refused.culprits.retain(|name, version| unchanged(name, version));
+        // Of what is gone, this protocol says nothing.
+        let silent = protocol == Protocol::Sotw && matches!(kind, Kind::Secret | Kind::Route);
+        names.retain(|name| !silent || current.get(name).is_some());
+        self.join_suspects(&mut names);
+        names
+    }
+
+    /// What was refused with others goes with whatever is sent next.
+    pub(super) fn join_suspects(&mut self, names: &mut BTreeSet<Name>) {
+        if !names.is_empty() {
+            let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
+            names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
+        }
+    }
+
+    /// Whether the proxy has accepted all of `current` that it subscribes to.
+    pub(super) fn is_settled(&self, current: &ResourceSet) -> bool {
+        let covered = |change: Change| match change {
+            Change::Put(resource) => self.subscription.covers(resource.name()),
+            Change::Removed(name) => self.subscription.covers(&name),
+        };
+        !self.requested
+            || (self.outstanding.is_none()
+                && self.owed.is_empty()
+                && self.refused.culprits.is_empty()
+                && !self.seen.changes_to(current).any(covered))
+    }
+}
