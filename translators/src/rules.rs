@@ -24,6 +24,7 @@ pub mod workload;
 
 pub use document::{parse, parse_from};
 pub use envelope::{API_VERSION, Metadata};
+pub(crate) use node::escaped;
 
 /// One object of the rule language, as read.
 #[derive(Debug, Clone, PartialEq)]

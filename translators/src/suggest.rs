@@ -4,7 +4,8 @@
 
 /// `did you mean "x"?`, when one of the choices is close to what was given.
 pub(crate) fn did_you_mean<S: AsRef<str>>(given: &str, choices: &[S]) -> Option<String> {
-    let limit = (given.chars().count() / 3).max(1);
+    // Of `shop/cart`, the namespace is no reason to be alike.
+    let limit = given.rsplit('/').next().unwrap_or_default().chars().count().div_ceil(3);
     choices
         .iter()
         .map(|choice| (distance(given, choice.as_ref()), choice.as_ref()))

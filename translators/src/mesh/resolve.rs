@@ -8,20 +8,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::finding::{self, Code, Finding};
-use crate::mesh::{Backing, Consumer, HttpRoute, Mesh, MtlsMode, NodeMatch, Port, Service, Serving, Sourced, Workload};
+use crate::mesh::{Consumer, Mesh, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, QualifiedName, SpiffeId, TrustDomain};
 use crate::rules::{Object, Objects, Spec};
 
 use access::Policy;
+use claims::Claims;
 use levels::Level;
+use mtls::Modes;
 use report::Report;
-use routes::Routed;
+use routes::{Routed, Routes};
 use services::{Declared, Services};
 use settings::Settings;
 
 mod access;
+mod backing;
+mod claims;
 mod levels;
 mod matches;
+mod mtls;
 mod pattern;
 mod report;
 mod retry;
@@ -50,8 +55,8 @@ pub fn resolve(objects: &Objects) -> Resolution {
     let settings = resolver.settings();
     let declared = resolver.services();
     let workloads = resolver.workloads(&settings.trust_domain.value, &declared);
-    let backings = backings(&declared, &workloads);
-    let identities = identities(&settings.trust_domain.value, &declared, &workloads);
+    let backings = backing::backings(&declared, &workloads);
+    let identities = backing::identities(&settings.trust_domain.value, &declared, &workloads);
     let modes = resolver.modes(&declared);
     let known =
         access::Known { trust_domain: &settings.trust_domain.value, services: &declared, identities: &identities };
@@ -65,9 +70,9 @@ pub fn resolve(objects: &Objects) -> Resolution {
             number: port.number,
             protocol: port.protocol,
             server_first: port.server_first,
-            mtls: effective_mode(&modes, name, &port.name, &settings.mtls),
+            mtls: mtls::effective(&modes, name, &port.name, &settings.mtls),
             access: access::effective(&rules, name, &port.name, &settings.access),
-            routes: port_routes(&routes, Routed { service: name, port }, &settings),
+            routes: routes::of_port(&routes, Routed { service: name, port }, &settings),
         };
         declared.ports.iter().map(port).collect()
     };
@@ -102,9 +107,6 @@ pub fn resolve(objects: &Objects) -> Resolution {
     };
     Resolution { mesh, findings, refused: resolver.refused }
 }
-
-/// Every service port has routes; those of a consumer's own namespace stand beside everybody's.
-type Routes = BTreeMap<(QualifiedName, String), BTreeMap<Consumer, Arc<HttpRoute>>>;
 
 /// The objects in the order in which conflicts are decided, and what was found so far.
 struct Resolver<'a> {
@@ -165,7 +167,7 @@ impl<'a> Resolver<'a> {
             if let Spec::Workload(spec) = &object.spec {
                 let mut report = Report::of(object);
                 let workload = workloads::workload(spec, trust_domain, services, &mut report);
-                if let Some(node) = exact_node(workload.matches.as_ref()) {
+                if let Some(node) = workloads::exact_node(workload.matches.as_ref()) {
                     nodes.claim(node.clone(), "/spec/match", "matches the same node", &mut report);
                 }
                 let alike = by_identity.get(&workload.identity);
@@ -180,8 +182,8 @@ impl<'a> Resolver<'a> {
         kept
     }
 
-    fn modes(&mut self, services: &Services) -> BTreeMap<Level, Sourced<MtlsMode>> {
-        let mut modes = BTreeMap::new();
+    fn modes(&mut self, services: &Services) -> Modes {
+        let mut modes = Modes::new();
         let mut targets = Claims::default();
         for object in self.objects.clone() {
             if let Spec::MTLSPolicy(spec) = &object.spec {
@@ -252,104 +254,4 @@ impl<'a> Resolver<'a> {
         }
         routes
     }
-}
-
-/// Who claimed what: an object with errors of its own claims nothing.
-struct Claims<'a, K>(BTreeMap<K, &'a Object>);
-
-// === impl Claims ===
-
-impl<K> Default for Claims<'_, K> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<'a, K: Ord> Claims<'a, K> {
-    /// Claims `what`; a finding at `pointer` when an earlier object has it. The last check of an object.
-    fn claim(&mut self, what: K, pointer: &str, why: &str, report: &mut Report<'a>) {
-        if report.is_refused() {
-            return;
-        }
-        match self.0.get(&what) {
-            Some(first) => {
-                let place = first.location("");
-                let place = place.map(|place| format!(" at {}:{}", place.file, place.line)).unwrap_or_default();
-                report.error(Code::Conflict, pointer, format!("{}{place} {why}", first.key)).hint =
-                    Some("remove one of them".to_owned());
-            }
-            None => {
-                self.0.insert(what, report.object);
-            }
-        }
-    }
-}
-
-/// The node match, when it names exactly one node id.
-fn exact_node(matches: Option<&NodeMatch>) -> Option<(String, Option<String>, BTreeMap<String, String>)> {
-    let matches = matches?;
-    let id = matches.node_id.clone().filter(|id| !id.contains('*'))?;
-    Some((id, matches.node_cluster.clone(), matches.metadata.clone()))
-}
-
-/// Where the endpoints of every service come from.
-fn backings(services: &Services, workloads: &BTreeMap<QualifiedName, Workload>) -> BTreeMap<QualifiedName, Backing> {
-    let mut serving: BTreeMap<&QualifiedName, Vec<Serving>> = BTreeMap::new();
-    for workload in workloads.values() {
-        for serve in &workload.serves {
-            serving.entry(&serve.service).or_default().push(Serving {
-                workload: workload.name.clone(),
-                labels: workload.labels.clone(),
-                port: serve.port.clone(),
-                listen: serve.listen,
-            });
-        }
-    }
-    let backing = |(name, declared): (&QualifiedName, &Declared)| {
-        let backing = match &declared.endpoints {
-            Some(list) => Backing::Static(list.clone()),
-            None => Backing::Workloads(serving.remove(name).unwrap_or_default()),
-        };
-        (name.clone(), backing)
-    };
-    services.0.iter().map(backing).collect()
-}
-
-/// Who may answer for every service.
-fn identities(
-    trust_domain: &TrustDomain,
-    services: &Services,
-    workloads: &BTreeMap<QualifiedName, Workload>,
-) -> BTreeMap<QualifiedName, BTreeSet<SpiffeId>> {
-    let mut identities: BTreeMap<QualifiedName, BTreeSet<SpiffeId>> = BTreeMap::new();
-    for workload in workloads.values() {
-        for serve in &workload.serves {
-            identities.entry(serve.service.clone()).or_default().insert(workload.identity.clone());
-        }
-    }
-    for name in services.0.keys() {
-        identities.entry(name.clone()).or_insert_with(|| BTreeSet::from([SpiffeId::of_workload(trust_domain, name)]));
-    }
-    identities
-}
-
-/// The most specific mode that covers a port.
-fn effective_mode(
-    modes: &BTreeMap<Level, Sourced<MtlsMode>>,
-    service: &QualifiedName,
-    port: &str,
-    below: &Sourced<MtlsMode>,
-) -> Sourced<MtlsMode> {
-    let covering = Level::covering(service, port);
-    covering.iter().rev().find_map(|level| modes.get(level)).unwrap_or(below).clone()
-}
-
-/// The routes of one port: everybody's is the default one unless a rule says otherwise.
-fn port_routes(routes: &Routes, routed: Routed<'_>, settings: &Settings) -> BTreeMap<Consumer, Arc<HttpRoute>> {
-    if !routed.port.protocol.is_http() {
-        return BTreeMap::new();
-    }
-    let mut of_port = routes.get(&(routed.service.clone(), routed.port.name.clone())).cloned().unwrap_or_default();
-    of_port.entry(Consumer::Everyone).or_insert_with(|| Arc::new(routes::default_route(routed, settings)));
-    of_port
 }

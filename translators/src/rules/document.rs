@@ -3,12 +3,13 @@
 //! Owns: document markers, the YAML parser and its limits, reading the envelope. May use: the kinds. Never:
 //! panics, or looks at two documents together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
-use super::envelope::{API_VERSION, Document};
+use super::envelope::{API_VERSION, Document, Metadata};
 use super::mistake::Mistake;
 use super::node::{self, Node, Place, Value};
 use super::{Object, Parsed, Spec};
@@ -34,7 +35,7 @@ pub fn parse_from(file: &str, text: &str, line: u32) -> Parsed {
             Ok(Some(object)) => parsed.objects.push(Arc::new(object)),
             Ok(None) => {}
             Err(broken) => {
-                parsed.findings.push(broken.finding);
+                parsed.findings.push(*broken.finding);
                 parsed.broken.push(broken.key);
             }
         }
@@ -80,7 +81,7 @@ struct Source<'a> {
 /// A document that could not be read.
 struct Broken {
     key: Option<ObjectKey>,
-    finding: Finding,
+    finding: Box<Finding>,
 }
 
 // === impl Source ===
@@ -93,7 +94,6 @@ impl Source<'_> {
         }
         let Value::Map(_) = tree.value else {
             return Err(self.broken(
-                None,
                 tree.place,
                 Code::Syntax,
                 "",
@@ -127,7 +127,8 @@ impl Source<'_> {
 
     fn tree(&self) -> Result<Node, Broken> {
         let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_nodes: 20_000_000, max_events: 60_000_000, max_depth: DEPTH, flow_nesting_limit: DEPTH },
+            budget: serde_saphyr::budget! { max_nodes: 2_000_000, max_events: 6_000_000, max_depth: DEPTH, flow_nesting_limit: DEPTH },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
             with_snippet: false,
         };
         serde_saphyr::from_str_with_options::<Node>(self.text, options).map_err(|error| {
@@ -137,21 +138,18 @@ impl Source<'_> {
                 snippets: serde_saphyr::SnippetMode::Off,
             });
             let message = message.split(" at line ").next().unwrap_or_default().replace('\n', " ");
-            self.broken(None, place, Code::Syntax, "", &lower_first(&message))
+            self.broken(place, Code::Syntax, "", &lower_first(&message))
         })
     }
 
     fn api_version(&self, tree: &Node) -> Result<(), Broken> {
         match tree.member("apiVersion") {
             Some(node) if node.as_str() == Some(API_VERSION) => Ok(()),
-            Some(node) => {
-                let mut broken =
-                    self.broken(None, node.place, Code::UnknownKind, "/apiVersion", "this apiVersion does not exist");
-                broken.finding = broken.finding.choices([API_VERSION]);
-                Err(broken)
-            }
+            Some(node) => Err(self
+                .broken(node.place, Code::UnknownKind, "/apiVersion", "this apiVersion does not exist")
+                .choices([API_VERSION])),
             None => Err(self
-                .broken(None, tree.place, Code::MissingField, "", "missing field \"apiVersion\"")
+                .broken(tree.place, Code::MissingField, "", "missing field \"apiVersion\"")
                 .choices([API_VERSION])),
         }
     }
@@ -159,12 +157,12 @@ impl Source<'_> {
     fn kind(&self, tree: &Node) -> Result<ObjectKind, Broken> {
         let kinds = ObjectKind::ALL.map(ObjectKind::as_str);
         let Some(node) = tree.member("kind") else {
-            return Err(self.broken(None, tree.place, Code::MissingField, "", "missing field \"kind\"").choices(kinds));
+            return Err(self.broken(tree.place, Code::MissingField, "", "missing field \"kind\"").choices(kinds));
         };
         let given = node.as_str().unwrap_or_default();
         ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == given).ok_or_else(|| {
             let mut broken =
-                self.broken(None, node.place, Code::UnknownKind, "/kind", "this kind does not exist").choices(kinds);
+                self.broken(node.place, Code::UnknownKind, "/kind", "this kind does not exist").choices(kinds);
             broken.finding.hint = suggest::did_you_mean(given, &kinds);
             broken
         })
@@ -175,7 +173,7 @@ impl Source<'_> {
         tree: &Node,
         key: Option<&ObjectKey>,
         spec: impl FnOnce(S) -> Spec,
-    ) -> Result<(super::Metadata, Spec), Broken> {
+    ) -> Result<(Metadata, Spec), Broken> {
         match serde_path_to_error::deserialize::<_, Document<S>>(tree) {
             Ok(document) => Ok((document.metadata, spec(document.spec))),
             Err(error) => {
@@ -195,11 +193,16 @@ impl Source<'_> {
             _ => (pointer, None),
         };
         let place = place.unwrap_or_else(|| nearest(&places, &pointer));
-        let finding = mistake.finding(key, pointer).at(Some(self.location(place)));
-        Broken { key: key.cloned(), finding }
+        let unquoted = matches!(mistake, Mistake::Unquoted(_));
+        let mut finding = mistake.finding(key, pointer).at(Some(self.location(place)));
+        if let (true, Some(word)) = (unquoted, self.word(place)) {
+            finding.hint = Some(format!("quote it: \"{word}\""));
+        }
+        Broken { key: key.cloned(), finding: Box::new(finding) }
     }
 
-    fn broken(&self, key: Option<ObjectKey>, place: Place, code: Code, pointer: &str, message: &str) -> Broken {
+    fn broken(&self, place: Place, code: Code, pointer: &str, message: &str) -> Broken {
+        let key = guessed(self.text);
         let finding = Finding {
             code,
             severity: Severity::Error,
@@ -210,7 +213,14 @@ impl Source<'_> {
             hint: None,
             location: Some(self.location(place)),
         };
-        Broken { key: key.or_else(|| guessed(self.text)), finding }
+        Broken { key, finding: Box::new(finding) }
+    }
+
+    /// The plain scalar at `place`, as written.
+    fn word(&self, (line, column): Place) -> Option<&str> {
+        let line = self.text.lines().nth(line as usize - 1)?;
+        let (start, _) = line.char_indices().nth(column as usize - 1)?;
+        line[start..].split([',', ']', '}', ' ', '\t']).next().filter(|word| !word.is_empty())
     }
 
     fn location(&self, place: Place) -> Location {
@@ -223,13 +233,13 @@ impl Source<'_> {
 
 impl Broken {
     fn choices<const N: usize>(mut self, choices: [&str; N]) -> Self {
-        self.finding = self.finding.choices(choices);
+        self.finding.choices = choices.map(str::to_owned).to_vec();
         self
     }
 }
 
 /// The place of the nearest ancestor of `pointer` that exists.
-pub(super) fn nearest(places: &std::collections::BTreeMap<String, Place>, pointer: &str) -> Place {
+pub(super) fn nearest(places: &BTreeMap<String, Place>, pointer: &str) -> Place {
     let mut pointer = pointer;
     loop {
         if let Some(place) = places.get(pointer) {
@@ -282,8 +292,11 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
+/// The text as it stands within a sentence; a first word in capitals stays.
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
-    let first = chars.next().map(char::to_lowercase);
-    first.into_iter().flatten().chain(chars).collect()
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
+    }
 }

@@ -112,7 +112,9 @@ fn wanted(expected: &dyn Expected) -> String {
     match text.as_str() {
         "a sequence" => "a list".to_owned(),
         "a map" => "a mapping".to_owned(),
-        "u8" | "u16" | "u32" | "u64" | "a nonzero u16" | "a nonzero u32" => "a whole number".to_owned(),
+        "u16" | "a nonzero u16" => "a number from 1 to 65535".to_owned(),
+        "a nonzero u32" => "a whole number above 0".to_owned(),
+        "u32" => "a whole number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         other if other.starts_with("struct ") => "a mapping".to_owned(),
         other => other.to_owned(),

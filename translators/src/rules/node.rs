@@ -125,7 +125,7 @@ impl Node {
 }
 
 /// One segment of a JSON pointer (RFC 6901).
-pub(super) fn escaped(segment: &str) -> String {
+pub(crate) fn escaped(segment: &str) -> String {
     segment.replace('~', "~0").replace('/', "~1")
 }
 

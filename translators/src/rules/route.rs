@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ pub enum PathSpec {
 }
 
 /// How a header is matched: a text, or one of these.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TextSpec {
     /// The whole value.
@@ -105,14 +105,30 @@ impl<'de> Deserialize<'de> for TextSpec {
 /// A text, or a mapping with one member.
 struct TextVisitor;
 
-#[derive(Deserialize)]
+/// Exactly one of these.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WrittenText {
+    /// The whole value.
     exact: Option<String>,
+    /// The start of the value.
     prefix: Option<String>,
+    /// RE2 over the whole value.
     regex: Option<String>,
+    /// Whether the header must be there.
     present: Option<bool>,
+    /// Whether the header must not be there.
     absent: Option<bool>,
+}
+
+impl JsonSchema for TextSpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TextSpec".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, generator.subschema_for::<WrittenText>()] })
+    }
 }
 
 impl<'de> Visitor<'de> for TextVisitor {

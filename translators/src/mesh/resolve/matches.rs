@@ -8,13 +8,14 @@ use super::pattern;
 use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{HttpMatch, PathMatch, TextMatch};
+use crate::rules::escaped;
 use crate::rules::route::{HttpMatchSpec, PathSpec, TextSpec};
 
 /// One alternative of a rule.
 pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
     let mut headers = BTreeMap::new();
     for (name, value) in &written.headers {
-        let pointer = format!("{at}/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("{at}/headers/{}", escaped(name));
         let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
         if name.is_empty() || !name.bytes().all(token) {
             report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));

@@ -4,6 +4,7 @@
 //! whose route applies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::matches::{covers, http_match};
@@ -13,7 +14,7 @@ use super::services::{DeclaredPort, Services};
 use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
 use crate::finding::Code;
 use crate::mesh::{
-    Backing, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
+    Backing, Consumer, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
 };
 use crate::name::QualifiedName;
 use crate::rules::route::{DestinationSpec, HttpRuleSpec, RouteSpec};
@@ -33,8 +34,21 @@ pub(super) struct Routed<'a> {
     pub port: &'a DeclaredPort,
 }
 
+/// Every HTTP port has a route for everybody; those of a consumer's own namespace stand beside it.
+pub(super) type Routes = BTreeMap<(QualifiedName, String), BTreeMap<Consumer, Arc<HttpRoute>>>;
+
+/// The routes of one port: everybody's is the default one unless a rule says otherwise.
+pub(super) fn of_port(routes: &Routes, routed: Routed<'_>, settings: &Settings) -> BTreeMap<Consumer, Arc<HttpRoute>> {
+    if !routed.port.protocol.is_http() {
+        return BTreeMap::new();
+    }
+    let mut of_port = routes.get(&(routed.service.clone(), routed.port.name.clone())).cloned().unwrap_or_default();
+    of_port.entry(Consumer::Everyone).or_insert_with(|| Arc::new(default_route(routed, settings)));
+    of_port
+}
+
 /// All requests to the service itself.
-pub(super) fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
+fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
     let destination =
         Destination { service: routed.service.clone(), port: routed.port.name.clone(), labels: BTreeMap::new() };
     let rule = HttpRule {

@@ -9,6 +9,7 @@ use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{Protocol, StaticEndpoint};
 use crate::name::{Label, QualifiedName, RuleRef};
+use crate::rules::escaped;
 use crate::rules::service::{EndpointSpec, Endpoints, ServiceSpec};
 use crate::suggest;
 
@@ -157,7 +158,7 @@ fn static_endpoint(
         },
         (None, Some(by_name)) => {
             for name in by_name.keys().filter(|name| !known.contains(&name.as_str())) {
-                let pointer = format!("{at}/ports/{}", name.replace('~', "~0").replace('/', "~1"));
+                let pointer = format!("{at}/ports/{}", escaped(name));
                 let finding = report.error(Code::NotFound, pointer, format!("the service has no port {name:?}"));
                 finding.hint = suggest::did_you_mean(name, &known);
                 finding.choices = known.iter().map(|&name| name.to_owned()).collect();

@@ -2,7 +2,7 @@
 //!
 //! Owns: identities, and which addresses collide. May use: `rules`, `services`. Never: knows a policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::report::Report;
@@ -143,4 +143,11 @@ pub(super) fn shared_identity(workload: &Workload, others: &[&Workload], report:
         report.warning(Code::SharedIdentity, "/spec/identity", message).hint =
             Some("rules that name a caller cannot tell the two apart".to_owned());
     }
+}
+
+/// The node match, when it names exactly one node id.
+pub(super) fn exact_node(matches: Option<&NodeMatch>) -> Option<(String, Option<String>, BTreeMap<String, String>)> {
+    let matches = matches?;
+    let id = matches.node_id.clone().filter(|id| !id.contains('*'))?;
+    Some((id, matches.node_cluster.clone(), matches.metadata.clone()))
 }
