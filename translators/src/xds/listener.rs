@@ -80,14 +80,16 @@ struct Inbound<'a> {
 impl Inbound<'_> {
     /// Mesh TLS, recognised by its ALPN.
     fn mtls(&self) -> listener_pb::FilterChain {
-        let alpn: &[&str] = if self.port.protocol.is_http() { &["h2", "http/1.1"] } else { &[] };
+        let is_http = self.port.protocol.is_http();
+        let alpn: &[&str] = if is_http { &["h2", "http/1.1"] } else { &[] };
+        let callers = rbac::callers(&self.port.access, &self.mesh.trust_domain.value, is_http);
         listener_pb::FilterChain {
             filter_chain_match: Some(listener_pb::FilterChainMatch {
                 transport_protocol: "tls".into(),
                 application_protocols: vec![tls::ALPN.into()],
                 ..Default::default()
             }),
-            transport_socket: Some(tls::downstream(&self.mesh.trust_domain.value, alpn)),
+            transport_socket: Some(tls::downstream(callers, alpn)),
             transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
             ..self.chain("mtls", true)
         }
@@ -116,6 +118,8 @@ impl Inbound<'_> {
         let filters = if self.port.protocol.is_http() {
             let access = rbac::http(&self.port.access, trust_domain);
             vec![http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log)]
+        } else if !mtls && rbac::refuses_strangers(&self.port.access) {
+            vec![tcp::refusal()]
         } else {
             let after_handshake = mtls && self.features.connect_after_handshake;
             let mut filters = rbac::network(&self.port.access, trust_domain, &stat_prefix);

@@ -45,6 +45,45 @@ pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: 
     })
 }
 
+/// Which identities the handshake of a chain takes. What a caller may do with a request is decided per request.
+/// On chains of bytes Envoy decides when the first byte of the caller comes, and until then passes on what the
+/// application says; so whom no entry admits must not get past the handshake. (A caller that only a deny entry
+/// names does: there is no matcher for everybody else.)
+pub(super) fn callers(access: &Access, trust_domain: &TrustDomain, is_http: bool) -> Vec<matcher_pb::StringMatcher> {
+    let everybody = || wire::prefix(format!("spiffe://{trust_domain}/"));
+    if is_http {
+        return vec![everybody()];
+    }
+    if access.deny.iter().any(takes_strangers) {
+        return vec![nobody(trust_domain)];
+    }
+    match access.default.value {
+        AccessDefault::Allow => vec![everybody()],
+        AccessDefault::Deny if access.allow.iter().any(takes_strangers) => vec![everybody()],
+        AccessDefault::Deny => {
+            let entries = access.allow.iter().filter(|entry| !connections(&entry.to).is_empty());
+            let callers: Vec<_> = entries.flat_map(|entry| identities(&entry.from, trust_domain)).collect();
+            if callers.is_empty() { vec![nobody(trust_domain)] } else { callers }
+        }
+    }
+}
+
+/// Whether a connection without an identity is refused whatever comes over it.
+pub(super) fn refuses_strangers(access: &Access) -> bool {
+    let refused = access.default.value == AccessDefault::Deny && !access.allow.iter().any(takes_strangers);
+    refused || access.deny.iter().any(takes_strangers)
+}
+
+/// Whether the entry matches every connection.
+fn takes_strangers(entry: &AccessEntry) -> bool {
+    is_anybody(&entry.from) && !connections(&entry.to).is_empty()
+}
+
+/// An identity without a path, which no certificate has.
+fn nobody(trust_domain: &TrustDomain) -> matcher_pb::StringMatcher {
+    wire::exact(format!("spiffe://{trust_domain}/"))
+}
+
 /// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
 /// that admits nothing but what an entry names.
 fn filters<F>(access: &Access, filter: impl Fn(Action, &'static str, &[AccessEntry]) -> F) -> Vec<F> {
@@ -94,16 +133,24 @@ fn policy(
 }
 
 fn principals(from: &[Caller], trust_domain: &TrustDomain) -> Vec<rbac_pb::Principal> {
-    if from.is_empty() || from.contains(&Caller::Any) {
+    if is_anybody(from) {
         return vec![principal(Identifier::Any(true))];
     }
-    let matchers = from.iter().flat_map(|caller| match caller {
+    identities(from, trust_domain).map(authenticated).collect()
+}
+
+fn is_anybody(from: &[Caller]) -> bool {
+    from.is_empty() || from.contains(&Caller::Any)
+}
+
+/// The identities of the callers that have one.
+fn identities(from: &[Caller], trust_domain: &TrustDomain) -> impl Iterator<Item = matcher_pb::StringMatcher> {
+    from.iter().flat_map(move |caller| match caller {
         Caller::Any => Vec::new(),
         Caller::Identities(ids) => ids.iter().map(|id| wire::exact(id.as_str())).collect(),
         Caller::Namespace(namespace) => vec![wire::prefix(format!("spiffe://{trust_domain}/ns/{namespace}/"))],
         Caller::Pattern(pattern) => vec![wire::regex(text::pattern(pattern))],
-    });
-    matchers.map(authenticated).collect()
+    })
 }
 
 /// A caller whose certificate has such a URI.
@@ -266,6 +313,30 @@ mod tests {
         assert_eq!(found, vec![("allow".to_owned(), rbac(Action::Allow, vec![]))]);
         assert_eq!(connections(&[operation(&["GET"], &[])]), vec![]);
         assert_eq!(connections(&[operation(&["GET"], &[]), operation(&[], &[])]), vec![permission(Rule::Any(true))]);
+    }
+
+    #[test]
+    fn on_chains_of_bytes_the_handshake_takes_whom_an_entry_admits() {
+        let domain = TrustDomain::built_in();
+        let everybody = || vec![wire::prefix("spiffe://cluster.local/")];
+        let nobody = || vec![wire::exact("spiffe://cluster.local/")];
+        let shop = |to| entry(0, vec![Caller::Namespace("shop".parse().expect("a label"))], to);
+        let anybody = || entry(1, vec![], vec![]);
+        let requests = || vec![operation(&["GET"], &[])];
+        use AccessDefault::{Allow, Deny};
+        for (access, tcp, strangers_refused) in [
+            (access(Allow, vec![], vec![]), everybody(), false),
+            (access(Allow, vec![shop(vec![])], vec![]), everybody(), false),
+            (access(Allow, vec![anybody()], vec![]), nobody(), true),
+            (access(Deny, vec![], vec![]), nobody(), true),
+            (access(Deny, vec![], vec![anybody()]), everybody(), false),
+            (access(Deny, vec![], vec![shop(requests())]), nobody(), true),
+            (access(Deny, vec![], vec![shop(vec![])]), vec![wire::prefix("spiffe://cluster.local/ns/shop/")], true),
+        ] {
+            assert_eq!(callers(&access, &domain, false), tcp);
+            assert_eq!(callers(&access, &domain, true), everybody());
+            assert_eq!(refuses_strangers(&access), strangers_refused);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use proto::envoy::config::accesslog::v3 as accesslog_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
+use proto::envoy::extensions::filters::network::direct_response::v3 as direct_pb;
 use proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use proto::google::protobuf as google_pb;
 
@@ -31,6 +32,11 @@ pub(super) fn application(
         max_early_data_bytes: Some(wire::number(0)),
         ..proxy
     })
+}
+
+/// Closes every connection at once.
+pub(super) fn refusal() -> listener_pb::Filter {
+    network_filter("envoy.filters.network.direct_response", wire::any(&direct_pb::Config::default()))
 }
 
 fn base(stat_prefix: &str, cluster: String) -> tcp_pb::TcpProxy {

@@ -9,7 +9,7 @@ use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{secret, wire};
-use crate::name::{SpiffeId, TrustDomain};
+use crate::name::SpiffeId;
 
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
 /// would take a selected protocol that it does not know for HTTP/1.
@@ -17,9 +17,8 @@ pub(super) const ALPN: &str = "chancery";
 
 const SOCKET: &str = "envoy.transport_sockets.tls";
 
-/// The side that serves: any identity of the trust domain, and what it may do is the access rules' business.
-pub(super) fn downstream(trust_domain: &TrustDomain, alpn_protocols: &[&str]) -> core_pb::TransportSocket {
-    let callers = vec![wire::prefix(format!("spiffe://{trust_domain}/"))];
+/// The side that serves, for callers whose identity one of `callers` takes.
+pub(super) fn downstream(callers: Vec<matcher_pb::StringMatcher>, alpn_protocols: &[&str]) -> core_pb::TransportSocket {
     // A resumed session would carry the identity of its first handshake past the certificate's renewal or the
     // authority's removal.
     let no_tickets = tls_pb::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption(true);
