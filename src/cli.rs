@@ -1,6 +1,12 @@
-//! The commands.
+//! The command line: one file per subcommand.
 //!
-//! Owns: what each command takes and prints, one module for each. May use: everything. Never: holds logic
-//! that another command needs too.
+//! Owns: arguments, and what a person reads. May use: `admin::view` and whatever a command is about. Never:
+//! holds logic that the server needs too.
 
+pub mod client;
 pub mod demo;
+pub mod edges;
+pub mod findings;
+pub mod nacks;
+pub mod proxies;
+pub mod table;

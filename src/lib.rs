@@ -9,12 +9,15 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod envoy;
+pub mod escape;
 pub mod pace;
 pub mod ports;
 pub mod publish;
 pub mod report;
 pub mod task;
+pub mod telemetry;

@@ -85,6 +85,8 @@ struct Shared {
 struct Streams {
     next: u64,
     proxies: BTreeMap<u64, Proxy>,
+    /// The responses that were sent on streams that have ended.
+    ended: BTreeMap<Kind, u64>,
 }
 
 /// One stream's entry; dropping it takes the proxy off the list.
@@ -130,6 +132,16 @@ impl Report {
         streams.proxies.values().cloned().collect()
     }
 
+    /// How many responses were sent since the process began, on every stream, by type.
+    pub fn responses(&self) -> BTreeMap<Kind, u64> {
+        let streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut responses = streams.ended.clone();
+        for (kind, status) in streams.proxies.values().flat_map(|proxy| &proxy.types) {
+            *responses.entry(*kind).or_default() += status.responses;
+        }
+        responses
+    }
+
     /// Wakes whenever something has changed.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
@@ -157,6 +169,10 @@ impl StreamReport {
 
 impl Drop for StreamReport {
     fn drop(&mut self) {
-        self.report.with(|streams| streams.proxies.remove(&self.id));
+        self.report.with(|streams| {
+            for (kind, status) in streams.proxies.remove(&self.id).into_iter().flat_map(|proxy| proxy.types) {
+                *streams.ended.entry(kind).or_default() += status.responses;
+            }
+        });
     }
 }

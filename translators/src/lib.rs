@@ -14,4 +14,5 @@ pub mod name;
 pub mod resource;
 pub mod rules;
 mod suggest;
+pub mod telemetry_names;
 pub mod xds;

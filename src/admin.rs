@@ -1,0 +1,194 @@
+//! Admin: what the operator sees, over HTTP on a loopback address.
+//!
+//! Owns: the routes, who may ask (nobody from another site), the server. May use: `report`, `telemetry`, and
+//! the [`Status`] that the application publishes. Never: changes anything, or shows a secret: it is given none.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use translators::finding::{Finding, Location};
+use translators::name::{QualifiedName, RuleRef};
+
+use crate::report::Report;
+use crate::telemetry::Telemetry;
+
+mod guard;
+mod prometheus;
+mod render;
+pub mod rfc3339;
+pub mod view;
+
+use guard::guard;
+use view::Problem;
+
+/// Where a rule stands in its text.
+pub type Locate = Arc<dyn Fn(&RuleRef) -> Option<Location> + Send + Sync>;
+
+/// What the application says of itself.
+#[derive(Clone)]
+pub struct Status {
+    /// Whether proxies can be served; otherwise what is missing, such as a source that has not synced.
+    pub ready: Result<(), String>,
+    /// What is wrong with the rules.
+    pub findings: Arc<[Finding]>,
+    /// Where a rule stands.
+    pub locate: Locate,
+    /// Until when the certificate of each workload is valid.
+    pub certificates: BTreeMap<QualifiedName, SystemTime>,
+}
+
+/// Everything that the API shows. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    /// The connected proxies.
+    pub report: Report,
+    /// What they measure.
+    pub telemetry: Telemetry,
+    /// What the application says of itself.
+    pub status: watch::Receiver<Arc<Status>>,
+}
+
+/// Whom the API may be shown to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposure {
+    /// This machine: the default, since the API asks for no credential.
+    Loopback,
+    /// Whoever reaches the address: for the inside of a container.
+    Anywhere,
+}
+
+// === impl Status ===
+
+impl Status {
+    /// The status of a process that has just begun.
+    pub fn starting(reason: impl Into<String>) -> Self {
+        Self {
+            ready: Err(reason.into()),
+            findings: Arc::new([]),
+            locate: Arc::new(|_| None),
+            certificates: BTreeMap::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status")
+            .field("ready", &self.ready)
+            .field("findings", &self.findings)
+            .field("certificates", &self.certificates)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Listens on `address`; refuses one that other machines can reach, unless that is what is wanted.
+pub async fn bind(address: SocketAddr, exposure: Exposure) -> anyhow::Result<TcpListener> {
+    match exposure {
+        Exposure::Loopback if !address.ip().is_loopback() => bail!(
+            "the admin address {address} is not a loopback address, and the admin API asks for no credential; \
+             use 127.0.0.1:{}",
+            address.port()
+        ),
+        Exposure::Loopback | Exposure::Anywhere => {}
+    }
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on the admin address {address}"))
+}
+
+/// Serves until `stop`; requests that have begun are answered.
+pub async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken) -> anyhow::Result<()> {
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .context("the admin server failed")
+}
+
+/// The routes.
+pub fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/healthz", get(async || Json(view::Health { status: "ok".to_owned() })))
+        .route("/readyz", get(ready))
+        .route("/version", get(async || Json(render::build())))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/proxies", get(proxies))
+        .route("/api/v1/nacks", get(nacks))
+        .route("/api/v1/edges", get(edges))
+        .route("/api/v1/findings", get(findings))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn(guard))
+        .with_state(state)
+}
+
+// === impl AdminState ===
+
+impl AdminState {
+    fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status.borrow())
+    }
+}
+
+async fn ready(State(state): State<AdminState>) -> Response {
+    match &state.status().ready {
+        Ok(()) => Json(view::Health { status: "ok".to_owned() }).into_response(),
+        Err(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, reason.clone()),
+    }
+}
+
+async fn metrics(State(state): State<AdminState>) -> Response {
+    match prometheus::text(&state, &state.status()) {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
+        Err(fmt::Error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written".to_owned()),
+    }
+}
+
+async fn proxies(State(state): State<AdminState>) -> Json<view::Proxies> {
+    Json(render::proxies(&state.report.proxies(), &state.status()))
+}
+
+async fn nacks(State(state): State<AdminState>) -> Json<view::Nacks> {
+    Json(render::nacks(&state.report.proxies(), &state.status()))
+}
+
+async fn edges(State(state): State<AdminState>) -> Json<view::Edges> {
+    Json(render::edges(&state.telemetry.edges()))
+}
+
+async fn findings(State(state): State<AdminState>) -> Json<view::Findings> {
+    Json(render::findings(&state.status()))
+}
+
+async fn not_found(uri: Uri) -> Response {
+    problem(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Response {
+    problem(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes GET, not {method}", uri.path()))
+}
+
+/// An error as RFC 9457 has it.
+fn problem(status: StatusCode, detail: String) -> Response {
+    let problem = Problem {
+        r#type: "about:blank".to_owned(),
+        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        status: status.as_u16(),
+        detail,
+    };
+    (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What the process knows, as the API shows it.
+//!
+//! Owns: filling in the shapes of `view`. May use: `report`, `telemetry::edges`, findings. Never: keeps anything.
+
+use translators::finding::{Finding, Location};
+use translators::mesh::Protocol;
+use translators::name::{RuleRef, SpiffeId};
+use translators::resource::Kind;
+
+use super::{Status, rfc3339, view};
+use crate::report::{Proxy, Rejection, TypeStatus};
+use crate::telemetry::edges::Edge;
+
+pub(super) fn build() -> view::Build {
+    view::Build { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+pub(super) fn proxies(proxies: &[Proxy], status: &Status) -> view::Proxies {
+    view::Proxies {
+        proxies: proxies.iter().map(|shown| proxy(shown, status)).collect(),
+        in_sync: proxies.iter().filter(|proxy| proxy.in_sync()).count(),
+        total: proxies.len(),
+    }
+}
+
+fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
+    let one_type = |(kind, of): (&Kind, &TypeStatus)| {
+        let shown = view::Type {
+            sent: of.sent.map(|version| version.to_string()),
+            acked: of.acked.map(|version| version.to_string()),
+            subscribed: of.subscribed,
+            responses: of.responses,
+            nack: of.rejection.as_ref().map(|rejection| nack(rejection, status)),
+        };
+        (kind.service().to_owned(), shown)
+    };
+    view::Proxy {
+        node: proxy.node.clone(),
+        workload: proxy.workload.to_string(),
+        address: proxy.address.to_string(),
+        envoy: proxy.envoy.clone(),
+        protocol: proxy.protocol.to_owned(),
+        connected: rfc3339::format(proxy.connected),
+        in_sync: proxy.in_sync(),
+        types: proxy.types.iter().map(one_type).collect(),
+        certificate: status
+            .certificates
+            .get(&proxy.workload)
+            .map(|not_after| view::Certificate { not_after: rfc3339::format(*not_after) }),
+    }
+}
+
+pub(super) fn nacks(proxies: &[Proxy], status: &Status) -> view::Nacks {
+    let mut nacks = Vec::new();
+    for proxy in proxies {
+        for (kind, of) in &proxy.types {
+            if let Some(rejection) = &of.rejection {
+                nacks.push(view::ProxyNack {
+                    node: proxy.node.clone(),
+                    workload: proxy.workload.to_string(),
+                    r#type: kind.service().to_owned(),
+                    nack: nack(rejection, status),
+                });
+            }
+        }
+    }
+    view::Nacks { total: nacks.len(), nacks }
+}
+
+fn nack(rejection: &Rejection, status: &Status) -> view::Nack {
+    let rule = |rule: &RuleRef| view::Rule {
+        object: rule.object.to_string(),
+        pointer: rule.pointer.clone(),
+        place: (status.locate)(rule).as_ref().map(place),
+    };
+    view::Nack {
+        reason: rejection.reason.clone(),
+        version: rejection.version.to_string(),
+        since: rfc3339::format(rejection.since),
+        resources: rejection.resources.iter().map(ToString::to_string).collect(),
+        rules: rejection.rules.iter().map(rule).collect(),
+    }
+}
+
+fn place(location: &Location) -> view::Place {
+    view::Place { file: location.file.to_string(), line: location.line, column: location.column }
+}
+
+pub(super) fn edges(edges: &[Edge]) -> view::Edges {
+    let shown: Vec<_> = edges.iter().map(edge).collect();
+    let sum = |of: fn(&view::Edge) -> u64| shown.iter().map(of).fold(0, u64::saturating_add);
+    let requests = sum(|edge| edge.requests);
+    view::Edges { mtls_share: share(sum(|edge| edge.mtls_requests), requests), requests, edges: shown }
+}
+
+fn edge(Edge { key, totals }: &Edge) -> view::Edge {
+    let requests = totals.requests();
+    view::Edge {
+        caller: caller(key.caller.as_ref()),
+        caller_identity: key.caller.as_ref().map(ToString::to_string),
+        service: key.service.to_string(),
+        version: key.version.to_string(),
+        port: key.port.to_string(),
+        protocol: protocol(key.protocol).to_owned(),
+        requests,
+        successes: totals.successes(),
+        success_rate: share(totals.successes(), requests),
+        mtls_requests: totals.mtls_requests(),
+        mtls_share: share(totals.mtls_requests(), requests),
+        last_seen: rfc3339::format(totals.last_seen),
+    }
+}
+
+/// A caller as people know it: `namespace/account`, or the whole id where it has another form.
+pub(super) fn caller(identity: Option<&SpiffeId>) -> String {
+    let Some(identity) = identity else { return "unknown".to_owned() };
+    let path: Vec<&str> = identity.as_str().split('/').skip(3).collect();
+    match path[..] {
+        ["ns", namespace, "sa", account] => format!("{namespace}/{account}"),
+        _ => identity.to_string(),
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Http2 => "http2",
+        Protocol::Grpc => "grpc",
+        Protocol::Tcp => "tcp",
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share is rounded anyway")]
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+pub(super) fn findings(status: &Status) -> view::Findings {
+    view::Findings { findings: status.findings.iter().map(|shown| finding(shown, status)).collect() }
+}
+
+fn finding(finding: &Finding, status: &Status) -> view::Finding {
+    let look_up = || (status.locate)(&RuleRef::new(finding.object.clone()?, finding.pointer.clone()));
+    let located = finding.clone().at(finding.location.clone().or_else(look_up));
+    view::Finding {
+        code: finding.code.as_str().to_owned(),
+        severity: finding.severity.to_string(),
+        object: finding.object.as_ref().map(ToString::to_string),
+        pointer: finding.pointer.clone(),
+        message: finding.message.clone(),
+        choices: finding.choices.clone(),
+        hint: finding.hint.clone(),
+        location: located.location.as_ref().map(place),
+        text: located.to_string(),
+    }
+}

@@ -1,0 +1,237 @@
+//! The shapes of the admin API: what it writes and what the commands read, declared once.
+//!
+//! Owns: the JSON of `/api/v1`. May use: serde. Never: computes; `admin::render` fills these in.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `/api/v1/proxies`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxies {
+    /// The connected proxies, in the order in which their streams began.
+    pub proxies: Vec<Proxy>,
+    /// How many of them have accepted everything that they were sent.
+    pub in_sync: usize,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// One connected proxy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    /// Its node id.
+    pub node: String,
+    /// Its workload, `namespace/name`.
+    pub workload: String,
+    /// The address that it is reached at.
+    pub address: String,
+    /// The version of its Envoy; empty if it did not say.
+    pub envoy: String,
+    /// `delta` or `sotw`.
+    pub protocol: String,
+    /// When its stream began, RFC 3339.
+    pub connected: String,
+    /// Whether it has accepted everything that it was sent.
+    pub in_sync: bool,
+    /// What was sent and what came back, by `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
+    pub types: BTreeMap<String, Type>,
+    /// The certificate of its workload, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+}
+
+/// One type of resource on one stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Type {
+    /// The version last sent.
+    pub sent: Option<String>,
+    /// The version last accepted.
+    pub acked: Option<String>,
+    /// How many resources are subscribed to by name; null for all.
+    pub subscribed: Option<usize>,
+    /// Responses sent on this stream.
+    pub responses: u64,
+    /// The last refusal, until a later response is accepted.
+    pub nack: Option<Nack>,
+}
+
+/// One refusal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nack {
+    /// What the proxy said.
+    pub reason: String,
+    /// The version that was refused.
+    pub version: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// The resources that it refused, as far as its words tell.
+    pub resources: Vec<String>,
+    /// The rules that made them.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule, and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// The object, `TrafficRoute shop/cart`.
+    pub object: String,
+    /// The place in it, as a JSON pointer.
+    pub pointer: String,
+    /// Its place in a text, where it came from one.
+    #[serde(flatten)]
+    pub place: Option<Place>,
+}
+
+/// A place in a file; both numbers start at 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// The file.
+    pub file: String,
+    /// The line.
+    pub line: u32,
+    /// The column.
+    pub column: u32,
+}
+
+/// The certificate of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// Until when it is valid, RFC 3339.
+    pub not_after: String,
+}
+
+/// `/api/v1/nacks`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nacks {
+    /// Every refusal that stands, by proxy and type.
+    pub nacks: Vec<ProxyNack>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// One refusal, with who refused what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyNack {
+    /// The node id of the proxy.
+    pub node: String,
+    /// Its workload.
+    pub workload: String,
+    /// `CDS`, `EDS`, `LDS`, `RDS` or `SDS`.
+    pub r#type: String,
+    /// The refusal.
+    #[serde(flatten)]
+    pub nack: Nack,
+}
+
+/// `/api/v1/edges`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edges {
+    /// Who called what, by caller, service, version and port.
+    pub edges: Vec<Edge>,
+    /// The share of all requests that came over mTLS; null before the first.
+    pub mtls_share: Option<f64>,
+    /// All requests.
+    pub requests: u64,
+}
+
+/// One edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    /// The caller: `namespace/account`, its whole identity if that has another form, or `unknown`.
+    pub caller: String,
+    /// The caller's SPIFFE id; null if it had none.
+    pub caller_identity: Option<String>,
+    /// The service, `namespace/name`.
+    pub service: String,
+    /// The version that answered; empty if it has none.
+    pub version: String,
+    /// The name of the service's port.
+    pub port: String,
+    /// What is spoken on it: `http`, `http2`, `grpc` or `tcp`.
+    pub protocol: String,
+    /// Requests; TCP: connections.
+    pub requests: u64,
+    /// Those that were answered, and not by a 5xx.
+    pub successes: u64,
+    /// Their share; null before the first request.
+    pub success_rate: Option<f64>,
+    /// Those that came over mTLS.
+    pub mtls_requests: u64,
+    /// Their share; null before the first request.
+    pub mtls_share: Option<f64>,
+    /// When a proxy last reported a further one, RFC 3339.
+    pub last_seen: String,
+}
+
+/// `/api/v1/findings`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Findings {
+    /// What is wrong with the rules.
+    pub findings: Vec<Finding>,
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// The stable code, `MX0101`.
+    pub code: String,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// The object, when it could be told.
+    pub object: Option<String>,
+    /// The place in it, as a JSON pointer.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right, if that can be listed.
+    pub choices: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Where it stands.
+    pub location: Option<Place>,
+    /// All of it in one line.
+    pub text: String,
+}
+
+/// `/healthz`, `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+}
+
+/// `/version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// The name of the program.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Why a request was not answered: `application/problem+json`, RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`: the status says what kind of problem it is.
+    pub r#type: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened here, and what to do.
+    pub detail: String,
+}

@@ -1,0 +1,73 @@
+//! Telemetry: what proxies measure, as edges: who calls which service, how often, how well, over what.
+//!
+//! Owns: the totals, and the service that proxies report to. May use: `translators` names and the words of the
+//! mesh. Never: steers anything, or touches an xDS stream: its lock is its own and is held for one message.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+pub mod edges;
+pub mod metrics;
+
+use edges::{Edge, Edges, Limits, Losses, Sample, StreamId, Superseded};
+
+/// What the proxies have reported. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    edges: Arc<Mutex<Edges>>,
+}
+
+// === impl Telemetry ===
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Telemetry {
+    /// No reports yet.
+    pub fn new(limits: Limits) -> Self {
+        Self { edges: Arc::new(Mutex::new(Edges::new(limits))) }
+    }
+
+    /// Every edge, by caller, service, version and port.
+    pub fn edges(&self) -> Vec<Edge> {
+        self.lock().edges()
+    }
+
+    /// What was reported and not counted.
+    pub fn losses(&self) -> Losses {
+        self.lock().losses()
+    }
+
+    /// Enters a stream of reports of `node`; it takes the place of an earlier one.
+    fn open(&self, node: &str, now: SystemTime) -> StreamId {
+        self.lock().open(node, now)
+    }
+
+    fn record(&self, stream: &StreamId, report: Report, now: SystemTime) -> Result<(), Superseded> {
+        let mut edges = self.lock();
+        edges.refuse(report.refused);
+        edges.record(stream, report.uptime, report.samples, now)
+    }
+
+    fn close(&self, stream: &StreamId, now: SystemTime) {
+        self.lock().close(stream, now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Edges> {
+        self.edges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one message says.
+#[derive(Debug, Default, PartialEq)]
+struct Report {
+    /// The seconds since the proxy started.
+    uptime: Option<u64>,
+    /// Its counters.
+    samples: Vec<Sample>,
+    /// Counters that it may not report, or that cannot be read.
+    refused: u64,
+}
