@@ -43,7 +43,7 @@ const VERSIONS: [&str; 2] = ["v1", "v2"];
 /// How long the mesh may take from the first process to the first request of every version.
 const START: Duration = Duration::from_secs(60);
 /// How long the last reports of the proxies may take.
-const LAST_REPORTS: Duration = Duration::from_secs(10);
+const LAST_REPORTS: Duration = Duration::from_secs(5);
 /// How long everything may take to end, after the children's own grace.
 const END: Duration = Duration::from_secs(10);
 /// How often the proxies report, and the view is renewed.

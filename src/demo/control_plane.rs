@@ -1,14 +1,15 @@
 //! Control plane: what the demo's own control plane says of itself, over its admin address.
 //!
-//! Owns: the few fields that are read of its answers. May use: an HTTP client, /proc. Never: looks into the
+//! Owns: what is read of its answers. May use: `admin::view`, an HTTP client, /proc. Never: looks into the
 //! control plane by another way than a user's.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::admin::view::{Edge, Edges, Findings, Proxies};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,59 +36,6 @@ pub(super) struct Status {
     pub(super) edges: Vec<Edge>,
 }
 
-/// The traffic from one identity to one version of a service.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Edge {
-    /// `shop/cart`.
-    pub(super) service: String,
-    /// `v1`; empty if it has none.
-    pub(super) version: String,
-    /// Requests; TCP: connections.
-    pub(super) requests: u64,
-    /// Those of them over mutual TLS.
-    pub(super) mtls_requests: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Proxies {
-    proxies: Vec<Proxy>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Proxy {
-    node: String,
-    in_sync: bool,
-    #[serde(default)]
-    types: std::collections::BTreeMap<String, Type>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Type {
-    nack: Option<Nack>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Nack {
-    reason: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Edges {
-    edges: Vec<Edge>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Findings {
-    findings: Vec<Finding>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Finding {
-    text: String,
-}
-
 // === impl ControlPlane ===
 
 impl ControlPlane {
@@ -105,16 +53,15 @@ impl ControlPlane {
 
     /// What it knows.
     pub(super) async fn status(&self) -> anyhow::Result<Status> {
-        let Proxies { proxies } = self.read("/api/v1/proxies").await?;
+        let Proxies { proxies, in_sync, total } = self.read("/api/v1/proxies").await?;
         let Findings { findings } = self.read("/api/v1/findings").await?;
-        let Edges { edges } = self.read("/api/v1/edges").await?;
-        let in_sync = proxies.iter().filter(|proxy| proxy.in_sync).count();
+        let Edges { edges, .. } = self.read("/api/v1/edges").await?;
         let nacks = proxies.iter().flat_map(|proxy| {
             let nacks = proxy.types.iter().filter_map(|(kind, status)| Some((kind, status.nack.as_ref()?)));
             nacks.map(|(kind, nack)| format!("{} refused {kind}: {}", proxy.node, nack.reason))
         });
         Ok(Status {
-            proxies: proxies.len() as u64,
+            proxies: total as u64,
             in_sync: in_sync as u64,
             nacks: nacks.collect(),
             findings: findings.into_iter().map(|finding| finding.text).collect(),
@@ -156,57 +103,93 @@ pub(super) fn peak_mib(pid: u32) -> anyhow::Result<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::Router;
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
     use axum::routing::get;
+    use axum::{Json, Router};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::admin::view::{Finding, Nack, Proxy, Type};
     use crate::demo::http;
     use crate::task::Tasks;
 
-    const PROXIES: &str = r#"{"proxies": [
-        {"node": "web-1", "workload": "shop/web", "inSync": true, "types": {"CDS": {"nack": null}}},
-        {"node": "store-1", "inSync": false, "types": {"LDS": {"nack": {"reason": "no such filter"}}}}]}"#;
-    const FINDINGS: &str = r#"{"findings": [{"code": "MX0101", "text": "traffic.yaml:9:5: MX0101 error ..."}]}"#;
-    const EDGES: &str = r#"{"edges": [
-        {"caller": "shop/web", "service": "shop/cart", "version": "v1", "requests": 8, "mtlsRequests": 8},
-        {"caller": "unknown", "service": "shop/cart", "version": "v2", "requests": 2, "mtlsRequests": 1},
-        {"caller": "shop/cart-v1", "service": "shop/store", "version": "", "requests": 3, "mtlsRequests": 3}]}"#;
+    fn proxy(node: &str, in_sync: bool, nack: Option<Nack>) -> Proxy {
+        let status = Type { sent: None, acked: None, subscribed: None, responses: 1, nack };
+        Proxy {
+            node: node.to_owned(),
+            workload: "shop/any".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            envoy: "1.40.0".to_owned(),
+            protocol: "delta".to_owned(),
+            connected: "2026-01-01T00:00:00Z".to_owned(),
+            in_sync,
+            types: BTreeMap::from([("LDS".to_owned(), status)]),
+            certificate: None,
+        }
+    }
+
+    pub(crate) fn edge(service: &str, version: &str, requests: u64, mtls_requests: u64) -> Edge {
+        Edge {
+            caller: "shop/web".to_owned(),
+            caller_identity: None,
+            service: service.to_owned(),
+            version: version.to_owned(),
+            port: "http".to_owned(),
+            protocol: "http".to_owned(),
+            requests,
+            successes: requests,
+            success_rate: Some(1.0),
+            mtls_requests,
+            mtls_share: None,
+            last_seen: "2026-01-01T00:00:00Z".to_owned(),
+        }
+    }
 
     #[tokio::test]
     async fn the_status_is_what_the_admin_address_says() {
+        let nack = Nack {
+            reason: "no such filter".to_owned(),
+            version: "1".to_owned(),
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            resources: Vec::new(),
+            rules: Vec::new(),
+        };
+        let proxies = vec![proxy("web-1", true, None), proxy("store-1", false, Some(nack))];
+        let proxies = Proxies { proxies, in_sync: 1, total: 2 };
+        let finding = Finding {
+            code: "MX0101".to_owned(),
+            severity: "error".to_owned(),
+            object: None,
+            pointer: String::new(),
+            message: "broken".to_owned(),
+            choices: Vec::new(),
+            hint: None,
+            location: None,
+            text: "traffic.yaml:9:5: MX0101 error: broken".to_owned(),
+        };
+        let edges = vec![edge("shop/cart", "v1", 8, 8), edge("shop/cart", "v2", 2, 1), edge("shop/store", "", 3, 3)];
+        let router = Router::new()
+            .route("/readyz", get("ok"))
+            .route("/api/v1/proxies", get(Json(proxies)))
+            .route("/api/v1/findings", get(Json(Findings { findings: vec![finding] })))
+            .route("/api/v1/edges", get(Json(Edges { edges: edges.clone(), mtls_share: None, requests: 13 })));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let control_plane = ControlPlane::new(listener.local_addr().expect("it is bound")).expect("a client");
-        let router = Router::new()
-            .route("/readyz", get(|| async { "ok" }))
-            .route("/api/v1/proxies", get(|| async { PROXIES }))
-            .route("/api/v1/findings", get(|| async { FINDINGS }))
-            .route("/api/v1/edges", get(|| async { EDGES }));
         let mut tasks = Tasks::default();
-        let stop = tasks.stop_token();
-        tasks.spawn("server", http::serve(listener, router, stop));
+        tasks.spawn("server", http::serve(listener, router, tasks.stop_token()));
         let session = async {
             assert!(control_plane.is_ready().await);
             let status = control_plane.status().await.expect("every answer can be read");
-            let edge = |service: &str, version: &str, requests, mtls_requests| Edge {
-                service: service.to_owned(),
-                version: version.to_owned(),
-                requests,
-                mtls_requests,
-            };
             assert_eq!(
                 status,
                 Status {
                     proxies: 2,
                     in_sync: 1,
                     nacks: vec!["store-1 refused LDS: no such filter".to_owned()],
-                    findings: vec!["traffic.yaml:9:5: MX0101 error ...".to_owned()],
-                    edges: vec![
-                        edge("shop/cart", "v1", 8, 8),
-                        edge("shop/cart", "v2", 2, 1),
-                        edge("shop/store", "", 3, 3),
-                    ],
+                    findings: vec!["traffic.yaml:9:5: MX0101 error: broken".to_owned()],
+                    edges,
                 }
             );
             assert_eq!((status.requests(), status.requests_to("shop/cart", "v2")), ((13, 12), 2));

@@ -110,41 +110,26 @@ impl Addresses {
 
 #[cfg(test)]
 mod tests {
+    use translators::mesh::resolve;
+    use translators::rules;
+
     use super::*;
     use crate::demo::mesh::ADDRESSES;
 
     #[test]
-    fn every_address_in_the_rules_is_reserved_and_every_file_is_yaml() {
+    fn the_rules_are_complete_and_nothing_is_to_be_said_against_them() {
         let layout = Layout::create(None, false).expect("a temporary directory");
         let addresses = Addresses::reserve(&ADDRESSES).expect("there are free ports");
         layout.write_rules(&addresses).expect("the directory is ours");
-        let mut kinds = Vec::new();
-        for (name, _) in FILES {
+        let parsed = FILES.map(|(name, _)| {
             let text = std::fs::read_to_string(layout.rules().join(name)).expect("the file was written");
-            let code = text.lines().filter(|line| !line.starts_with('#')).collect::<String>();
-            assert!(!code.contains("\"<"), "{name} names an address that is not reserved");
-            let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("the file is YAML");
-            kinds.extend(documents.into_iter().map(|document| document["kind"].as_str().map(str::to_owned)));
-        }
-        let kinds: Vec<String> = kinds.into_iter().flatten().collect();
-        assert_eq!(
-            kinds,
-            [
-                "Mesh",
-                "MeshService",
-                "MeshService",
-                "MeshService",
-                "Workload",
-                "Workload",
-                "Workload",
-                "Workload",
-                "TrafficRoute",
-                "MTLSPolicy",
-                "AccessPolicy",
-                "AccessPolicy",
-                "AccessPolicy",
-            ]
-        );
+            rules::parse(name, &text)
+        });
+        let collected = rules::collect(parsed);
+        let resolution = resolve::resolve(&collected.objects);
+        let findings: Vec<String> =
+            collected.findings.iter().chain(&resolution.findings).map(ToString::to_string).collect();
+        assert_eq!((collected.objects.len(), findings), (13, Vec::new()));
     }
 
     #[test]

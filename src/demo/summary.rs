@@ -77,7 +77,8 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::control_plane::Edge;
+    use crate::admin::view::Edge;
+    use crate::demo::control_plane::tests::edge;
 
     fn counts() -> Counts {
         let by_version = BTreeMap::from([("v1".to_owned(), 79), ("v2".to_owned(), 21)]);
@@ -86,13 +87,12 @@ mod tests {
     }
 
     fn status() -> Status {
-        let edge = |version: &str, requests, mtls_requests| Edge {
-            service: "shop/cart".to_owned(),
-            version: version.to_owned(),
-            requests,
-            mtls_requests,
-        };
-        Status { proxies: 4, in_sync: 4, edges: vec![edge("v1", 82, 82), edge("v2", 22, 22)], ..Status::default() }
+        Status {
+            proxies: 4,
+            in_sync: 4,
+            edges: vec![edge("shop/cart", "v1", 82, 82), edge("shop/cart", "v2", 22, 22)],
+            ..Status::default()
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! View: what a running demo shows, a line each second.
 //!
-//! Owns: the difference between two moments and its words. May use: `load` and `control_plane`. Never: writes to
+//! Owns: the difference between two moments and its words. May use: `load`, `control_plane`, `escape`. Never: writes to
 //! standard output while that is kept for the summary.
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use crate::demo::control_plane::Status;
 use crate::demo::load::Counts;
 use crate::demo::summary::share;
 use crate::demo::{PROXIES, VERSIONS};
+use crate::escape::escaped;
 
 /// Where the run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl View {
 
     /// Shows a line that stays.
     pub(super) fn say(&self, line: &str) {
-        self.write(&format!("{}{line}\n", self.over()));
+        self.write(&format!("{}{}\n", self.over(), escaped(line)));
     }
 
     /// Shows where the run stands.

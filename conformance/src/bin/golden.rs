@@ -12,7 +12,8 @@ use chancery::envoy::{EnvoyRequest, locate};
 use clap::Parser;
 use conformance::harness::{EnvoySource, build_image, chancery_binary, root};
 use futures::stream::{StreamExt, TryStreamExt};
-use serde_json::Value;
+use translators::mesh::resolve;
+use translators::rules;
 
 /// Validates every golden case with Envoy itself
 #[derive(Debug, Parser)]
@@ -98,8 +99,7 @@ fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
             continue;
         }
         let text = std::fs::read_to_string(&rules).with_context(|| rules.display().to_string())?;
-        let workloads = workloads(&text).with_context(|| rules.display().to_string())?;
-        subjects.extend(workloads.into_iter().map(|workload| Subject {
+        subjects.extend(workloads(&text).into_iter().map(|workload| Subject {
             case: case.clone(),
             rules: rules.clone(),
             workload,
@@ -108,14 +108,10 @@ fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
     Ok(subjects)
 }
 
-/// The names of the workloads in a rule file. A case may hold documents that are no rules: they have none.
-fn workloads(text: &str) -> anyhow::Result<Vec<String>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
-    let workloads = documents.iter().filter(|document| document["kind"] == "Workload").filter_map(|document| {
-        let metadata = &document["metadata"];
-        Some(format!("{}/{}", metadata["namespace"].as_str()?, metadata["name"].as_str()?))
-    });
-    Ok(workloads.collect())
+/// The names of the workloads that these rules come to, whatever else is wrong in them.
+fn workloads(text: &str) -> Vec<String> {
+    let collected = rules::collect([rules::parse("1-rules.yaml", text)]);
+    resolve::resolve(&collected.objects).mesh.workloads.keys().map(ToString::to_string).collect()
 }
 
 async fn validate(chancery: &Path, source: &EnvoySource, subject: &Subject) -> anyhow::Result<Result<(), String>> {
@@ -137,21 +133,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_workloads_of_a_case_are_its_subjects() {
+    fn the_workloads_of_a_case_are_its_subjects_whatever_else_is_wrong_in_it() {
         let cases = tempfile::tempdir().expect("a temporary directory");
-        let rules = "kind: Mesh\nmetadata: {name: m, namespace: mesh-system}\n---\n\
-                     kind: Workload\nmetadata: {name: web, namespace: shop}\n---\n\
-                     kind: Workload\nmetadata: {name: cart, namespace: shop}\n";
+        let workload = |name: &str| {
+            format!(
+                "---\napiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop}}\n\
+                 spec: {{match: {{nodeId: {name}}}}}\n"
+            )
+        };
+        let rules = workload("cart") + "---\nkind: [\n" + &workload("web");
         for case in ["b", "a"] {
             std::fs::create_dir(cases.path().join(case)).expect("the directory is ours");
-            std::fs::write(cases.path().join(case).join("1-rules.yaml"), rules).expect("the directory is ours");
+            std::fs::write(cases.path().join(case).join("1-rules.yaml"), &rules).expect("the directory is ours");
         }
         let subject = |case: &str, workload: &str| Subject {
             case: case.to_owned(),
             rules: cases.path().join(case).join("1-rules.yaml"),
             workload: workload.to_owned(),
         };
-        let all = [("a", "shop/web"), ("a", "shop/cart"), ("b", "shop/web"), ("b", "shop/cart")];
+        let all = [("a", "shop/cart"), ("a", "shop/web"), ("b", "shop/cart"), ("b", "shop/web")];
         assert_eq!(subjects(cases.path(), "").expect("cases"), all.map(|(case, workload)| subject(case, workload)));
         assert_eq!(subjects(cases.path(), "b").expect("cases").len(), 2);
     }
