@@ -29,7 +29,17 @@ async fn requests(load: &Load, count: u64) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_canary_gets_its_share_and_a_live_edit_moves_it_without_a_failed_request() -> anyhow::Result<()> {
-    let shop = Shop::start(&weights(90, 10), &[]).await?;
+    canary(Shop::start(&weights(90, 10), &[]).await?, "delta").await
+}
+
+#[tokio::test]
+async fn a_canary_and_its_edits_are_the_same_in_the_state_of_the_world_protocol() -> anyhow::Result<()> {
+    canary(Shop::start_with(&weights(90, 10), &[], &["--sotw"]).await?, "sotw").await
+}
+
+async fn canary(shop: Shop, protocol: &str) -> anyhow::Result<()> {
+    let proxies = shop.chancery.json("/api/v1/proxies").await?;
+    ensure!(proxies["proxies"].as_array().into_iter().flatten().all(|p| p["protocol"] == protocol), "{proxies}");
     let load = Load::start(format!("http://{}/cart", shop.web_cart()), 200)?;
     requests(&load, 1000).await?;
     let before = load.counts();
@@ -99,7 +109,7 @@ async fn a_broken_edit_is_reported_with_its_place_and_changes_nothing() -> anyho
         (weights(0, 1).replace("weight: 1", "weigth: 1"), "MX0201"),
         (weights(0, 1).replace("service: cart, version: v2", "service: crat, version: v2"), "MX0101"),
         (weights(0, 1).replace("  for:", "for:"), "MX02"),
-        (format!("{}\t- tab", weights(0, 1)), "MX02"),
+        (weights(0, 1).replace("  http:", "\thttp:"), "MX02"),
         ("kind: [\n".to_owned(), "MX02"),
     ];
     for (text, code) in broken {

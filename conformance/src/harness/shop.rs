@@ -63,15 +63,20 @@ impl Shop {
     /// Starts the mesh with these policies and further arguments of `serve`, and waits until all is in sync and web
     /// reaches the cart by some way (or is refused by it).
     pub async fn start(policies: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(policies, arguments, &[]).await
+    }
+
+    /// The same with Envoys whose bootstraps were printed with further arguments.
+    pub async fn start_with(policies: &str, arguments: &[&str], bootstrap: &[&str]) -> anyhow::Result<Self> {
         let (v1, v2, store) = (App::http("v1").await?, App::http("v2").await?, App::server_first("store").await?);
         let ports = Ports::reserve()?;
         let inventory = inventory(&ports, [&v1, &v2, &store]);
         let chancery = Chancery::start(&[(INVENTORY, &inventory), (POLICIES, policies)], arguments).await?;
         let envoys = [
-            EnvoyProxy::start(&chancery, "shop/web", &[]).await?,
-            EnvoyProxy::start(&chancery, "shop/cart-v1", &[]).await?,
-            EnvoyProxy::start(&chancery, "shop/cart-v2", &[]).await?,
-            EnvoyProxy::start(&chancery, "shop/store", &[]).await?,
+            EnvoyProxy::start(&chancery, "shop/web", bootstrap).await?,
+            EnvoyProxy::start(&chancery, "shop/cart-v1", bootstrap).await?,
+            EnvoyProxy::start(&chancery, "shop/cart-v2", bootstrap).await?,
+            EnvoyProxy::start(&chancery, "shop/store", bootstrap).await?,
         ];
         chancery.in_sync(4).await?;
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;

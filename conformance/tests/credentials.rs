@@ -1,0 +1,170 @@
+//! Who may have what: streams without a credential, under another's name, with a rotated or revoked one.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use conformance::harness::shop::SOON;
+use conformance::harness::{Chancery, EnvoyProxy, eventually};
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::service::discovery::v3 as discovery_pb;
+use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use serde_json::Value;
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use translators::resource::Kind;
+
+const RULES: &str = "\
+apiVersion: chancery.dev/v1alpha1
+kind: MeshService
+metadata: {name: cart, namespace: shop}
+spec: {ports: [{name: http, port: 80, protocol: http}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: Workload
+metadata: {name: cart, namespace: shop}
+spec: {serves: [{service: cart, port: http, listen: \"127.0.0.1:1\", app: \"127.0.0.1:2\"}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: Workload
+metadata: {name: other, namespace: shop}
+spec: {}
+";
+
+/// The parts of a bootstrap that a client needs.
+struct Bootstrap {
+    node: String,
+    ca: String,
+    chain: String,
+    key: String,
+}
+
+async fn bootstrap(chancery: &Chancery, workload: &str, arguments: &[&str]) -> anyhow::Result<Bootstrap> {
+    let text = chancery.bootstrap(workload, &[&["-o", "json"], arguments].concat()).await?;
+    let document: Value = serde_json::from_str(&text)?;
+    let find = |name: &str| find(&document, name).with_context(|| format!("no {name} in {document}"));
+    let context = find("validation_context")?;
+    let certificate = find("tls_certificates")?;
+    let text = |value: &Value| {
+        let inline = value["inline_string"].as_str().map(str::to_owned);
+        inline.context("an inline string")
+    };
+    Ok(Bootstrap {
+        node: document["node"]["id"].as_str().context("a node id")?.to_owned(),
+        ca: text(&context["trusted_ca"])?,
+        chain: text(&certificate[0]["certificate_chain"])?,
+        key: text(&certificate[0]["private_key"])?,
+    })
+}
+
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => {
+            members.get(name).or_else(|| members.values().find_map(|member| find(member, name)))
+        }
+        Value::Array(elements) => elements.iter().find_map(|element| find(element, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+async fn channel(chancery: &Chancery, bootstrap: &Bootstrap, with_credential: bool) -> anyhow::Result<Channel> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&bootstrap.ca)).domain_name("chancery");
+    let tls = match with_credential {
+        true => tls.identity(Identity::from_pem(&bootstrap.chain, &bootstrap.key)),
+        false => tls,
+    };
+    let endpoint = Channel::from_shared(format!("https://{}", chancery.xds_address()))?.tls_config(tls)?;
+    Ok(endpoint.timeout(Duration::from_secs(10)).connect().await?)
+}
+
+fn request(node: &str, kind: Kind, names: &[&str]) -> discovery_pb::DeltaDiscoveryRequest {
+    discovery_pb::DeltaDiscoveryRequest {
+        node: Some(core_pb::Node { id: node.to_owned(), ..Default::default() }),
+        type_url: kind.type_url().to_owned(),
+        resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+/// The first response on a delta stream that begins with this request.
+async fn ask(
+    channel: Channel,
+    first: discovery_pb::DeltaDiscoveryRequest,
+) -> Result<discovery_pb::DeltaDiscoveryResponse, tonic::Status> {
+    let requests = tokio_stream::iter([first]).chain(tokio_stream::pending());
+    let stream = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(requests).await?;
+    stream.into_inner().message().await?.ok_or_else(|| tonic::Status::unknown("the stream ended"))
+}
+
+#[tokio::test]
+async fn nobody_gets_what_is_not_theirs() -> anyhow::Result<()> {
+    let chancery = Chancery::start(&[("rules.yaml", RULES)], &[]).await?;
+    let cart = bootstrap(&chancery, "shop/cart", &[]).await?;
+    let other = bootstrap(&chancery, "shop/other", &[]).await?;
+
+    let anonymous = ask(channel(&chancery, &cart, false).await?, request(&cart.node, Kind::Listener, &[])).await;
+    assert_eq!(anonymous.expect_err("no credential").code(), Code::Unauthenticated);
+    let imposter = ask(channel(&chancery, &other, true).await?, request(&cart.node, Kind::Listener, &[])).await;
+    assert_eq!(imposter.expect_err("another's node id").code(), Code::PermissionDenied);
+    let nameless = ask(channel(&chancery, &cart, true).await?, request("", Kind::Listener, &[])).await;
+    assert_eq!(nameless.expect_err("no node id").code(), Code::InvalidArgument);
+
+    // Each workload has a secret of that name, and gets its own.
+    for (credential, own) in [(&cart, "shop/sa/cart"), (&other, "shop/sa/other")] {
+        let answer = eventually(SOON, "a certificate", async || {
+            let answer = ask(
+                channel(&chancery, credential, true).await?,
+                request(&credential.node, Kind::Secret, &["identity"]),
+            )
+            .await?;
+            ensure!(answer.resources.len() == 1, "{answer:?}");
+            Ok(answer)
+        })
+        .await?;
+        let any = answer.resources[0].resource.clone().context("a body")?;
+        let text = String::from_utf8_lossy(&any.value).into_owned();
+        let pem = text.split("-----BEGIN CERTIFICATE-----").nth(1).context("a certificate")?;
+        let pem = format!("-----BEGIN CERTIFICATE-----{}", pem.split("-----END").next().context("an end")?);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(format!("{pem}-----END CERTIFICATE-----\n").as_bytes())?;
+        let leaf = pem.parse_x509()?;
+        let names = leaf.subject_alternative_name()?.context("a subject alternative name")?;
+        ensure!(format!("{:?}", names.value.general_names).contains(own), "{names:?}");
+        assert_eq!(names.value.general_names.len(), 1);
+    }
+    // What another has and what nobody has look the same.
+    for name in ["in/shop/cart/http", "in/shop/nothing/http"] {
+        let answer =
+            ask(channel(&chancery, &other, true).await?, request(&other.node, Kind::Listener, &[name])).await?;
+        assert_eq!((answer.resources.len(), answer.removed_resources), (0, vec![name.to_owned()]));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_credential_rotates_under_a_running_envoy_and_the_old_one_ends() -> anyhow::Result<()> {
+    let mut chancery = Chancery::start(&[("rules.yaml", RULES)], &[]).await?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("credential.yaml");
+    let file = file.to_str().context("UTF-8")?;
+    let arguments = ["--node-id", "other-a", "--credential-file", file];
+    let _envoy = EnvoyProxy::start(&chancery, "shop/other", &arguments).await?;
+    let stream = async |chancery: &Chancery| -> anyhow::Result<String> {
+        let proxies = chancery.in_sync(1).await?;
+        Ok(proxies["proxies"][0]["connected"].as_str().context("a time")?.to_owned())
+    };
+    let first = stream(&chancery).await?;
+    let before = std::fs::read(file)?;
+    // Another credential takes its place, and what was issued before is revoked: the stream ends, and the Envoy
+    // comes back with what it now finds in the file.
+    chancery.bootstrap("shop/other", &[&arguments[..], &["--revoke-previous"]].concat()).await?;
+    ensure!(std::fs::read(file)? != before, "the credential is another one");
+    eventually(SOON, "a new stream", async || {
+        ensure!(stream(&chancery).await? != first, "still the first stream");
+        Ok(())
+    })
+    .await?;
+    // It is not only the open connection that works: after a restart the Envoy connects anew.
+    chancery.restart().await?;
+    chancery.in_sync(1).await?;
+    Ok(())
+}

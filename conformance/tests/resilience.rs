@@ -1,0 +1,122 @@
+//! What goes wrong: the control plane dies, a proxy refuses a resource.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use conformance::harness::shop::{INVENTORY, SOON, Shop, rule};
+use conformance::harness::{EnvoyProxy, Load, eventually};
+use serde_json::Value;
+
+fn strict() -> String {
+    rule("MTLSPolicy", "shop", "target: {scope: namespace}\nmode: strict")
+}
+
+/// Every dynamic resource of an Envoy with the version and the time of its last change.
+async fn held(envoy: &EnvoyProxy) -> anyhow::Result<BTreeMap<String, (Value, Value)>> {
+    fn walk(value: &Value, found: &mut BTreeMap<String, (Value, Value)>) {
+        match value {
+            Value::Object(members) => {
+                if let (Some(version), Some(updated)) = (members.get("version_info"), members.get("last_updated")) {
+                    let body = ["cluster", "listener", "route_config", "secret", "name"];
+                    let body = body.iter().find_map(|name| members.get(*name)).unwrap_or(&Value::Null);
+                    let name = body.get("name").unwrap_or(body).to_string();
+                    found.insert(name, (version.clone(), updated.clone()));
+                }
+                members.values().for_each(|member| walk(member, found));
+            }
+            Value::Array(elements) => elements.iter().for_each(|element| walk(element, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&envoy.config_dump().await?, &mut found);
+    ensure!(found.len() >= 3, "an Envoy holds resources: {found:?}");
+    Ok(found)
+}
+
+#[tokio::test]
+async fn a_control_plane_that_dies_and_returns_under_load_fails_no_request_and_changes_nothing() -> anyhow::Result<()> {
+    let mut shop = Shop::start(&strict(), &[]).await?;
+    let load = Load::start(format!("http://{}/cart", shop.web_cart()), 100)?;
+    let before = [held(&shop.envoys[0]).await?, held(&shop.envoys[1]).await?];
+    for pause in [0, 1500] {
+        shop.chancery.kill();
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        shop.chancery.restart().await?;
+        shop.chancery.in_sync(4).await?;
+    }
+    let after = [held(&shop.envoys[0]).await?, held(&shop.envoys[1]).await?];
+    assert_eq!(before, after, "what was held has neither another version nor a later change");
+    let counts = load.stop().await?;
+    ensure!(counts.failed == 0 && counts.ok > 100, "{counts:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_orderly_stop_ends_well_and_quickly() -> anyhow::Result<()> {
+    let mut shop = Shop::start(&strict(), &[]).await?;
+    let started = std::time::Instant::now();
+    ensure!(shop.chancery.terminate().await?, "exit code 0");
+    ensure!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert_eq!(shop.get("/cart").await?.status, 200, "traffic goes on without a control plane");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_listener_leaves_the_rest_working_and_names_its_rule_and_line() -> anyhow::Result<()> {
+    let shop = Shop::start(&strict(), &[]).await?;
+    let load = Load::start(format!("http://{}/cart", shop.web_cart()), 50)?;
+    // Somebody else listens where web's proxy is told to.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?;
+    let inventory = std::fs::read_to_string(shop.chancery.rules_directory().join(INVENTORY))?;
+    let call = format!("calls: [{{service: web, port: http, listen: \"{address}\"}}, ");
+    let line = inventory.lines().position(|line| line.contains("calls: [")).context("web calls")? + 1;
+    shop.chancery.write_rules(INVENTORY, &inventory.replace("calls: [", &call))?;
+    let nack = eventually(SOON, "the refusal", async || {
+        let nacks = shop.chancery.json("/api/v1/nacks").await?;
+        nacks["nacks"].get(0).cloned().with_context(|| nacks.to_string())
+    })
+    .await?;
+    assert_eq!(nack["workload"], "shop/web");
+    assert_eq!(nack["type"], "LDS");
+    assert_eq!(nack["resources"], serde_json::json!(["out/shop/web/http"]));
+    ensure!(nack["reason"].as_str().is_some_and(|reason| reason.contains("Address already in use")), "{nack}");
+    let origin = nack["rules"].as_array().into_iter().flatten().find(|rule| rule["object"] == "Workload shop/web");
+    let origin = origin.with_context(|| format!("no Workload in {nack}"))?;
+    ensure!(origin["file"].as_str().is_some_and(|file| file.ends_with(INVENTORY)), "{origin}");
+    assert_eq!(origin["line"], line, "{origin}");
+
+    let listing = shop.chancery.run(&["nacks", "--admin-address", &shop.chancery.admin_address().to_string()]).await?;
+    assert_eq!(listing.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&listing.stdout).into_owned();
+    ensure!(text.contains("out/shop/web/http") && text.contains(&format!("{INVENTORY}:{line}")), "{text}");
+
+    // The same bytes are not sent again and again.
+    let sent = async || -> anyhow::Result<u64> {
+        let proxies = shop.chancery.json("/api/v1/proxies").await?;
+        let web = proxies["proxies"].as_array().into_iter().flatten().find(|p| p["workload"] == "shop/web").cloned();
+        web.and_then(|web| web["types"]["LDS"]["responses"].as_u64()).context("a count of responses")
+    };
+    let once = sent().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sent().await?, once);
+
+    // Other changes still arrive, also at this proxy.
+    let slow = rule("TrafficRoute", "cart", "for: {service: cart}\nhttp: [{to: [{service: cart, version: v2}]}]");
+    shop.write_policies(&(strict() + &slow))?;
+    eventually(SOON, "a route that arrives beside the refusal", async || {
+        ensure!(shop.get("/cart").await?.echo()?.version == "v2", "still v1");
+        Ok(())
+    })
+    .await?;
+
+    shop.chancery.write_rules(INVENTORY, &inventory)?;
+    shop.chancery.in_sync(4).await?;
+    let nacks = shop.chancery.json("/api/v1/nacks").await?;
+    assert_eq!(nacks["total"], 0, "{nacks}");
+    let counts = load.stop().await?;
+    ensure!(counts.failed == 0 && counts.ok > 50, "{counts:?}");
+    Ok(())
+}
