@@ -101,7 +101,8 @@ pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<Re
     for call in &workload.calls {
         let Some((_, called)) = port(mesh, &call.service, &call.port) else { continue };
         keys.insert(ResourceKey::Outbound(Slot::of_call(workload, call)));
-        for destination in destinations(workload, call, called) {
+        let known = |to: &Destination| port(mesh, &to.service, &to.port).is_some();
+        for destination in destinations(workload, call, called).into_iter().filter(known) {
             keys.insert(ResourceKey::Cluster(destination.clone()));
             keys.insert(ResourceKey::Endpoints(destination));
         }

@@ -276,14 +276,15 @@ fn transport(options: &BootstrapOptions) -> tls_pb::UpstreamTlsContext {
 /// Envoy sees a file that is moved into place, if it watches the folder.
 fn file(path: &str) -> tls_pb::SdsSecretConfig {
     use core_pb::config_source::ConfigSourceSpecifier;
+    // Envoy refuses a path that names no folder.
+    let path = if path.contains('/') { path.to_owned() } else { format!("./{path}") };
     let folder = match path.rsplit_once('/') {
-        Some(("", _)) => "/",
-        Some((folder, _)) => folder,
-        None => ".",
+        Some(("", _)) | None => "/".to_owned(),
+        Some((folder, _)) => folder.to_owned(),
     };
     let source = core_pb::PathConfigSource {
-        path: path.into(),
-        watched_directory: Some(core_pb::WatchedDirectory { path: folder.into(), ..Default::default() }),
+        path,
+        watched_directory: Some(core_pb::WatchedDirectory { path: folder, ..Default::default() }),
         ..Default::default()
     };
     tls_pb::SdsSecretConfig {
