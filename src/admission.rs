@@ -53,7 +53,8 @@ impl Directory for Admissions {
         if credential.node_id.as_str() != node.id {
             return Err(Refusal::Denied(format!(
                 "the credential is for the node {:?}, the stream says it is {:?}",
-                credential.node_id.as_str(), node.id
+                credential.node_id.as_str(),
+                node.id
             )));
         }
         let published = self.table.current();
@@ -68,7 +69,9 @@ impl Directory for Admissions {
             return Err(Refusal::NotReady(format!("the configuration of {workload} is not there yet")));
         };
         let address = address_of(extensions, node)?;
-        Ok(Admission { workload, address, snapshots, expires: Some(credential.not_after) })
+        let identities = Arc::clone(&self.identities);
+        let ended = async move { identities.ended(&credential).await.to_string() };
+        Ok(Admission { workload, address, snapshots, ended: Box::pin(ended) })
     }
 }
 
@@ -115,9 +118,9 @@ fn matches(pattern: &NodeMatch, node: &wire::Node) -> bool {
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, rest)) => text
-            .strip_prefix(head)
-            .is_some_and(|text| text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| glob(rest, &text[at..]))),
+        Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| glob(rest, &text[at..]))
+        }),
     }
 }
 
@@ -149,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_star_takes_any_characters() {
-        for (pattern, text) in [("a", "a"), ("*", ""), ("*", "x"), ("cart-*", "cart-v1"), ("*-v*-b", "a-v1-b-v2-b"), ("ü*", "üx")] {
+        for (pattern, text) in
+            [("a", "a"), ("*", ""), ("*", "x"), ("cart-*", "cart-v1"), ("*-v*-b", "a-v1-b-v2-b"), ("ü*", "üx")]
+        {
             assert!(glob(pattern, text), "{pattern} takes {text}");
         }
         for (pattern, text) in [("a", "b"), ("", "x"), ("cart-*", "car"), ("*-b", "a-bc"), ("a*b", "a")] {

@@ -21,8 +21,8 @@ use crate::admin::{self, AdminState, Exposure, Status};
 use crate::admission::Admissions;
 use crate::ca::{Authorities, Issued, Issuer, Wanted};
 use crate::clock::Clock;
-use crate::identity::tls::{self, ServerCertificate};
 use crate::identity::Identities;
+use crate::identity::tls::{self, ServerCertificate};
 use crate::publish::{self, Table};
 use crate::report::Report;
 use crate::server::{self, Services};
@@ -88,14 +88,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let wanted = watch::Sender::new(Arc::new(Wanted::default()));
     let status = watch::Sender::new(Arc::new(Status::starting("the rules have not been read yet")));
 
-    let admissions =
-        Admissions::new(Arc::clone(&identities), table.clone(), features.clone());
-    let services = Services {
-        admissions,
-        report: report.clone(),
-        telemetry: telemetry.clone(),
-        serves: serves(table.clone()),
-    };
+    let admissions = Admissions::new(Arc::clone(&identities), table.clone(), features.clone());
+    let services =
+        Services { admissions, report: report.clone(), telemetry: telemetry.clone(), serves: serves(table.clone()) };
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
     let translator = Translator::new(Some(data_dir.join("last-good.json")));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
@@ -110,8 +105,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         translation.clone(),
         stop(),
     );
-    let publish =
-        publish::run(table.clone(), translation.subscribe(), issued.subscribe(), published.clone(), stop());
+    let publish = publish::run(table.clone(), translation.subscribe(), issued.subscribe(), published.clone(), stop());
     let settle = settled::run(report.clone(), table, published.subscribe(), settled, stop());
     let want = want(translation.subscribe(), wanted.clone(), config.leaf_ttl, stop());
     let tell = tell(translation.subscribe(), issued.subscribe(), status, stop());
@@ -219,7 +213,8 @@ async fn tell(
     stop: tokio_util::sync::CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
-        let certificates = issued.borrow_and_update().certificates.iter().map(|(w, i)| (w.clone(), i.not_after)).collect();
+        let certificates =
+            issued.borrow_and_update().certificates.iter().map(|(w, i)| (w.clone(), i.not_after)).collect();
         if let Some(translation) = translation.borrow_and_update().clone() {
             let rules = translation.rules;
             status.send_replace(Arc::new(Status {

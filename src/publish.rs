@@ -108,8 +108,7 @@ impl Writer {
             self.issued = Some(issued);
             return false;
         };
-        let same_rules =
-            self.translation.as_ref().is_some_and(|former| Arc::ptr_eq(&former.rules, &next.rules));
+        let same_rules = self.translation.as_ref().is_some_and(|former| Arc::ptr_eq(&former.rules, &next.rules));
         if same_rules {
             self.put_endpoints(&next);
             self.put_certificates(&issued);
@@ -138,7 +137,10 @@ impl Writer {
             let Some(sender) = self.groups.get(group) else { continue };
             change(sender, |snapshot| {
                 let set = snapshot.of_mut(Kind::Endpoints);
-                names.iter().filter_map(|name| next.endpoints.get(*name)).fold(false, |any, r| set.put(Arc::clone(r)) | any)
+                names
+                    .iter()
+                    .filter_map(|name| next.endpoints.get(*name))
+                    .fold(false, |any, r| set.put(Arc::clone(r)) | any)
             });
         }
     }
@@ -202,5 +204,7 @@ fn put_plan(snapshot: &mut Snapshot, plan: &GroupPlan, translation: &Translation
 fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) -> bool {
     let set = snapshot.of_mut(Kind::Secret);
     let own = issued.certificates.get(&group.workload).map(|issuance| &issuance.secret);
-    own.into_iter().chain([&issued.trust_bundle]).fold(false, |changed, resource| set.put(Arc::clone(resource)) | changed)
+    own.into_iter()
+        .chain([&issued.trust_bundle])
+        .fold(false, |changed, resource| set.put(Arc::clone(resource)) | changed)
 }

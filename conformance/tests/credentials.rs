@@ -59,9 +59,7 @@ async fn bootstrap(chancery: &Chancery, workload: &str, arguments: &[&str]) -> a
 
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     match value {
-        Value::Object(members) => {
-            members.get(name).or_else(|| members.values().find_map(|member| find(member, name)))
-        }
+        Value::Object(members) => members.get(name).or_else(|| members.values().find_map(|member| find(member, name))),
         Value::Array(elements) => elements.iter().find_map(|element| find(element, name)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }

@@ -84,7 +84,11 @@ async fn permissive_takes_both_and_callers_of_the_mesh_use_mutual_tls() -> anyho
     assert_eq!(banner(shop.web_store()).await?, "store");
     let started = std::time::Instant::now();
     assert_eq!(banner(shop.store_proxy()).await?, "store");
-    ensure!(started.elapsed() < Duration::from_secs(3), "a server-first plaintext client waited {:?}", started.elapsed());
+    ensure!(
+        started.elapsed() < Duration::from_secs(3),
+        "a server-first plaintext client waited {:?}",
+        started.elapsed()
+    );
     Ok(())
 }
 

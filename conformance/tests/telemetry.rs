@@ -9,9 +9,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 
 fn edge<'a>(edges: &'a Value, caller: &str, service: &str, version: &str) -> Option<&'a Value> {
-    edges["edges"].as_array()?.iter().find(|edge| {
-        edge["caller"] == caller && edge["service"] == service && edge["version"] == version
-    })
+    edges["edges"]
+        .as_array()?
+        .iter()
+        .find(|edge| edge["caller"] == caller && edge["service"] == service && edge["version"] == version)
 }
 
 #[tokio::test]
@@ -60,6 +61,9 @@ async fn edges_count_every_request_once_and_tell_mutual_tls_from_plaintext() -> 
     let text = String::from_utf8_lossy(&listing.stdout).into_owned();
     ensure!(listing.status.success() && text.contains("shop/web") && text.contains("shop/store"), "{text}");
     let metrics = shop.chancery.text("/metrics").await?;
-    ensure!(metrics.contains("chancery_edge_requests_total{") && metrics.contains("chancery_proxies_in_sync 4"), "{metrics}");
+    ensure!(
+        metrics.contains("chancery_edge_requests_total{") && metrics.contains("chancery_proxies_in_sync 4"),
+        "{metrics}"
+    );
     Ok(())
 }

@@ -83,7 +83,8 @@ fn is_test(path: &Path) -> bool {
 
 #[test]
 fn every_module_says_what_it_is() {
-    let silent: Vec<_> = sources().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(path, _)| path).collect();
+    let silent: Vec<_> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//!")).map(|(path, _)| path).collect();
     assert_eq!(silent, Vec::<PathBuf>::new(), "these open without //!");
 }
 
@@ -140,7 +141,8 @@ fn modules_use_only_what_lies_below_them() {
 
 #[test]
 fn translators_are_pure() {
-    let banned = ["std::time::SystemTime", "std::time::Instant", "std::env", "std::fs", "HashMap", "HashSet", "tokio", "tonic"];
+    let banned =
+        ["std::time::SystemTime", "std::time::Instant", "std::env", "std::fs", "HashMap", "HashSet", "tokio", "tonic"];
     let mut wrong = Vec::new();
     for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("translators/src")) {
         for (number, line) in production(&text).enumerate() {

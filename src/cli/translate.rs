@@ -116,7 +116,13 @@ fn one_instance_each(mesh: &Mesh) -> Vec<Instance> {
             workload: workload.name.clone(),
             node: format!("{}-0", workload.name.name),
             address: [127, 0, 0, 1].into(),
-            listeners: workload.serves.iter().map(|serve| ResourceKey::Inbound(Slot::of_serve(workload, serve), Features::default()).name().to_string()).collect(),
+            listeners: workload
+                .serves
+                .iter()
+                .map(|serve| {
+                    ResourceKey::Inbound(Slot::of_serve(workload, serve), Features::default()).name().to_string()
+                })
+                .collect(),
             has_certificate: true,
         })
         .collect()

@@ -250,7 +250,9 @@ impl Watch {
         });
         match watched {
             Ok(watcher) => self.watched = Some((target, watcher)),
-            Err(error) => warn!(dir = %self.dir.display(), %error, every = ?REREAD, "cannot watch, reading again instead"),
+            Err(error) => {
+                warn!(dir = %self.dir.display(), %error, every = ?REREAD, "cannot watch, reading again instead")
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::Stream;
+use futures::future::BoxFuture;
 use http_body::Frame;
 use proto::wire;
 use tokio::sync::watch;
@@ -61,7 +62,7 @@ struct Open {
     session: Session,
     node: Remembered,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    expires: Option<Instant>,
+    ended: BoxFuture<'static, String>,
     report: StreamReport,
 }
 
@@ -87,9 +88,6 @@ impl<D: Directory> Driver<D> {
                 self.open.insert(open).on_request(&first)?;
                 continue;
             };
-            if open.expires.is_some_and(|at| at <= Instant::now()) {
-                return Err(Status::unauthenticated("the credential of the stream has expired"));
-            }
             let snapshot = Arc::clone(&open.snapshots.borrow_and_update());
             if let Some(response) = open.session.poll(&snapshot, Instant::now()) {
                 open.sent(&response);
@@ -97,10 +95,10 @@ impl<D: Directory> Driver<D> {
                 continue;
             }
             drop(snapshot);
-            let wake = [open.session.wake_at(), open.expires].into_iter().flatten().min();
             tokio::select! {
                 () = self.shared.stop.cancelled() => {}
-                () = sleep_until(wake) => {}
+                () = sleep_until(open.session.wake_at()) => {}
+                reason = &mut open.ended => return Err(Status::unauthenticated(reason)),
                 changed = open.snapshots.changed() => {
                     changed.map_err(|_| Status::unavailable("the configuration of the proxy is gone"))?;
                 }
@@ -113,7 +111,6 @@ impl<D: Directory> Driver<D> {
     fn admit(&self, request: &Request) -> Result<Open, Status> {
         let (remembered, node) = Remembered::first(request.node())?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
-        let until = |at: SystemTime| Instant::now() + at.duration_since(SystemTime::now()).unwrap_or_default();
         let proxy = Proxy {
             envoy: envoy_version(&node),
             node: node.id,
@@ -132,7 +129,7 @@ impl<D: Directory> Driver<D> {
             session: Session::new(self.protocol),
             node: remembered,
             snapshots: admission.snapshots,
-            expires: admission.expires.map(until),
+            ended: admission.ended,
             report: self.shared.report.connect(proxy),
         })
     }

@@ -8,9 +8,9 @@ use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use proto::wire;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,6 @@ pub trait Directory: Send + Sync + 'static {
 }
 
 /// A stream that was let in.
-#[derive(Debug)]
 pub struct Admission {
     /// Its workload.
     pub workload: QualifiedName,
@@ -45,8 +44,8 @@ pub struct Admission {
     pub address: IpAddr,
     /// What its group is to hold. The stream ends when the sender is gone.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// When its credential ends, and the stream with it.
-    pub expires: Option<SystemTime>,
+    /// Ready when its credential has ended, and the stream with it; says why.
+    pub ended: BoxFuture<'static, String>,
 }
 
 /// Why a stream is not let in.

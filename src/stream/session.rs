@@ -176,7 +176,9 @@ impl Session {
         let endpoints = self.of(Kind::Endpoints);
         let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
         // Endpoints go after their clusters.
-        if cluster.held.is_empty() { wake(endpoints) } else { wake(cluster) }
+        let removals = if cluster.held.is_empty() { wake(endpoints) } else { wake(cluster) };
+        let unanswered = cluster.sent_at.filter(|_| cluster.outstanding.is_some()).map(|at| at + GRACE);
+        [removals, unanswered].into_iter().flatten().min()
     }
 
     /// How many names of `kind` the stream subscribes to; `None` for everything.
@@ -240,6 +242,7 @@ impl Session {
     fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
         let current = snapshot.of(kind);
         let protocol = self.protocol;
+        let waits = matches!(kind, Kind::Listener | Kind::Route) && self.clusters_are_on_their_way(snapshot, now);
         let state = self.of_mut(kind);
         if !state.requested || state.outstanding.is_some() {
             return None;
@@ -248,12 +251,14 @@ impl Session {
             state.seen = current.clone();
             return None;
         }
-        let names = state.news(protocol, kind, current, now);
+        // What answers a subscription to a whole says the whole.
+        let whole = state.due || (kind.is_full_state() && !state.owed.is_empty());
+        let names = if waits && !whole { state.asked(current) } else { state.news(protocol, kind, current, now) };
         let due = std::mem::take(&mut state.due);
         if names.is_empty() && !due {
             return None;
         }
-        let response = self.respond(kind, &names, current, due);
+        let response = self.respond(kind, &names, current, due, now);
         if response.is_some() && kind == Kind::Cluster {
             self.wake_endpoints(&names, snapshot);
         }
@@ -288,7 +293,14 @@ impl Session {
         if names.is_empty() {
             return None;
         }
-        self.respond(kind, &names, snapshot.of(kind), false)
+        self.respond(kind, &names, snapshot.of(kind), false, now)
+    }
+
+    /// A cluster that is new takes requests only when the proxy has warmed it, which is when it accepts it: a route
+    /// that leads there has to come later. What was asked for does not wait, nor anything longer than the grace.
+    fn clusters_are_on_their_way(&self, snapshot: &Snapshot, now: Instant) -> bool {
+        let clusters = self.of(Kind::Cluster);
+        clusters.awaits_new(snapshot.of(Kind::Cluster)) && clusters.sent_at.is_some_and(|at| now < at + GRACE)
     }
 
     /// A proxy that takes a cluster again waits for its endpoints again, whether or not they changed.
@@ -299,7 +311,14 @@ impl Session {
         endpoints.woken.extend(taken.cloned());
     }
 
-    fn respond(&mut self, kind: Kind, names: &BTreeSet<Name>, current: &ResourceSet, due: bool) -> Option<Response> {
+    fn respond(
+        &mut self,
+        kind: Kind,
+        names: &BTreeSet<Name>,
+        current: &ResourceSet,
+        due: bool,
+        now: Instant,
+    ) -> Option<Response> {
         let protocol = self.protocol;
         let state = &mut self.types[kind as usize];
         let content = match protocol {
@@ -317,6 +336,7 @@ impl Session {
         let version = content.version;
         state.nonce = Some(self.nonce);
         state.outstanding = Some(content);
+        state.sent_at = Some(now);
         Some(Response { kind, version, head, entries })
     }
 }

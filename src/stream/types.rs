@@ -38,6 +38,10 @@ pub(super) struct TypeState {
     pub(super) nonce: Option<u64>,
     /// The last response, while it is not answered.
     pub(super) outstanding: Option<Content>,
+    /// When it was sent.
+    pub(super) sent_at: Option<Instant>,
+    /// Whether it brings names that the proxy did not have.
+    pub(super) brings_new: bool,
     /// The version last accepted.
     pub(super) accepted: Option<Version>,
     pub(super) refused: Refused,
@@ -118,6 +122,7 @@ impl TypeState {
     /// The answer to the outstanding response. `partial`: a response may leave resources out.
     pub(super) fn on_answer(&mut self, kind: Kind, error: Option<&wire::Status>, partial: bool) -> Option<Answer> {
         let sent = self.outstanding.take()?;
+        self.brings_new = false;
         let version = sent.version;
         let names = |resources: &[&Arc<Resource>]| -> Vec<Name> {
             resources.iter().map(|resource| Name::clone(resource.name())).collect()
@@ -150,6 +155,17 @@ impl TypeState {
         Some(Answer { kind, version, outcome })
     }
 
+    /// The names that were asked for; what else is new or changed stays for later.
+    pub(super) fn asked(&mut self, current: &ResourceSet) -> BTreeSet<Name> {
+        for name in &self.owed {
+            match current.get(name) {
+                Some(resource) => self.seen.put(Arc::clone(resource)),
+                None => self.seen.remove(name),
+            };
+        }
+        std::mem::take(&mut self.owed)
+    }
+
     /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
     pub(super) fn news(
         &mut self,
@@ -172,6 +188,7 @@ impl TypeState {
         for change in self.seen.changes_to(current) {
             match change {
                 Change::Put(resource) if self.subscription.covers(resource.name()) => {
+                    self.brings_new |= self.seen.get(resource.name()).is_none();
                     self.held.remove(resource.name());
                     names.insert(Name::clone(resource.name()));
                 }
@@ -206,6 +223,19 @@ impl TypeState {
             let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
             names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
         }
+    }
+
+    /// Whether there are names under way, or still to be sent, that the proxy does not have yet.
+    pub(super) fn awaits_new(&self, current: &ResourceSet) -> bool {
+        let unsent = || {
+            self.seen.changes_to(current).any(|change| match change {
+                Change::Put(resource) => {
+                    self.seen.get(resource.name()).is_none() && self.subscription.covers(resource.name())
+                }
+                Change::Removed(_) => false,
+            })
+        };
+        self.outstanding.is_some() && (self.brings_new || unsent())
     }
 
     /// Whether the proxy has accepted all of `current` that it subscribes to.

@@ -69,9 +69,10 @@ impl LastGood {
         loop {
             let mut replaced = false;
             for key in &resolution.refused {
-                let good = self.objects.get(key).filter(|good| {
-                    objects.get(key).is_some_and(|refused| !refused.same_content(good))
-                });
+                let good = self
+                    .objects
+                    .get(key)
+                    .filter(|good| objects.get(key).is_some_and(|refused| !refused.same_content(good)));
                 if let Some(good) = good {
                     objects.insert(key.clone(), Arc::clone(good));
                     let of_object = resolution.findings.iter().filter(|finding| finding.object.as_ref() == Some(key));

@@ -168,11 +168,8 @@ fn inventory(ports: &Ports, [v1, v2, store]: [&App; 3]) -> String {
     let serve = |service: &str, port: &str, listen: &Port, app: SocketAddr| {
         format!("serves: [{{service: {service}, port: {port}, listen: \"{}\", app: \"{app}\"}}]", listen.loopback())
     };
-    let calls = format!(
-        "calls: [{}, {}]",
-        call("cart", "http", &ports.web_cart),
-        call("store", "line", &ports.web_store)
-    );
+    let calls =
+        format!("calls: [{}, {}]", call("cart", "http", &ports.web_cart), call("store", "line", &ports.web_store));
     let nobody = v1.address();
     [
         object("MeshService", "web", "ports: [{name: http, port: 80, protocol: http}]".into()),

@@ -42,7 +42,13 @@ impl Directory for Fake {
             workload: "ns/w".parse().expect("a name"),
             address: [10, 0, 0, 1].into(),
             snapshots: self.snapshots.clone(),
-            expires: (node.id == "brief").then(|| SystemTime::now() + Duration::from_millis(100)),
+            ended: match node.id.as_str() {
+                "brief" => Box::pin(async {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    "the credential of the stream has expired".to_owned()
+                }),
+                _ => Box::pin(std::future::pending()),
+            },
         })
     }
 }
