@@ -94,7 +94,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
     let translator = Translator::new(Some(data_dir.join("last-good.json")));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
-    let incoming = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
+    let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
+    let incoming = Arc::clone(&identities).guard(connections);
 
     let fold = fold::run(files.subscribe(), instances.subscribe(), inputs.clone(), stop());
     let translate = translate::run(

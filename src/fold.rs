@@ -71,3 +71,49 @@ async fn gather(files: &mut watch::Receiver<FileState>, instances: &mut watch::R
     .await
     {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+    async fn nothing_is_passed_on_before_every_source_is_synced_and_changes_are_gathered() {
+        let files = watch::Sender::new(FileState::default());
+        let instances = watch::Sender::new(Instances::default());
+        let (inputs, mut passed) = watch::channel(None);
+        let stop = CancellationToken::new();
+        tokio::spawn(run(files.subscribe(), instances.subscribe(), inputs, stop.clone()));
+        instances.send_replace(Instances::default());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(passed.borrow_and_update().is_none());
+
+        files.send_replace(FileState { synced: true, ..FileState::default() });
+        tokio::time::timeout(Duration::from_millis(1), passed.changed()).await.expect("at once").expect("open");
+        let first = passed.borrow_and_update().clone().expect("synced");
+
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        instances.send_replace(Arc::new(Vec::new()));
+        tokio::time::timeout(Duration::from_millis(1), passed.changed()).await.expect("at once").expect("open");
+        let second = passed.borrow_and_update().clone().expect("synced");
+        assert!(Arc::ptr_eq(&first.files, &second.files), "what did not change is the same");
+
+        let mut times = 0;
+        let count = async {
+            loop {
+                passed.changed().await.expect("open");
+                times += 1;
+            }
+        };
+        let change = async {
+            for _ in 0..100 {
+                files.send_replace(FileState { synced: true, ..FileState::default() });
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        tokio::select! { () = count => {}, () = change => {} }
+        assert!((2..=5).contains(&times), "100 changes within half a second are passed on {times} times");
+        stop.cancel();
+    }
+}

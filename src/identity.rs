@@ -3,33 +3,42 @@
 //! Owns: the credentials of proxies, their revocation, and the TLS listener that takes them. May use: `ca`,
 //! `clock`, `durable`, rustls. Never: knows xDS, or lets a peer in whose credential it cannot check.
 
+pub mod connection;
 pub mod credential;
 pub mod node;
 pub mod revocation;
 pub mod tls;
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::{fmt, io};
 
+use futures::{Stream, TryStreamExt};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tracing::{error, info};
 
 use crate::ca::Authority;
 use crate::clock::Clock;
+use connection::Connection;
 
 pub use credential::{Credential, CredentialError, ProxyCredential};
 pub use node::{InvalidNodeId, NodeId};
 pub use revocation::{RevocationError, RevocationList, Revocations};
 
 const POLL: Duration = Duration::from_secs(1);
+/// How long a connection whose credential has ended stays open, so that its streams can say why they end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a connection without a credential stays open: long enough to be told that it needs one.
+const STRANGER: Duration = Duration::from_secs(30);
 
 /// Decides who a peer is. One for the process; streams share it.
 pub struct Identities {
@@ -110,11 +119,34 @@ impl Identities {
         }
     }
 
+    /// The connections of `incoming`, each of which ends with the credential that opened it.
+    pub fn guard<S>(self: Arc<Self>, incoming: S) -> impl Stream<Item = io::Result<Connection>> + Send
+    where
+        S: Stream<Item = io::Result<TlsStream<TcpStream>>> + Send,
+    {
+        incoming.map_ok(move |stream| {
+            let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+            let identities = Arc::clone(&self);
+            let ended = async move {
+                match identities.verify_chain(&chain) {
+                    Ok(credential) => {
+                        identities.ended(&credential).await;
+                        tokio::time::sleep(LAST_WORDS).await;
+                    }
+                    Err(_stranger) => tokio::time::sleep(STRANGER).await,
+                }
+            };
+            Connection::new(stream, Box::pin(ended))
+        })
+    }
+
     /// Reads the list of revocations anew whenever it has changed, until stopped.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut last_problem = String::new();
         while stop.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
-            match self.list.read_present() {
+            // There is none before the first revocation; later a list that is gone is no empty list.
+            let nothing_yet = **self.revocations.borrow() == Revocations::default();
+            match if nothing_yet { self.list.read() } else { self.list.read_present() } {
                 Ok(list) => {
                     last_problem.clear();
                     self.revocations.send_if_modified(|current| {

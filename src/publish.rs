@@ -208,3 +208,6 @@ fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) -> bo
         .chain([&issued.trust_bundle])
         .fold(false, |changed, resource| set.put(Arc::clone(resource)) | changed)
 }
+
+#[cfg(test)]
+mod tests;

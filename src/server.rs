@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::warn;
 
 use crate::admission::Admissions;
+use crate::identity::connection::Connection;
 use crate::report::Report;
 use crate::stream;
 use crate::telemetry::Telemetry;
@@ -42,7 +41,7 @@ pub struct Services {
 
 /// Serves the connections of `incoming` until stopped.
 pub async fn run(
-    incoming: impl Stream<Item = std::io::Result<TlsStream<TcpStream>>> + Send + 'static,
+    incoming: impl Stream<Item = std::io::Result<Connection>> + Send + 'static,
     services: Services,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {

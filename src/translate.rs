@@ -296,3 +296,6 @@ impl RulesPart {
         self.objects.get(&rule.object)?.location(&rule.pointer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,10 +27,9 @@ async fn seen_by_cart(shop: &Shop) -> anyhow::Result<Option<String>> {
 }
 
 /// A plaintext request straight to a proxy: its status, or why there was none.
-async fn plaintext(shop: &Shop, address: SocketAddr) -> anyhow::Result<u16> {
+async fn plaintext(address: SocketAddr) -> anyhow::Result<u16> {
     // A client of its own: a kept connection would be older than the mode.
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
-    let _ = shop;
     let response = client.get(format!("http://{address}/cart")).header(XFCC, WEB).send().await?;
     let status = response.status().as_u16();
     let echo: conformance::harness::Echo = response.json().await?;
@@ -47,6 +46,15 @@ async fn banner(address: SocketAddr) -> anyhow::Result<String> {
     Ok(line.trim().to_owned())
 }
 
+/// Waits until web reaches the store.
+async fn greeted(shop: &Shop) -> anyhow::Result<()> {
+    eventually(SOON, "the store greets web", async || {
+        assert_eq!(banner(shop.web_store()).await?, "store");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn strict_takes_mutual_tls_alone() -> anyhow::Result<()> {
     let shop = Shop::start(&mode("strict"), &[]).await?;
@@ -55,13 +63,14 @@ async fn strict_takes_mutual_tls_alone() -> anyhow::Result<()> {
     ensure!(seen.split(',').count() == 1, "exactly one element: {seen}");
     ensure!(seen.starts_with("By=") || seen.starts_with("Hash="), "{seen}");
 
-    let refused = plaintext(&shop, shop.cart_v1()).await.expect_err("plaintext is refused");
+    let refused = plaintext(shop.cart_v1()).await.expect_err("plaintext is refused");
     ensure!(refused.downcast_ref::<reqwest::Error>().is_some(), "no answer at all: {refused:#}");
     let stranger = async {
         TlsConnection::open(shop.cart_v1(), ClientIdentity::None, &[MESH]).await?.request("GET", "/cart").await
     };
     ensure!(stranger.await.is_err(), "a client without a certificate was served");
 
+    greeted(&shop).await?;
     // The store speaks first, and does so at once through mutual TLS.
     let started = std::time::Instant::now();
     assert_eq!(banner(shop.web_store()).await?, "store");
@@ -79,9 +88,9 @@ async fn permissive_takes_both_and_callers_of_the_mesh_use_mutual_tls() -> anyho
     let shop = Shop::start(&mode("permissive"), &[]).await?;
     let seen = seen_by_cart(&shop).await?.context("the application sees no caller")?;
     ensure!(seen.contains(WEB) && !seen.contains("forged"), "{seen}");
-    assert_eq!(plaintext(&shop, shop.cart_v1()).await?, 200);
+    assert_eq!(plaintext(shop.cart_v1()).await?, 200);
 
-    assert_eq!(banner(shop.web_store()).await?, "store");
+    greeted(&shop).await?;
     let started = std::time::Instant::now();
     assert_eq!(banner(shop.store_proxy()).await?, "store");
     ensure!(
@@ -96,9 +105,9 @@ async fn permissive_takes_both_and_callers_of_the_mesh_use_mutual_tls() -> anyho
 async fn disabled_is_plaintext_on_both_sides() -> anyhow::Result<()> {
     let shop = Shop::start(&mode("disabled"), &[]).await?;
     assert_eq!(seen_by_cart(&shop).await?, None);
-    assert_eq!(plaintext(&shop, shop.cart_v1()).await?, 200);
+    assert_eq!(plaintext(shop.cart_v1()).await?, 200);
     assert_eq!(banner(shop.store_proxy()).await?, "store");
-    assert_eq!(banner(shop.web_store()).await?, "store");
+    greeted(&shop).await?;
     let tls = async { TlsConnection::open(shop.cart_v1(), ClientIdentity::None, &[MESH]).await };
     ensure!(tls.await.is_err(), "there is no TLS on a disabled port");
     Ok(())
@@ -111,14 +120,14 @@ async fn a_mode_changes_from_end_to_end_without_a_failed_request() -> anyhow::Re
     shop.write_policies(&mode("strict"))?;
     eventually(Duration::from_secs(60), "mutual TLS, and nothing else", async || {
         ensure!(seen_by_cart(&shop).await?.is_some(), "web still uses plaintext");
-        ensure!(plaintext(&shop, shop.cart_v1()).await.is_err(), "plaintext is still taken");
+        ensure!(plaintext(shop.cart_v1()).await.is_err(), "plaintext is still taken");
         Ok(())
     })
     .await?;
     shop.write_policies(&mode("disabled"))?;
     eventually(Duration::from_secs(60), "plaintext, and nothing else", async || {
         ensure!(seen_by_cart(&shop).await?.is_none(), "web still uses mutual TLS");
-        ensure!(plaintext(&shop, shop.cart_v1()).await? == 200, "plaintext is not taken");
+        ensure!(plaintext(shop.cart_v1()).await? == 200, "plaintext is not taken");
         Ok(())
     })
     .await?;
@@ -130,6 +139,7 @@ async fn a_mode_changes_from_end_to_end_without_a_failed_request() -> anyhow::Re
 #[tokio::test]
 async fn certificates_renew_under_load_and_new_handshakes_take_the_new_one() -> anyhow::Result<()> {
     let shop = Shop::start(&mode("strict"), &["--leaf-ttl", "10s"]).await?;
+    greeted(&shop).await?;
     let load = Load::start(format!("http://{}/cart", shop.web_cart()), 50)?;
     let mut serials = BTreeSet::new();
     let mut handshakes = 0;
@@ -159,6 +169,5 @@ async fn certificates_renew_under_load_and_new_handshakes_take_the_new_one() -> 
     let failures = shop.envoys[3].stats().await?;
     let failed: u64 = failures.iter().filter(|(name, _)| name.contains("fail_verify")).map(|(_, count)| count).sum();
     assert_eq!(failed, 0);
-    let _ = SOON;
     Ok(())
 }

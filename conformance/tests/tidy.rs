@@ -16,6 +16,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("durable", &[]),
     ("task", &[]),
     ("envoy", &["config"]),
+    ("escape", &[]),
+    ("pace", &[]),
+    ("ports", &[]),
     ("report", &[]),
     ("sources", &["durable", "report"]),
     ("fold", &["sources"]),
@@ -27,9 +30,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stream", &["publish", "report"]),
     ("telemetry", &[]),
     ("admission", &["identity", "publish", "stream", "telemetry", "translate"]),
-    ("admin", &["report", "telemetry"]),
-    ("demo", &["config", "envoy", "task"]),
-    ("server", &["admission", "stream", "telemetry"]),
+    ("admin", &["escape", "report", "telemetry"]),
+    ("demo", &["admin", "config", "envoy", "escape", "pace", "ports", "task"]),
+    ("server", &["admission", "identity", "report", "stream", "telemetry"]),
     ("app", &["*"]),
     ("cli", &["*"]),
 ];
@@ -116,7 +119,7 @@ fn nothing_is_left_undone() {
 fn modules_use_only_what_lies_below_them() {
     let layers: BTreeMap<&str, &[&str]> = LAYERS.iter().copied().collect();
     let mut wrong = Vec::new();
-    for (path, text) in sources() {
+    for (path, text) in sources().into_iter().filter(|(path, _)| !is_test(path)) {
         let Ok(inside) = path.strip_prefix("src") else { continue };
         let module = inside.components().next().expect("a file in src").as_os_str().to_string_lossy();
         let module = module.trim_end_matches(".rs");
@@ -147,9 +150,7 @@ fn translators_are_pure() {
     for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("translators/src")) {
         for (number, line) in production(&text).enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            // Envoy's own messages hold hash maps; those that have more than one entry are encoded in order.
-            let map_of_a_message = code.contains("HashMap::from(") || code.contains("collections::HashMap;");
-            if banned.iter().any(|word| code.contains(word)) && !map_of_a_message {
+            if banned.iter().any(|word| code.contains(word)) {
                 wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
             }
         }

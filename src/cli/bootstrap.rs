@@ -68,14 +68,14 @@ pub struct Args {
     /// putting it into the bootstrap; Envoy watches the file
     #[arg(long, value_name = "PATH", env = "CHANCERY_CREDENTIAL_FILE")]
     credential_file: Option<PathBuf>,
-    /// How long the credential is valid, such as 365d, 12h or 30m
-    #[arg(long, value_name = "DURATION", env = "CHANCERY_CREDENTIAL_TTL", default_value = "365d", value_parser = duration)]
+    /// How long the credential is valid, such as 8760h, 12h or 30m
+    #[arg(long, value_name = "DURATION", env = "CHANCERY_CREDENTIAL_TTL", default_value = "8760h", value_parser = positive)]
     credential_ttl: Duration,
     /// End what was issued before: for this node if --node-id is given, else for the whole workload
     #[arg(long)]
     revoke_previous: bool,
     /// How often the proxy reports its statistics
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = positive)]
     stats_interval: Duration,
     /// Report every statistic that Envoy has, not only those of requests, connections and TLS
     #[arg(long, action = ArgAction::SetTrue)]
@@ -89,6 +89,14 @@ pub struct Args {
 enum Format {
     Yaml,
     Json,
+}
+
+/// A duration above 0.
+fn positive(text: &str) -> Result<Duration, String> {
+    match super::duration(text)? {
+        Duration::ZERO => Err("0 is no time at all".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 /// `host:port`, `[v6]:port`.
@@ -204,21 +212,6 @@ impl std::str::FromStr for Address {
         let port = port.parse().map_err(|_| invalid())?;
         if bare.is_empty() || !named { Err(invalid()) } else { Ok(Self { host: bare, port }) }
     }
-}
-
-/// A number with a unit: `90s`, `30m`, `12h`, `365d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} must be a whole number above 0 with a unit: s, m, h or d");
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 86400,
-        Some(_) | None => return Err(invalid()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| invalid())?;
-    let seconds = number.checked_mul(unit).filter(|seconds| (1..=100 * 365 * 86400).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(invalid)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Credentials: whom they name, and when they end.
+
 use std::fs;
 
 use proptest::prelude::*;

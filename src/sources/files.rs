@@ -256,3 +256,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,15 @@
-//! Golden: every golden case, as a static configuration, is taken by Envoy itself.
+//! `golden`: has Envoy itself validate every golden case.
 //!
-//! Owns: the list of cases and their workloads, and the verdict on each. May use: `chancery translate`, a stock Envoy,
-//! native or in docker. Never: judges a configuration itself.
+//! Owns: the arguments. May use: `conformance::golden`. Never: judges a configuration.
 
-use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
 use chancery::config::Environment;
 use chancery::envoy::{EnvoyRequest, locate};
 use clap::Parser;
-use conformance::harness::{EnvoySource, build_image, chancery_binary, root};
-use futures::stream::{StreamExt, TryStreamExt};
-use translators::mesh::resolve;
-use translators::rules;
+use conformance::golden::{Verdicts, validate_all};
+use conformance::harness::{EnvoySource, build_image};
 
 /// Validates every golden case with Envoy itself
 #[derive(Debug, Parser)]
@@ -29,44 +25,11 @@ struct Args {
     filter: Option<String>,
 }
 
-/// How many are validated at once.
-const AT_ONCE: usize = 2;
-
-/// One workload of one case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Subject {
-    case: String,
-    rules: PathBuf,
-    workload: String,
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let source = source(&args).await?;
-    let chancery = chancery_binary().await?;
-    let subjects = subjects(&root().join("testdata/cases"), args.filter.as_deref().unwrap_or_default())?;
-    ensure!(!subjects.is_empty(), "there are no cases");
-    let total = subjects.len();
-    let verdicts = futures::stream::iter(subjects.into_iter().enumerate()).map(async |(number, subject)| {
-        let verdict = validate(chancery, &source, &subject).await?;
-        anyhow::Ok((number, subject, verdict))
-    });
-    let mut verdicts = std::pin::pin!(verdicts.buffered(AT_ONCE));
-    let (mut passed, mut failed) = (0, 0);
-    while let Some((number, subject, verdict)) = verdicts.try_next().await? {
-        let name = format!("[{}/{total}] {} {}", number + 1, subject.case, subject.workload);
-        match verdict {
-            Ok(()) => {
-                passed += 1;
-                println!("{name}: ok");
-            }
-            Err(reason) => {
-                failed += 1;
-                println!("{name}: FAILED\n  {}", reason.replace('\n', "\n  "));
-            }
-        }
-    }
+    let Verdicts { passed, failed } = validate_all(&source, args.filter.as_deref().unwrap_or_default()).await?;
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -81,78 +44,5 @@ async fn source(args: &Args) -> anyhow::Result<EnvoySource> {
         Some(image) => Ok(EnvoySource::Docker(image.to_owned())),
         None if args.envoy.is_none() => EnvoySource::from_environment().await,
         None => Ok(EnvoySource::Native(locate(&request, &Environment::read()).await?.path)),
-    }
-}
-
-/// Every workload of every case, in order.
-fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
-    let mut directories: Vec<PathBuf> = std::fs::read_dir(cases)
-        .with_context(|| format!("cannot read {}", cases.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<_>>()?;
-    directories.sort();
-    let mut subjects = Vec::new();
-    for directory in directories {
-        let case = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let rules = directory.join("1-rules.yaml");
-        if !case.contains(filter) || !rules.exists() {
-            continue;
-        }
-        let text = std::fs::read_to_string(&rules).with_context(|| rules.display().to_string())?;
-        subjects.extend(workloads(&text).into_iter().map(|workload| Subject {
-            case: case.clone(),
-            rules: rules.clone(),
-            workload,
-        }));
-    }
-    Ok(subjects)
-}
-
-/// The names of the workloads that these rules come to, whatever else is wrong in them.
-fn workloads(text: &str) -> Vec<String> {
-    let collected = rules::collect([rules::parse("1-rules.yaml", text)]);
-    resolve::resolve(&collected.objects).mesh.workloads.keys().map(ToString::to_string).collect()
-}
-
-async fn validate(chancery: &Path, source: &EnvoySource, subject: &Subject) -> anyhow::Result<Result<(), String>> {
-    let mut translate = tokio::process::Command::new(chancery);
-    translate.arg("translate").arg("-f").arg(&subject.rules);
-    translate.args(["--workload", &subject.workload, "-o", "bootstrap"]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = translate.output().await.context("cannot run chancery translate")?;
-    if !output.status.success() {
-        return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    let directory = tempfile::tempdir()?;
-    let config = directory.path().join("envoy.yaml");
-    std::fs::write(&config, &output.stdout)?;
-    source.validate(&config).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_workloads_of_a_case_are_its_subjects_whatever_else_is_wrong_in_it() {
-        let cases = tempfile::tempdir().expect("a temporary directory");
-        let workload = |name: &str| {
-            format!(
-                "---\napiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop}}\n\
-                 spec: {{match: {{nodeId: {name}}}}}\n"
-            )
-        };
-        let rules = workload("cart") + "---\nkind: [\n" + &workload("web");
-        for case in ["b", "a"] {
-            std::fs::create_dir(cases.path().join(case)).expect("the directory is ours");
-            std::fs::write(cases.path().join(case).join("1-rules.yaml"), &rules).expect("the directory is ours");
-        }
-        let subject = |case: &str, workload: &str| Subject {
-            case: case.to_owned(),
-            rules: cases.path().join(case).join("1-rules.yaml"),
-            workload: workload.to_owned(),
-        };
-        let all = [("a", "shop/cart"), ("a", "shop/web"), ("b", "shop/cart"), ("b", "shop/web")];
-        assert_eq!(subjects(cases.path(), "").expect("cases"), all.map(|(case, workload)| subject(case, workload)));
-        assert_eq!(subjects(cases.path(), "b").expect("cases").len(), 2);
     }
 }

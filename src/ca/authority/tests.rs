@@ -1,3 +1,5 @@
+//! The files of an authority: created once, never replaced, refused when they are not right.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 

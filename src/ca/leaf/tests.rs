@@ -1,3 +1,5 @@
+//! Leaves as others read them.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

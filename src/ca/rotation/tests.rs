@@ -1,3 +1,5 @@
+//! Renewal on a paused clock, and what a restart finds.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

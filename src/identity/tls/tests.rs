@@ -1,3 +1,5 @@
+//! The listener with real clients.
+
 use axum::Router;
 use axum::extract::{Request, State};
 use tempfile::TempDir;

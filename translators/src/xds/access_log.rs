@@ -10,9 +10,7 @@ use proto::google::protobuf as google_pb;
 
 use super::{Slot, StatsAccessLog, wire};
 use crate::mesh::Mesh;
-
-/// The scope of the counter, which the metrics service receives as `chancery.requests`.
-pub(super) const SCOPE: &str = "chancery";
+use crate::telemetry_names as names;
 
 /// What all requests to one port of a workload have in common.
 pub(super) struct Counted {
@@ -41,7 +39,7 @@ impl Counted {
             StatsAccessLog::Absent => return Vec::new(),
             StatsAccessLog::Prefix => named_by_prefix(self.counter(mtls)),
             StatsAccessLog::Scope => stats_pb::Config {
-                stats_scope: Some(type_pb::Scope { prefix: SCOPE.into(), ..Default::default() }),
+                stats_scope: Some(type_pb::Scope { prefix: names::PREFIX.into(), ..Default::default() }),
                 counters: vec![self.counter(mtls)],
                 ..Default::default()
             },
@@ -55,20 +53,20 @@ impl Counted {
     }
 
     fn counter(&self, mtls: bool) -> stats_pb::config::Counter {
-        let version = self.version.as_ref().map(|version| tag("version", literal(version)));
+        let version = self.version.as_ref().map(|version| tag(names::VERSION, literal(version)));
         let tags = [
-            tag("caller", "%DOWNSTREAM_PEER_URI_SAN%".into()),
-            tag("service", literal(&self.service)),
-            tag("port", literal(&self.port)),
+            tag(names::CALLER, "%DOWNSTREAM_PEER_URI_SAN%".into()),
+            tag(names::SERVICE, literal(&self.service)),
+            tag(names::PORT, literal(&self.port)),
         ];
         let outcome = [
-            tag("code", "%RESPONSE_CODE%".into()),
-            tag("flags", "%RESPONSE_FLAGS%".into()),
-            tag("mtls", mtls.to_string()),
+            tag(names::CODE, "%RESPONSE_CODE%".into()),
+            tag(names::FLAGS, "%RESPONSE_FLAGS%".into()),
+            tag(names::MTLS, mtls.to_string()),
         ];
         stats_pb::config::Counter {
             stat: Some(stats_pb::config::Stat {
-                name: "requests".into(),
+                name: names::REQUESTS.into(),
                 tags: tags.into_iter().chain(version).chain(outcome).collect(),
             }),
             value_fixed: Some(google_pb::UInt64Value { value: 1 }),
@@ -80,7 +78,7 @@ impl Counted {
 /// Envoy 1.37 and 1.38 know no other form, and later ones take only one of the two.
 #[expect(deprecated, reason = "the only form before Envoy 1.39")]
 fn named_by_prefix(counter: stats_pb::config::Counter) -> stats_pb::Config {
-    stats_pb::Config { stat_prefix: SCOPE.into(), counters: vec![counter], ..Default::default() }
+    stats_pb::Config { stat_prefix: names::PREFIX.into(), counters: vec![counter], ..Default::default() }
 }
 
 /// A connection whose handshake failed is logged too, under the name that its certificate claims: a forged one

@@ -15,8 +15,8 @@ use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
 
-use super::access_log::SCOPE;
 use super::{secret, tls, wire};
+use crate::telemetry_names;
 
 mod connection;
 
@@ -232,7 +232,7 @@ fn metrics_sink() -> metrics_pb::StatsSink {
 /// The statistics that the control plane reads: about 1 kB per report, where all of them are 230.
 fn what_we_read() -> metrics_pb::StatsConfig {
     use metrics_pb::stats_matcher::StatsMatcher;
-    let counters = wire::prefix(format!("{SCOPE}."));
+    let counters = wire::prefix(format!("{}.", telemetry_names::PREFIX));
     let server = ["server.live", "server.uptime", "server.memory_allocated"].map(wire::exact);
     let managers = ["listener_manager.", "cluster_manager.", "control_plane."].map(wire::prefix);
     let patterns = [counters].into_iter().chain(server).chain(managers).collect();

@@ -3,7 +3,7 @@
 //! Owns: transport, protocol, balancing and limits of both. May use: `mesh`, `tls`. Never: an endpoint of
 //! another proxy; those are `endpoint`'s.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prost::Name as _;
@@ -72,7 +72,7 @@ fn base(name: String, protocol: Protocol, connect_timeout: Duration) -> cluster_
     cluster_pb::Cluster {
         name,
         connect_timeout: Some(wire::duration(connect_timeout)),
-        typed_extension_protocol_options: protocol_options(protocol),
+        typed_extension_protocol_options: protocol_options(protocol).into_iter().collect(),
         ..Default::default()
     }
 }
@@ -156,13 +156,13 @@ fn retry_budget() -> cluster_pb::circuit_breakers::thresholds::RetryBudget {
 }
 
 /// One entry or none: with more, the encoding would have no order.
-fn protocol_options(protocol: Protocol) -> HashMap<String, google_pb::Any> {
+fn protocol_options(protocol: Protocol) -> Option<(String, google_pb::Any)> {
     use upstream_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
     use upstream_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
     let protocol_config = match protocol {
         Protocol::Http => ProtocolConfig::HttpProtocolOptions(Default::default()),
         Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
-        Protocol::Tcp => return HashMap::new(),
+        Protocol::Tcp => return None,
     };
     let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
     let options = upstream_pb::HttpProtocolOptions {
@@ -173,5 +173,5 @@ fn protocol_options(protocol: Protocol) -> HashMap<String, google_pb::Any> {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
         ..Default::default()
     };
-    [(upstream_pb::HttpProtocolOptions::full_name(), wire::any(&options))].into()
+    Some((upstream_pb::HttpProtocolOptions::full_name(), wire::any(&options)))
 }

@@ -1,0 +1,82 @@
+//! The commands that need no server: `validate` and `translate`.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use conformance::harness::{chancery_binary, root};
+use serde_json::Value;
+
+fn case(name: &str) -> String {
+    let path: PathBuf = root().join("testdata/cases").join(name).join("1-rules.yaml");
+    path.display().to_string()
+}
+
+async fn chancery(arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(tokio::process::Command::new(chancery_binary().await?).args(arguments).output().await?)
+}
+
+#[tokio::test]
+async fn validate_says_what_is_wrong_in_one_line_each_and_exits_1_on_errors() -> anyhow::Result<()> {
+    let valid = chancery(&["validate", "-f", &case("canary")]).await?;
+    assert_eq!((valid.status.code(), valid.stdout), (Some(0), Vec::new()));
+
+    let file = case("dangling-reference");
+    let invalid = chancery(&["validate", "-f", &file]).await?;
+    assert_eq!(invalid.status.code(), Some(1));
+    let text = String::from_utf8(invalid.stdout)?;
+    assert!(text.lines().count() > 0);
+    for line in text.lines() {
+        let place = line.strip_prefix(&format!("{file}:")).expect("the file comes first");
+        let numbers: Vec<u32> = place.splitn(3, ':').take(2).filter_map(|number| number.parse().ok()).collect();
+        assert_eq!(numbers.len(), 2, "line and column: {line}");
+        assert!(place.contains("MX0"), "{line}");
+    }
+
+    let json = chancery(&["validate", "-f", &file, "-o", "json"]).await?;
+    let findings: Value = serde_json::from_slice(&json.stdout)?;
+    assert_eq!(findings.as_array().map(Vec::len), Some(text.lines().count()));
+
+    let missing = chancery(&["validate", "-f", "/nowhere/at/all"]).await?;
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8(missing.stderr)?.contains("/nowhere/at/all"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn warnings_fail_only_when_they_are_asked_to() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("rules.yaml");
+    let canary = std::fs::read_to_string(case("canary"))?;
+    std::fs::write(&file, canary.replace("version: v2}]", "version: v9}]"))?;
+    let file = file.display().to_string();
+    assert_eq!(chancery(&["validate", "-f", &file]).await?.status.code(), Some(0));
+    assert_eq!(chancery(&["validate", "-f", &file, "--fail-on", "warning"]).await?.status.code(), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn translate_prints_the_same_resources_as_json_and_yaml_with_any_expanded() -> anyhow::Result<()> {
+    let file = case("canary");
+    let run = async |output| chancery(&["translate", "-f", &file, "--workload", "front/web", "-o", output]).await;
+    let json: Value = serde_json::from_slice(&run("json").await?.stdout)?;
+    let yaml: Value = serde_saphyr::from_slice(&run("yaml").await?.stdout)?;
+    assert_eq!(json, yaml);
+    assert_eq!(json["LDS"][0]["name"], "out/shop/cart/http");
+    let filter = &json["LDS"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let hcm = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    assert_eq!(filter["@type"], hcm);
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    assert_eq!(filter["http_filters"][0]["typed_config"]["@type"], router);
+    let clusters: Vec<_> = json["CDS"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(clusters, ["out/shop/cart/http/version=v1", "out/shop/cart/http/version=v2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_workload_is_an_error_that_lists_the_known() -> anyhow::Result<()> {
+    let unknown = chancery(&["translate", "-f", &case("canary"), "--workload", "front/wbe"]).await?;
+    assert_eq!(unknown.status.code(), Some(2));
+    let text = String::from_utf8(unknown.stderr)?;
+    assert!(text.contains("front/wbe") && text.contains("front/web") && text.contains("shop/cart-v1"), "{text}");
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! A real directory, watched.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+fn service(name: &str) -> String {
+    format!(
+        "apiVersion: chancery.dev/v1alpha1\nkind: MeshService\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {{ports: [{{name: http, port: 80, protocol: http}}]}}\n"
+    )
+}
+
+fn names(state: &FileState) -> Vec<String> {
+    state.objects.keys().map(|key| key.name.name.to_string()).collect()
+}
+
+struct Watched {
+    state: watch::Receiver<FileState>,
+    stop: CancellationToken,
+}
+
+impl Watched {
+    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+    fn start(dir: &Path) -> Self {
+        let (sender, state) = watch::channel(FileState::default());
+        let stop = CancellationToken::new();
+        tokio::spawn(run(dir.to_owned(), sender, stop.clone()));
+        Self { state, stop }
+    }
+
+    /// Waits until exactly these services are there; within a second, which is sooner than the directory is read
+    /// without a notification.
+    async fn sees(&mut self, expected: &[&str]) {
+        let seen = self.state.wait_for(|state| state.synced && names(state) == expected);
+        let in_time = tokio::time::timeout(Duration::from_secs(1), seen).await.is_ok();
+        assert!(in_time, "{expected:?}, not {:?}", names(&self.state.borrow()));
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn files_come_change_and_go() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("a.yaml"), service("a")).expect("written");
+    let mut watched = Watched::start(dir.path());
+    watched.sees(&["a"]).await;
+    fs::write(dir.path().join("b.yml"), service("b") + "---\n" + &service("c")).expect("written");
+    watched.sees(&["a", "b", "c"]).await;
+    fs::write(dir.path().join("new"), service("d")).expect("written");
+    fs::rename(dir.path().join("new"), dir.path().join("a.yaml")).expect("renamed");
+    watched.sees(&["b", "c", "d"]).await;
+    fs::write(dir.path().join("ignored.txt"), service("e")).expect("written");
+    fs::write(dir.path().join(".hidden.yaml"), service("f")).expect("written");
+    fs::create_dir(dir.path().join("below")).expect("made");
+    fs::write(dir.path().join("below/g.yaml"), service("g")).expect("written");
+    watched.sees(&["b", "c", "d", "g"]).await;
+    fs::remove_file(dir.path().join("b.yml")).expect("removed");
+    watched.sees(&["d", "g"]).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_a_swapped_link_is_followed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for version in ["one", "two"] {
+        fs::create_dir(dir.path().join(version)).expect("made");
+        fs::write(dir.path().join(version).join("rules.yaml"), service(version)).expect("written");
+    }
+    let link = dir.path().join("rules");
+    symlink("one", &link).expect("linked");
+    let mut watched = Watched::start(&link);
+    watched.sees(&["one"]).await;
+    symlink("two", dir.path().join("next")).expect("linked");
+    fs::rename(dir.path().join("next"), &link).expect("swapped");
+    watched.sees(&["two"]).await;
+    // It is the new directory that is watched now.
+    fs::write(dir.path().join("two/more.yaml"), service("three")).expect("written");
+    watched.sees(&["three", "two"]).await;
+}
+
+#[tokio::test]
+async fn a_mounted_config_map_is_followed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for version in ["..1", "..2"] {
+        fs::create_dir(dir.path().join(version)).expect("made");
+        fs::write(dir.path().join(version).join("rules.yaml"), service(&version.replace("..", "v"))).expect("written");
+    }
+    symlink("..1", dir.path().join("..data")).expect("linked");
+    symlink("..data/rules.yaml", dir.path().join("rules.yaml")).expect("linked");
+    let mut watched = Watched::start(dir.path());
+    watched.sees(&["v1"]).await;
+    symlink("..2", dir.path().join("..data_tmp")).expect("linked");
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).expect("swapped");
+    watched.sees(&["v2"]).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_empty_for_a_moment_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("rules.yaml");
+    fs::write(&path, service("a")).expect("written");
+    let mut watched = Watched::start(dir.path());
+    watched.sees(&["a"]).await;
+    fs::write(&path, "").expect("emptied");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(names(&watched.state.borrow()), ["a"]);
+    fs::write(&path, service("b")).expect("written");
+    watched.sees(&["b"]).await;
+    fs::write(&path, "").expect("emptied");
+    watched.sees(&[]).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_read_is_not_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rules = dir.path().join("rules");
+    let mut watched = Watched::start(&rules);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!watched.state.borrow().synced, "nothing has been read yet");
+    fs::create_dir(&rules).expect("made");
+    fs::write(rules.join("a.yaml"), service("a")).expect("written");
+    let seen = watched.state.wait_for(|state| state.synced && names(state) == ["a"]);
+    tokio::time::timeout(REREAD * 2, seen).await.expect("in time").expect("it runs");
+    fs::rename(&rules, dir.path().join("away")).expect("renamed");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(names(&watched.state.borrow()), ["a"]);
+}
+
+#[test]
+fn a_broken_document_is_told_from_its_siblings() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broken = service("b").replace("ports:", "prots:");
+    fs::write(dir.path().join("rules.yaml"), service("a") + "---\n" + &broken + "---\n" + &service("c"))
+        .expect("written");
+    let state = read_once(dir.path()).expect("read");
+    assert_eq!(names(&state), ["a", "c"]);
+    assert_eq!(state.findings.len(), 1);
+    let broken: Vec<_> = state.broken.iter().map(|(_, key)| key.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(broken, [Some("MeshService shop/b".to_owned())]);
+}

@@ -1,0 +1,122 @@
+//! What a change costs, and what stays in force.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const RULES: &str = "\
+apiVersion: chancery.dev/v1alpha1
+kind: MeshService
+metadata: {name: cart, namespace: shop}
+spec: {ports: [{name: http, port: 80, protocol: http}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: Workload
+metadata: {name: cart, namespace: shop}
+spec: {labels: {version: v1}, serves: [{service: cart, port: http, listen: \"127.0.0.1:1001\", app: \"127.0.0.1:1002\"}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: Workload
+metadata: {name: web, namespace: shop}
+spec: {calls: [{service: cart, port: http, listen: \"127.0.0.1:1003\"}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: TrafficRoute
+metadata: {name: cart, namespace: shop}
+spec: {for: {service: cart}, http: [{name: all, to: [{service: cart}], timeout: 1s}]}
+";
+
+fn inputs(text: &str, instances: Vec<Instance>) -> Inputs {
+    let parsed = translators::rules::parse("rules.yaml", text);
+    let broken = parsed.broken.iter().map(|key| ("rules.yaml".into(), key.clone())).collect();
+    let collected = translators::rules::collect([parsed]);
+    let files = FileState { synced: true, objects: Arc::new(collected.objects), findings: collected.findings, broken };
+    Inputs { files: Arc::new(files), instances: Arc::new(instances) }
+}
+
+fn features() -> BTreeSet<Features> {
+    BTreeSet::from([Features::of_envoy(1, 40)])
+}
+
+fn instance(node: &str) -> Instance {
+    Instance {
+        workload: "shop/cart".parse().expect("valid"),
+        node: node.to_owned(),
+        address: [127, 0, 0, 1].into(),
+        listeners: ["in/shop/cart/http".to_owned()].into(),
+        has_certificate: true,
+    }
+}
+
+fn timeout_in_force(translation: &Translation) -> Option<Duration> {
+    let service = translation.rules.mesh.services.values().next().expect("one service");
+    let (_, route) = service.ports[0].routes.iter().next().expect("one route");
+    route.rules[0].timeout.value
+}
+
+#[test]
+fn an_endpoint_change_does_not_pass_through_the_rules() {
+    let mut translator = Translator::new(None);
+    let mut now = inputs(RULES, Vec::new());
+    let first = translator.translate(&now, &features(), 0).expect("new");
+    let name: Name = "out/shop/cart/http".into();
+    now.instances = Arc::new(vec![instance("a")]);
+    let second = translator.translate(&now, &features(), 0).expect("changed");
+    assert!(Arc::ptr_eq(&first.rules, &second.rules));
+    assert_ne!(first.endpoints.get(&name), second.endpoints.get(&name));
+    // The same set again, or one of a workload that serves nothing here, changes nothing.
+    now.instances = Arc::new(vec![instance("a")]);
+    assert!(translator.translate(&now, &features(), 0).is_none());
+    let stranger = Instance { workload: "shop/web".parse().expect("valid"), ..instance("b") };
+    now.instances = Arc::new(vec![instance("a"), stranger]);
+    assert!(translator.translate(&now, &features(), 0).is_none());
+}
+
+#[test]
+fn a_rule_change_keeps_what_it_does_not_touch() {
+    let mut translator = Translator::new(None);
+    let first = translator.translate(&inputs(RULES, Vec::new()), &features(), 0).expect("new");
+    let edited = RULES.replace("timeout: 1s", "timeout: 2s");
+    let second = translator.translate(&inputs(&edited, Vec::new()), &features(), 0).expect("changed");
+    let mut changed = Vec::new();
+    for (group, plan) in &second.rules.groups {
+        for (key, resource) in &plan.resources {
+            if !Arc::ptr_eq(resource, &first.rules.groups[group].resources[key]) {
+                changed.push(resource.name().to_string());
+            }
+        }
+    }
+    assert_eq!(changed, ["out/shop/cart/http"], "the route alone");
+    assert!(second.endpoints.ptr_eq(&first.endpoints));
+}
+
+#[test]
+fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let record = dir.path().join("last-good.json");
+    let one = Some(Duration::from_secs(1));
+    let mut translator = Translator::new(Some(record.clone()));
+    let good = translator.translate(&inputs(RULES, Vec::new()), &features(), 0).expect("new");
+    assert_eq!((timeout_in_force(&good), good.rules.findings.len()), (one, 0));
+
+    let broken = [
+        RULES.replace("timeout: 1s", "timeout: soon"),
+        RULES.replace("timeout: 1s", "timeuot: 9s"),
+        RULES.replace("to: [{service: cart}], timeout: 1s", "to: [{service: crat}], timeout: 9s"),
+        RULES.replace("{for: {service: cart}, http: [{name: all", "{for: {service: cart}, http: [{[name: all"),
+    ];
+    for text in broken {
+        let kept = translator.translate(&inputs(&text, Vec::new()), &features(), 0).expect("changed");
+        assert_eq!(timeout_in_force(&kept), one, "{text}");
+        let findings: Vec<_> = kept.rules.findings.iter().map(ToString::to_string).collect();
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].starts_with("rules.yaml:20:"), "{findings:?}");
+
+        let mut restarted = Translator::new(Some(record.clone()));
+        let kept = restarted.translate(&inputs(&text, Vec::new()), &features(), 0).expect("new");
+        assert_eq!(timeout_in_force(&kept), one, "after a restart: {text}");
+    }
+    let removed = RULES.rsplit_once("---").expect("documents").0;
+    let gone = translator.translate(&inputs(removed, Vec::new()), &features(), 0).expect("changed");
+    assert_eq!(timeout_in_force(&gone), Some(Duration::from_secs(15)), "what is removed is not kept");
+}
