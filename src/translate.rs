@@ -256,10 +256,10 @@ fn destinations(rules: &RulesPart) -> BTreeMap<Destination, Name> {
     let mut found = BTreeMap::new();
     for plan in rules.groups.values() {
         for key in plan.resources.keys() {
-            if let ResourceKey::Cluster(destination) = key {
-                if !found.contains_key(destination) {
-                    found.insert(destination.clone(), ResourceKey::Endpoints(destination.clone()).name());
-                }
+            if let ResourceKey::Cluster(destination) = key
+                && !found.contains_key(destination)
+            {
+                found.insert(destination.clone(), ResourceKey::Endpoints(destination.clone()).name());
             }
         }
     }

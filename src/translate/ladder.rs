@@ -105,7 +105,8 @@ mod tests {
             let mut mesh = mesh(to);
             let remaining = ladder.climb(&mut mesh, true);
             let port = mesh.services.values().next().expect("one service").ports[0].clone();
-            seen.push((port.mtls.value, port.callers_use_mtls));
+            let mode = port.mtls.value;
+            seen.push((mode, mode != MtlsMode::Disabled && port.callers_use_mtls));
             if !remaining {
                 return seen;
             }

@@ -110,7 +110,7 @@ fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
         assert_eq!(timeout_in_force(&kept), one, "{text}");
         let findings: Vec<_> = kept.rules.findings.iter().map(ToString::to_string).collect();
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(findings[0].starts_with("rules.yaml:20:"), "{findings:?}");
+        assert!(findings[0].starts_with("rules.yaml:19:"), "{findings:?}");
 
         let mut restarted = Translator::new(Some(record.clone()));
         let kept = restarted.translate(&inputs(&text, Vec::new()), &features(), 0).expect("new");

@@ -129,6 +129,7 @@ mod tests {
             number: 80.try_into().expect("not 0"),
             protocol: Protocol::Http,
             server_first: false,
+            callers_use_mtls: true,
             mtls: Sourced::built_in(mode),
             access,
             routes: BTreeMap::new(),
