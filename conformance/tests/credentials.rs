@@ -1,17 +1,14 @@
 //! Who may have what: streams without a credential, under another's name, with a rotated or revoked one.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use conformance::harness::shop::SOON;
-use conformance::harness::{Chancery, EnvoyProxy, eventually};
+use conformance::harness::{Chancery, Credential, EnvoyProxy, eventually};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use serde_json::Value;
 use tokio_stream::StreamExt;
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::Channel;
 use translators::resource::Kind;
 
 const RULES: &str = "\
@@ -30,50 +27,6 @@ kind: Workload
 metadata: {name: other, namespace: shop}
 spec: {}
 ";
-
-/// The parts of a bootstrap that a client needs.
-struct Bootstrap {
-    node: String,
-    ca: String,
-    chain: String,
-    key: String,
-}
-
-async fn bootstrap(chancery: &Chancery, workload: &str, arguments: &[&str]) -> anyhow::Result<Bootstrap> {
-    let text = chancery.bootstrap(workload, &[&["-o", "json"], arguments].concat()).await?;
-    let document: Value = serde_json::from_str(&text)?;
-    let find = |name: &str| find(&document, name).with_context(|| format!("no {name} in {document}"));
-    let context = find("validation_context")?;
-    let certificate = find("tls_certificates")?;
-    let text = |value: &Value| {
-        let inline = value["inline_string"].as_str().map(str::to_owned);
-        inline.context("an inline string")
-    };
-    Ok(Bootstrap {
-        node: document["node"]["id"].as_str().context("a node id")?.to_owned(),
-        ca: text(&context["trusted_ca"])?,
-        chain: text(&certificate[0]["certificate_chain"])?,
-        key: text(&certificate[0]["private_key"])?,
-    })
-}
-
-fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(members) => members.get(name).or_else(|| members.values().find_map(|member| find(member, name))),
-        Value::Array(elements) => elements.iter().find_map(|element| find(element, name)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
-}
-
-async fn channel(chancery: &Chancery, bootstrap: &Bootstrap, with_credential: bool) -> anyhow::Result<Channel> {
-    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&bootstrap.ca)).domain_name("chancery");
-    let tls = match with_credential {
-        true => tls.identity(Identity::from_pem(&bootstrap.chain, &bootstrap.key)),
-        false => tls,
-    };
-    let endpoint = Channel::from_shared(format!("https://{}", chancery.xds_address()))?.tls_config(tls)?;
-    Ok(endpoint.timeout(Duration::from_secs(10)).connect().await?)
-}
 
 fn request(node: &str, kind: Kind, names: &[&str]) -> discovery_pb::DeltaDiscoveryRequest {
     discovery_pb::DeltaDiscoveryRequest {
@@ -97,24 +50,22 @@ async fn ask(
 #[tokio::test]
 async fn nobody_gets_what_is_not_theirs() -> anyhow::Result<()> {
     let chancery = Chancery::start(&[("rules.yaml", RULES)], &[]).await?;
-    let cart = bootstrap(&chancery, "shop/cart", &[]).await?;
-    let other = bootstrap(&chancery, "shop/other", &[]).await?;
+    let cart = Credential::issue(&chancery, "shop/cart").await?;
+    let other = Credential::issue(&chancery, "shop/other").await?;
 
-    let anonymous = ask(channel(&chancery, &cart, false).await?, request(&cart.node, Kind::Listener, &[])).await;
+    let anonymous = ask(cart.connect_without(&chancery).await?, request(&cart.node, Kind::Listener, &[])).await;
     assert_eq!(anonymous.expect_err("no credential").code(), Code::Unauthenticated);
-    let imposter = ask(channel(&chancery, &other, true).await?, request(&cart.node, Kind::Listener, &[])).await;
+    let imposter = ask(other.connect(&chancery).await?, request(&cart.node, Kind::Listener, &[])).await;
     assert_eq!(imposter.expect_err("another's node id").code(), Code::PermissionDenied);
-    let nameless = ask(channel(&chancery, &cart, true).await?, request("", Kind::Listener, &[])).await;
+    let nameless = ask(cart.connect(&chancery).await?, request("", Kind::Listener, &[])).await;
     assert_eq!(nameless.expect_err("no node id").code(), Code::InvalidArgument);
 
     // Each workload has a secret of that name, and gets its own.
     for (credential, own) in [(&cart, "shop/sa/cart"), (&other, "shop/sa/other")] {
         let answer = eventually(SOON, "a certificate", async || {
-            let answer = ask(
-                channel(&chancery, credential, true).await?,
-                request(&credential.node, Kind::Secret, &["identity"]),
-            )
-            .await?;
+            let answer =
+                ask(credential.connect(&chancery).await?, request(&credential.node, Kind::Secret, &["identity"]))
+                    .await?;
             ensure!(answer.resources.len() == 1, "{answer:?}");
             Ok(answer)
         })
@@ -131,8 +82,7 @@ async fn nobody_gets_what_is_not_theirs() -> anyhow::Result<()> {
     }
     // What another has and what nobody has look the same.
     for name in ["in/shop/cart/http", "in/shop/nothing/http"] {
-        let answer =
-            ask(channel(&chancery, &other, true).await?, request(&other.node, Kind::Listener, &[name])).await?;
+        let answer = ask(other.connect(&chancery).await?, request(&other.node, Kind::Listener, &[name])).await?;
         assert_eq!((answer.resources.len(), answer.removed_resources), (0, vec![name.to_owned()]));
     }
     Ok(())

@@ -1,0 +1,69 @@
+//! Credential: what a bootstrap holds for a client that is no Envoy.
+//!
+//! Owns: reading it out of what `chancery bootstrap` prints, and connections that show it or do not. May use: tonic's
+//! client. Never: makes a credential itself.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+
+use super::chancery::Chancery;
+
+/// A node id, and the credential that is bound to it.
+#[derive(Debug)]
+pub struct Credential {
+    /// The node id.
+    pub node: String,
+    ca: String,
+    chain: String,
+    key: String,
+}
+
+// === impl Credential ===
+
+impl Credential {
+    /// One for a proxy of `workload`.
+    pub async fn issue(chancery: &Chancery, workload: &str) -> anyhow::Result<Self> {
+        let document: Value = serde_json::from_str(&chancery.bootstrap(workload, &["-o", "json"]).await?)?;
+        let find = |name: &str| find(&document, name).with_context(|| format!("no {name} in {document}"));
+        let context = find("validation_context")?;
+        let certificate = find("tls_certificates")?;
+        let text = |value: &Value| value["inline_string"].as_str().map(str::to_owned).context("an inline string");
+        Ok(Self {
+            node: document["node"]["id"].as_str().context("a node id")?.to_owned(),
+            ca: text(&context["trusted_ca"])?,
+            chain: text(&certificate[0]["certificate_chain"])?,
+            key: text(&certificate[0]["private_key"])?,
+        })
+    }
+
+    /// A connection that shows it.
+    pub async fn connect(&self, chancery: &Chancery) -> anyhow::Result<Channel> {
+        let identity = Identity::from_pem(&self.chain, &self.key);
+        self.open(chancery, self.tls().identity(identity)).await
+    }
+
+    /// A connection that shows nothing.
+    pub async fn connect_without(&self, chancery: &Chancery) -> anyhow::Result<Channel> {
+        self.open(chancery, self.tls()).await
+    }
+
+    fn tls(&self) -> ClientTlsConfig {
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.ca)).domain_name("chancery")
+    }
+
+    async fn open(&self, chancery: &Chancery, tls: ClientTlsConfig) -> anyhow::Result<Channel> {
+        let endpoint = Channel::from_shared(format!("https://{}", chancery.xds_address()))?.tls_config(tls)?;
+        Ok(endpoint.timeout(Duration::from_secs(10)).connect().await?)
+    }
+}
+
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => members.get(name).or_else(|| members.values().find_map(|member| find(member, name))),
+        Value::Array(elements) => elements.iter().find_map(|element| find(element, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
