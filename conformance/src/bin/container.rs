@@ -57,9 +57,10 @@ struct Verdicts {
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let mut verdicts = Verdicts::default();
-    // What comes after a step needs what it made.
+    // What comes after a step needs what it made. An error between two steps is a failure as well.
     if let Err(error) = check(&args, &mut verdicts).await {
         println!("  {}", format!("{error:#}").replace('\n', "\n  "));
+        verdicts.failed = verdicts.failed.max(1);
     }
     println!("{} passed, {} failed", verdicts.passed, verdicts.failed);
     Ok(if verdicts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
