@@ -138,11 +138,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// Holds the data directory for this process alone.
 fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
     let path = config.data_dir.join("serving");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
+    let file = durable::open_lock(&path)
         .with_context(|| format!("the data directory {} cannot be written", config.data_dir.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

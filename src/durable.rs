@@ -1,11 +1,14 @@
 //! Durable files: written whole or not at all, readable by their owner only.
 //!
-//! Owns: how a file of the data directory is replaced. May use: the file system. Never: knows what a file
+//! What root makes belongs to whom the directory above it belongs to: an administrator runs `chancery bootstrap`
+//! for a service that runs as a user of its own, and for an Envoy of another.
+//!
+//! Owns: how a file of the data directory is replaced, and whose it is. May use: the file system. Never: knows what a file
 //! means, or changes one in place.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 use serde::Serialize;
@@ -59,20 +62,47 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Creates `path` and what is missing above it, for the owner only (mode 0700).
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    create_private_dir(parent(path))?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        created => created.and_then(|()| hand_over(&File::open(path)?, parent(path))),
+    }
 }
 
 /// Opens and locks the file `path`, waiting for its present holder; the lock ends with the returned value.
 pub fn lock(path: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let file = open_lock(path)?;
     file.lock()?;
+    Ok(file)
+}
+
+/// Opens the file `path`, which is there to be locked only.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    hand_over(&file, parent(path))?;
     Ok(file)
 }
 
 fn written_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(parent(path))?;
+    hand_over(file.as_file(), parent(path))?;
     file.write_all(contents)?;
     Ok(file)
+}
+
+/// Gives what root has made to the owner of the directory that it is in.
+fn hand_over(made: &File, directory: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (made_by, owner) = (made.metadata()?, fs::metadata(directory)?);
+    if (made_by.uid(), made_by.gid()) == (owner.uid(), owner.gid()) {
+        return Ok(());
+    }
+    fchown(made, Some(owner.uid()), Some(owner.gid()))
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -83,5 +113,40 @@ fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_private_and_belongs_to_the_owner_of_its_directory() {
+        let data = tempfile::tempdir().expect("a directory");
+        // Root can give the directory away; another user keeps it, and the same must hold.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(data.path(), Some(65532), Some(65533)).expect("root may do that");
+        }
+        let data_owner = fs::metadata(data.path()).expect("it is there");
+        let inner = data.path().join("ca/leaves");
+        create_private_dir(&inner).expect("created");
+        create_private_dir(&inner).expect("there already");
+        replace(&inner.join("durable"), b"1").expect("written");
+        replace_cached(&inner.join("cached"), b"2").expect("written");
+        drop(lock(&inner.join("lock")).expect("locked"));
+
+        let seen = ["ca", "ca/leaves", "ca/leaves/durable", "ca/leaves/cached", "ca/leaves/lock"].map(|name| {
+            let metadata = fs::metadata(data.path().join(name)).expect("it is there");
+            (name, metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+        });
+        let (user, group) = (data_owner.uid(), data_owner.gid());
+        let expected = [
+            ("ca", user, group, 0o700),
+            ("ca/leaves", user, group, 0o700),
+            ("ca/leaves/durable", user, group, 0o600),
+            ("ca/leaves/cached", user, group, 0o600),
+            ("ca/leaves/lock", user, group, 0o600),
+        ];
+        assert_eq!(seen, expected);
     }
 }

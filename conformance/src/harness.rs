@@ -18,8 +18,9 @@ mod tls;
 mod wait;
 
 pub use app::{App, Echo};
-pub use binary::{chancery_binary, root};
+pub use binary::{build_chancery, chancery_binary, root};
 pub use chancery::Chancery;
+pub use child::Child;
 pub use credential::Credential;
 pub use envoy::{EnvoyProxy, EnvoySource};
 pub use image::build_image;

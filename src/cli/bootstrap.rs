@@ -210,6 +210,12 @@ impl std::str::FromStr for Address {
         };
         let named = host.starts_with('[') || host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c));
         let port = port.parse().map_err(|_| invalid())?;
+        // `serve` listens on it, and the two may share an environment.
+        if bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+            return Err(format!(
+                "nobody can connect to {host}: give the name or address by which the proxy reaches it"
+            ));
+        }
         if bare.is_empty() || !named { Err(invalid()) } else { Ok(Self { host: bare, port }) }
     }
 }

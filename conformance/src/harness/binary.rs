@@ -13,6 +13,18 @@ use tokio::sync::OnceCell;
 
 static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
 
+/// What cargo tells a test of its crate. A build script that looks at it, as ring's does, would be run again and
+/// everything above it be built anew, once here and once more in the next build outside.
+const OF_THE_CRATE: [&str; 7] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// The workspace.
 pub fn root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -21,14 +33,17 @@ pub fn root() -> &'static Path {
 
 /// The `chancery` binary, built first if need be.
 pub async fn chancery_binary() -> anyhow::Result<&'static Path> {
-    BINARY.get_or_try_init(build).await.map(PathBuf::as_path)
+    let arguments: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+    BINARY.get_or_try_init(|| build_chancery(arguments, &[])).await.map(PathBuf::as_path)
 }
 
-async fn build() -> anyhow::Result<PathBuf> {
+/// Builds `chancery` with these further arguments of `cargo build`, in this environment, and says where it is.
+pub async fn build_chancery(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--package", "chancery", "--bin", "chancery", "--message-format", "json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
+    cargo.args(arguments).envs(environment.iter().copied());
+    for name in OF_THE_CRATE {
+        cargo.env_remove(name);
     }
     cargo.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = cargo.output().await.context("cannot run cargo")?;

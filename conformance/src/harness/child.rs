@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// A running process.
 #[derive(Debug)]
-pub(super) struct Child {
+pub struct Child {
     child: std::process::Child,
     log: PathBuf,
 }
@@ -27,7 +27,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts `command`; what it says is appended to `log`.
-    pub(super) fn start(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
+    pub fn start(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
         let both = file.try_clone().with_context(|| log.display().to_string())?;
         command.stdin(Stdio::null()).stdout(file).stderr(both).process_group(0);
@@ -36,17 +36,17 @@ impl Child {
     }
 
     /// Its id.
-    pub(super) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What it has said.
-    pub(super) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// An error with its log, if it has ended.
-    pub(super) fn check_running(&mut self) -> anyhow::Result<()> {
+    pub fn check_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("it has ended ({status}):\n{}", self.log()),
@@ -54,7 +54,7 @@ impl Child {
     }
 
     /// Asks it to end, and waits until it has.
-    pub(super) async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+    pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
             kill_process(pid, Signal::TERM)?;

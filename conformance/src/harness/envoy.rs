@@ -123,6 +123,11 @@ impl EnvoyProxy {
         let port = admin.number().to_string();
         let all = [&["--admin-port", &port, "--stats-interval", "1s"], arguments].concat();
         let bootstrap = chancery.bootstrap(workload, &all).await?;
+        Self::run(source, admin, &bootstrap)
+    }
+
+    /// Starts an Envoy from a bootstrap that names `admin` as the port of its admin interface, without waiting.
+    pub fn run(source: &EnvoySource, admin: Port, bootstrap: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("chancery-envoy-").tempdir()?;
         let config = directory.path().join("envoy.yaml");
         let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&config)?;

@@ -61,6 +61,7 @@ fn addresses_and_durations_are_read_once() {
     assert_eq!(address("cp.example:1"), Some(("cp.example".into(), 1)));
     assert_eq!(["", "a", "a:0", ":1", "a b:1", "::1:5", "[x]:1", "a:65536"].map(address), [const { None }; 8]);
     assert_eq!(positive("8760h"), Ok(Duration::from_secs(365 * 86400)));
+    assert_eq!(["0.0.0.0:18000", "[::]:18000"].map(address), [const { None }; 2]);
     assert!(
         ["", "5", "0s", "s", "-1s", "1.5h", "9999999999999999999d", "5\u{e9}"].map(positive).iter().all(Result::is_err)
     );
