@@ -156,25 +156,6 @@ async fn the_units_run_a_control_plane_and_an_envoy_in_sync_with_it() {
 }
 
 #[tokio::test]
-async fn systemd_where_there_is_one_takes_the_units() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let (chancery, envoy) = (chancery_binary().await.expect("it builds"), envoy_binary().await.expect("an envoy"));
-    let control_plane = unit_text("chancery.service", &[("/usr/bin/chancery", chancery)]).expect("a unit");
-    let sidecar = unit_text("envoy@.service", &[("/usr/bin/envoy", &envoy)]).expect("a unit");
-    let paths = ["chancery.service", "envoy@.service"].map(|name| directory.path().join(name));
-    for (path, text) in paths.iter().zip([control_plane, sidecar]) {
-        std::fs::write(path, text).expect("the directory is ours");
-    }
-    let verified = Command::new("systemd-analyze").arg("verify").args(&paths).stdin(Stdio::null()).output();
-    let Ok(verified) = verified else { return };
-    // What it says of other units of this machine is not ours.
-    let said = String::from_utf8_lossy(&verified.stderr);
-    let ours: Vec<&str> =
-        said.lines().filter(|line| line.contains("chancery.service") || line.contains("envoy@")).collect();
-    assert_eq!(ours, Vec::<&str>::new());
-}
-
-#[tokio::test]
 async fn the_example_bootstrap_is_what_is_printed_and_envoy_takes_it() {
     let chancery = Chancery::prepare(&[], &[]).expect("directories");
     let directory = tempfile::tempdir().expect("a temporary directory");
