@@ -19,7 +19,7 @@ use translators::xds::Features;
 use crate::identity::{Identities, ProxyCredential};
 use crate::publish::Table;
 use crate::stream::{Admission, Directory, Refusal};
-use crate::telemetry::metrics::{Authenticator, Reporter};
+use crate::telemetry::metrics::{Authenticator, Reporter, Serves};
 use crate::translate::GroupKey;
 
 /// The node metadata key under which a proxy may say at which address others reach it.
@@ -80,6 +80,17 @@ impl Authenticator for Admissions {
         let credential = self.verify(extensions).map_err(Status::from)?;
         Ok(Reporter { workload: credential.workload, node: credential.node_id.to_string() })
     }
+}
+
+/// What a workload speaks on a port of a service that it serves, by the rules in force.
+pub fn serves(table: Table) -> Serves {
+    Arc::new(move |workload: &QualifiedName, service: &QualifiedName, name: &str| {
+        let published = table.current();
+        let mesh = published.mesh()?;
+        let port = mesh.services.get(service)?.ports.iter().find(|port| port.name == name)?;
+        let serves = mesh.workloads.get(workload)?.serves.iter().any(|s| s.service == *service && s.port == port.name);
+        serves.then_some(port.protocol)
+    })
 }
 
 /// The workload that the credential names; where it names only a node, the one that matches the node.

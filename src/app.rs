@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
-use translators::name::QualifiedName;
 use translators::xds::Features;
 
 use crate::admin::{self, AdminState, Exposure, Status};
@@ -30,8 +29,8 @@ use crate::sources::files::{self, FileState};
 use crate::sources::instances;
 use crate::task::Tasks;
 use crate::telemetry::Telemetry;
-use crate::translate::{self, Translation, Translator};
-use crate::{durable, fold, settled};
+use crate::translate::{self, Translator};
+use crate::{admission, durable, fold, settled, status, wanted};
 
 /// What the control plane is started with.
 #[derive(Debug, Clone)]
@@ -89,8 +88,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let status = watch::Sender::new(Arc::new(Status::starting("the rules have not been read yet")));
 
     let admissions = Admissions::new(Arc::clone(&identities), table.clone(), features.clone());
-    let services =
-        Services { admissions, report: report.clone(), telemetry: telemetry.clone(), serves: serves(table.clone()) };
+    let services = Services {
+        admissions,
+        report: report.clone(),
+        telemetry: telemetry.clone(),
+        serves: admission::serves(table.clone()),
+    };
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
     let translator = Translator::new(Some(data_dir.join("last-good.json")));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
@@ -108,8 +111,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     let publish = publish::run(table.clone(), translation.subscribe(), issued.subscribe(), published.clone(), stop());
     let settle = settled::run(report.clone(), table, published.subscribe(), settled, stop());
-    let want = want(translation.subscribe(), wanted.clone(), config.leaf_ttl, stop());
-    let tell = tell(translation.subscribe(), issued.subscribe(), status, stop());
+    let want = wanted::run(translation.subscribe(), wanted.clone(), config.leaf_ttl, stop());
+    let tell = status::run(translation.subscribe(), issued.subscribe(), status, stop());
     let read = files::run(config.rules.clone(), files, stop());
     let gather = instances::run(report, instance_record, instances, stop());
     let issue = issuer.run(wanted.subscribe(), issued, stop());
@@ -162,69 +165,4 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
         }
         info!("stopping");
     })
-}
-
-/// What a workload speaks on a port of a service that it serves, by the rules in force.
-fn serves(table: Table) -> crate::telemetry::metrics::Serves {
-    Arc::new(move |workload: &QualifiedName, service: &QualifiedName, name: &str| {
-        let published = table.current();
-        let mesh = published.mesh()?;
-        let port = mesh.services.get(service)?.ports.iter().find(|port| port.name == name)?;
-        let serves = mesh.workloads.get(workload)?.serves.iter().any(|s| s.service == *service && s.port == port.name);
-        serves.then_some(port.protocol)
-    })
-}
-
-/// The identities of the workloads in force are to have certificates.
-async fn want(
-    mut translation: watch::Receiver<Option<Translation>>,
-    wanted: watch::Sender<Arc<Wanted>>,
-    leaf_ttl: Option<Duration>,
-    stop: tokio_util::sync::CancellationToken,
-) -> anyhow::Result<()> {
-    loop {
-        if let Some(translation) = &*translation.borrow_and_update() {
-            let mesh = &translation.rules.mesh;
-            let identities = mesh.workloads.values().map(|w| (w.name.clone(), w.identity.clone())).collect();
-            let next = Wanted { identities, leaf_ttl: leaf_ttl.unwrap_or(mesh.leaf_ttl.value) };
-            wanted.send_if_modified(|held| {
-                let changed = **held != next;
-                if changed {
-                    *held = Arc::new(next);
-                }
-                changed
-            });
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            changed = translation.changed() => if changed.is_err() { return Ok(()) },
-        }
-    }
-}
-
-/// Tells operators of what is in force.
-async fn tell(
-    mut translation: watch::Receiver<Option<Translation>>,
-    mut issued: watch::Receiver<Arc<Issued>>,
-    status: watch::Sender<Arc<Status>>,
-    stop: tokio_util::sync::CancellationToken,
-) -> anyhow::Result<()> {
-    loop {
-        let certificates =
-            issued.borrow_and_update().certificates.iter().map(|(w, i)| (w.clone(), i.not_after)).collect();
-        if let Some(translation) = translation.borrow_and_update().clone() {
-            let rules = translation.rules;
-            status.send_replace(Arc::new(Status {
-                ready: Ok(()),
-                findings: rules.findings.as_slice().into(),
-                locate: Arc::new(move |rule| rules.locate(rule)),
-                certificates,
-            }));
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            changed = translation.changed() => if changed.is_err() { return Ok(()) },
-            changed = issued.changed() => if changed.is_err() { return Ok(()) },
-        }
-    }
 }

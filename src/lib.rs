@@ -9,27 +9,44 @@
 //!                          └─── findings ──▶ report ◀── ACK / NACK / metrics
 //! ```
 
-pub mod admin;
+// The pipeline.
+pub mod sources;
+
+pub mod fold;
+
+pub mod translate;
+
+pub mod publish;
+
+pub mod stream;
+
+// What comes back.
+pub mod report;
+pub mod settled;
+pub mod telemetry;
+
+// Who a proxy is, and what it may have.
 pub mod admission;
-pub mod app;
 pub mod ca;
+pub mod identity;
+pub mod wanted;
+
+// What an operator sees.
+pub mod admin;
 pub mod cli;
+pub mod status;
+
+// The process.
+pub mod app;
 pub mod clock;
 pub mod config;
-pub mod demo;
 pub mod durable;
-pub mod envoy;
 pub mod escape;
-pub mod fold;
-pub mod identity;
 pub mod pace;
-pub mod ports;
-pub mod publish;
-pub mod report;
 pub mod server;
-pub mod settled;
-pub mod sources;
-pub mod stream;
 pub mod task;
-pub mod telemetry;
-pub mod translate;
+
+// The demo, and the stock Envoy that it and the tests run.
+pub mod demo;
+pub mod envoy;
+pub mod ports;

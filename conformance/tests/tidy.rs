@@ -33,6 +33,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("admin", &["escape", "report", "telemetry"]),
     ("demo", &["admin", "config", "envoy", "escape", "pace", "ports", "task"]),
     ("server", &["admission", "identity", "report", "stream", "telemetry"]),
+    ("wanted", &["ca", "translate"]),
+    ("status", &["admin", "ca", "translate"]),
     ("app", &["*"]),
     ("cli", &["*"]),
 ];
