@@ -89,6 +89,33 @@ async fn nobody_gets_what_is_not_theirs() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_node_without_a_workload_is_known_by_the_one_that_matches_it() -> anyhow::Result<()> {
+    let matching = |name: &str, pattern: &str| {
+        format!(
+            "---\napiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: edge}}\n\
+             spec: {{match: {{nodeId: \"{pattern}\"}}}}\n"
+        )
+    };
+    let rules =
+        RULES.to_owned() + &matching("one", "one-*") + &matching("pair", "pair-*") + &matching("twin", "*-twin");
+    let chancery = Chancery::start(&[("rules.yaml", &rules)], &[]).await?;
+    for (node, code) in
+        [("one-a", None), ("pair-twin", Some(Code::PermissionDenied)), ("none", Some(Code::Unavailable))]
+    {
+        let credential = Credential::issue_to_node(&chancery, node).await?;
+        // The first of its release to come may be asked to come again.
+        eventually(SOON, node, async || {
+            let answer = ask(credential.connect(&chancery).await?, request(node, Kind::Cluster, &[])).await;
+            let said = answer.err().map(|status| status.code());
+            ensure!(said == code, "{said:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_credential_rotates_under_a_running_envoy_and_the_old_one_ends() -> anyhow::Result<()> {
     let mut chancery = Chancery::start(&[("rules.yaml", RULES)], &[]).await?;
     let directory = tempfile::tempdir()?;

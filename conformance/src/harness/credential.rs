@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
@@ -26,7 +26,20 @@ pub struct Credential {
 impl Credential {
     /// One for a proxy of `workload`.
     pub async fn issue(chancery: &Chancery, workload: &str) -> anyhow::Result<Self> {
-        let document: Value = serde_json::from_str(&chancery.bootstrap(workload, &["-o", "json"]).await?)?;
+        Self::read(&chancery.bootstrap(workload, &["-o", "json"]).await?)
+    }
+
+    /// One for a node of which only the id is known.
+    pub async fn issue_to_node(chancery: &Chancery, node: &str) -> anyhow::Result<Self> {
+        let data = chancery.data_directory();
+        let data = data.to_str().context("temporary directories are UTF-8")?;
+        let output = chancery.run(&["bootstrap", "--node-id", node, "--data-dir", data, "-o", "json"]).await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self::read(&String::from_utf8(output.stdout)?)
+    }
+
+    fn read(bootstrap: &str) -> anyhow::Result<Self> {
+        let document: Value = serde_json::from_str(bootstrap)?;
         let find = |name: &str| find(&document, name).with_context(|| format!("no {name} in {document}"));
         let context = find("validation_context")?;
         let certificate = find("tls_certificates")?;
