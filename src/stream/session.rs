@@ -7,7 +7,7 @@
 //! difference, as far as it is subscribed to, plus the names that are owed for another reason, is the next
 //! response. It is computed when it is asked for, so nothing queues.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,6 +137,18 @@ impl Request {
     }
 }
 
+// === impl Content ===
+
+impl Content {
+    /// Whether it says the same, in whatever order.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let said = |content: &Self| -> BTreeMap<Name, Version> {
+            content.resources.iter().map(|resource| (Name::clone(resource.name()), resource.version())).collect()
+        };
+        self.removed == other.removed && self.resources.len() == other.resources.len() && said(self) == said(other)
+    }
+}
+
 // === impl Session ===
 
 impl Session {
@@ -206,7 +218,7 @@ impl Session {
         let answer = match &state.outstanding {
             Some(sent) if !request.response_nonce.is_empty() => {
                 let accepted = sotw::accepts_despite_error(kind, &request.version_info, sent.version, state.accepted);
-                state.on_answer(kind, request.error_detail.as_ref().filter(|_| !accepted), !kind.is_full_state())
+                state.on_answer(kind, request.error_detail.as_ref().filter(|_| !accepted))
             }
             _ => None,
         };
@@ -228,7 +240,7 @@ impl Session {
             return Err(Fault::TooManyNames);
         }
         let answers_last = state.nonce.is_some_and(|nonce| nonce.to_string() == request.response_nonce);
-        let answer = if answers_last { state.on_answer(kind, request.error_detail.as_ref(), true) } else { None };
+        let answer = if answers_last { state.on_answer(kind, request.error_detail.as_ref()) } else { None };
         let current = snapshot.of(kind);
         let (first, subscribe, unsubscribe) =
             (!state.requested, &request.resource_names_subscribe, &request.resource_names_unsubscribe);
@@ -253,8 +265,11 @@ impl Session {
         }
         // What answers a subscription to a whole says the whole.
         let whole = state.due || (kind.is_full_state() && !state.owed.is_empty());
+        // A whole that was refused may be another one without a name that is not asked for any more.
+        let again = state.retry && protocol == Protocol::Sotw && kind.is_full_state();
+        let again = again && state.refused.content.is_some();
         let names = if waits && !whole { state.asked(current) } else { state.news(protocol, kind, current, now) };
-        let due = std::mem::take(&mut state.due);
+        let due = std::mem::take(&mut state.due) || (again && !state.retry);
         if names.is_empty() && !due {
             return None;
         }
@@ -326,6 +341,10 @@ impl Session {
             Protocol::Delta => delta::content(names, current),
         };
         if content.resources.is_empty() && content.removed.is_empty() && !kind.is_full_state() && !due {
+            return None;
+        }
+        if state.refused.content.as_ref().is_some_and(|refused| refused.says_the_same(&content)) {
+            state.refused.suspects.extend(names.iter().cloned());
             return None;
         }
         self.nonce += 1;

@@ -24,8 +24,6 @@ pub(super) struct Difference {
     pub(super) everything: bool,
     /// Names to be answered, known or not.
     pub(super) asked: Vec<Name>,
-    /// Names that are subscribed to no more, and that nobody waits for.
-    pub(super) dropped: Vec<Name>,
 }
 
 // === impl Subscription ===
@@ -64,7 +62,6 @@ impl Subscription {
         let names: OrdSet<Name> =
             wanted.iter().map(|name| self.names.get(*name).cloned().unwrap_or_else(|| intern(name))).collect();
         difference.asked = names.iter().filter(|name| !self.names.contains(*name)).cloned().collect();
-        difference.dropped = self.names.iter().filter(|name| !names.contains(*name)).cloned().collect();
         self.names = names;
         difference
     }
@@ -93,17 +90,18 @@ impl Subscription {
                 difference.asked.push(name);
             }
         }
+        let mut dropped = Vec::new();
         for name in unsubscribe {
             if name == WILDCARD {
                 self.wildcard = false;
                 difference.everything = false;
             } else if let Some(name) = self.names.remove(name.as_str()) {
-                difference.dropped.push(name);
+                dropped.push(name);
             }
         }
         if self.wildcard {
             // The client forgets what it unsubscribes from: under a wildcard it has to be told again.
-            difference.asked.append(&mut difference.dropped);
+            difference.asked.append(&mut dropped);
         } else {
             difference.asked.retain(|name| self.names.contains(name));
         }

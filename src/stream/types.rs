@@ -29,6 +29,8 @@ pub(super) struct TypeState {
     pub(super) woken: BTreeSet<Name>,
     /// A response is due even if it says nothing.
     pub(super) due: bool,
+    /// A request was taken, or something is gone: what was refused may make another response now.
+    pub(super) retry: bool,
     /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
     /// that reconnected.
     pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
@@ -47,12 +49,15 @@ pub(super) struct TypeState {
     pub(super) refused: Refused,
 }
 
-/// What was refused, until it has other content or is accepted.
+/// What was refused, until it has other content or is accepted. That nothing is said twice follows from one
+/// comparison: a response that would say what was refused last is not sent, and its names wait as suspects.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
+    /// The last response that was refused, unless it was asked for again since.
+    pub(super) content: Option<Content>,
     /// At fault, at the version that was refused: sent again only with other content, or asked for.
     pub(super) culprits: BTreeMap<Name, Version>,
-    /// Refused together with a fault that could not be told: sent again with whatever is sent next.
+    /// Refused though not known to be at fault: sent again as soon as that is another response.
     pub(super) suspects: BTreeSet<Name>,
 }
 
@@ -62,21 +67,19 @@ impl TypeState {
     /// Applies a change of subscription.
     pub(super) fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
         let first = !std::mem::replace(&mut self.requested, true);
-        let Difference { everything, asked, dropped } = difference;
-        for name in dropped {
-            self.owed.remove(&name);
-            self.held.remove(&name);
-            if self.refused.suspects.remove(&name) {
-                // Without it the others are another response.
-                self.owed.append(&mut self.refused.suspects);
-            }
+        let Difference { everything, asked } = difference;
+        self.retry = true;
+        let covers = |name: &Name| self.subscription.covers(name);
+        self.owed.retain(covers);
+        self.held.retain(|name, _| covers(name));
+        self.refused.culprits.retain(|name, _| covers(name));
+        self.refused.suspects.retain(covers);
+        if everything || !asked.is_empty() {
+            // Missing from a full state is an answer too.
+            self.due |= kind.is_full_state();
+            // What is asked for is answered, refused or not.
+            self.refused.content = None;
         }
-        let culprits = self.refused.culprits.len();
-        self.refused.culprits.retain(|name, _| self.subscription.covers(name));
-        // Without a resource at fault a full state is another one.
-        self.due |= kind.is_full_state() && self.refused.culprits.len() < culprits;
-        // Missing from a full state is an answer too.
-        self.due |= kind.is_full_state() && (everything || !asked.is_empty());
         self.owed.extend(asked);
         match (first, everything) {
             (true, true) => {}
@@ -119,8 +122,8 @@ impl TypeState {
         (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
     }
 
-    /// The answer to the outstanding response. `partial`: a response may leave resources out.
-    pub(super) fn on_answer(&mut self, kind: Kind, error: Option<&wire::Status>, partial: bool) -> Option<Answer> {
+    /// The answer to the outstanding response.
+    pub(super) fn on_answer(&mut self, kind: Kind, error: Option<&wire::Status>) -> Option<Answer> {
         let sent = self.outstanding.take()?;
         self.brings_new = false;
         let version = sent.version;
@@ -130,28 +133,23 @@ impl TypeState {
         let all: Vec<&Arc<Resource>> = sent.resources.iter().collect();
         let Some(error) = error else {
             self.accepted = Some(version);
+            self.refused.content = None;
             self.refused.culprits.retain(|name, _| all.iter().all(|resource| resource.name() != name));
             return Some(Answer { kind, version, outcome: Outcome::Accepted(names(&all)) });
         };
         let (told, untold): (Vec<_>, Vec<_>) =
             all.iter().copied().partition(|resource| refusal::mentions(&error.message, resource.name()));
-        let culprits = if told.is_empty() { all } else { told.clone() };
+        self.refused.suspects.extend(names(&untold).into_iter().chain(sent.removed.iter().cloned()));
+        let culprits = if told.is_empty() { all } else { told };
         self.refused.culprits.extend(culprits.iter().map(|c| (Name::clone(c.name()), c.version())));
-        let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
-        if !partial {
-            // Whatever is sent next says everything.
-        } else if told.is_empty() {
-            self.refused.suspects.extend(others);
-        } else {
-            // Without the resources at fault it is another response.
-            self.owed.extend(others.filter(|name| self.subscription.covers(name)));
-        }
         let outcome = Outcome::Refused {
             code: error.code,
             reason: refusal::reason(kind, &error.message),
             resources: names(&culprits),
             rules: refusal::rules(culprits.iter().copied()),
         };
+        // What is owed was asked for after it was sent, and may bring it again.
+        self.refused.content = self.owed.is_empty().then_some(sent);
         Some(Answer { kind, version, outcome })
     }
 
@@ -174,11 +172,12 @@ impl TypeState {
         current: &ResourceSet,
         now: Instant,
     ) -> BTreeSet<Name> {
+        self.brings_new = false;
         let mut names = std::mem::take(&mut self.owed);
         for name in std::mem::take(&mut self.woken) {
             let culprit = self.refused.culprits.get(&name);
             let as_refused = culprit.is_some() && culprit == current.get(&name).map(|r| r.version()).as_ref();
-            if self.subscription.covers(&name) && !as_refused && !self.refused.suspects.contains(&name) {
+            if self.subscription.covers(&name) && !as_refused {
                 names.insert(name);
             }
         }
@@ -192,15 +191,18 @@ impl TypeState {
                     self.held.remove(resource.name());
                     names.insert(Name::clone(resource.name()));
                 }
-                Change::Removed(name) if self.subscription.covers(&name) => match (kind, self.seen.get(&name)) {
-                    (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
-                        self.held.insert(name, Some(Arc::clone(resource)));
-                        self.release_at.get_or_insert(now + GRACE);
+                Change::Removed(name) if self.subscription.covers(&name) => {
+                    self.retry = true;
+                    match (kind, self.seen.get(&name)) {
+                        (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
+                            self.held.insert(name, Some(Arc::clone(resource)));
+                            self.release_at.get_or_insert(now + GRACE);
+                        }
+                        _ => {
+                            names.insert(name);
+                        }
                     }
-                    _ => {
-                        names.insert(name);
-                    }
-                },
+                }
                 Change::Put(_) | Change::Removed(_) => {}
             }
         }
@@ -217,9 +219,9 @@ impl TypeState {
         names
     }
 
-    /// What was refused with others goes with whatever is sent next.
+    /// What was refused with others goes with whatever is sent next, or alone if that is another response.
     pub(super) fn join_suspects(&mut self, names: &mut BTreeSet<Name>) {
-        if !names.is_empty() {
+        if std::mem::take(&mut self.retry) || !names.is_empty() {
             let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
             names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
         }
@@ -248,6 +250,7 @@ impl TypeState {
             || (self.outstanding.is_none()
                 && self.owed.is_empty()
                 && self.refused.culprits.is_empty()
+                && self.refused.suspects.is_empty()
                 && !self.seen.changes_to(current).any(covered))
     }
 }

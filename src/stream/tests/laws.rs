@@ -360,3 +360,18 @@ proptest! {
         holds(Protocol::Delta, steps);
     }
 }
+
+#[test]
+fn a_cluster_that_is_gone_does_not_outlive_its_wildcard() {
+    let mut steps = vec![Step::Put(1, 2, 0), Step::Receive, Step::Answer(false), Step::Remove(1, 2), Step::Receive];
+    steps.push(Step::Subscribe(1, Some(1)));
+    steps.extend(std::iter::repeat_n(Step::Put(0, 0, 0), 4));
+    holds(Protocol::Sotw, steps);
+}
+
+#[test]
+fn a_silent_removal_sends_what_was_refused_with_it() {
+    let mut steps = vec![Step::Subscribe(0, Some(3)), Step::Put(0, 0, 0), Step::Put(0, 1, 1), Step::Receive];
+    steps.extend([Step::Answer(false), Step::Receive, Step::Remove(0, 0)]);
+    holds(Protocol::Sotw, steps);
+}

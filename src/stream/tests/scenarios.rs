@@ -381,3 +381,33 @@ fn faults_and_types_that_are_not_served() {
     assert_eq!(peer.request(Request::Sotw(other)), Ok(None));
     assert_eq!(peer.drain(), NOTHING);
 }
+
+#[test]
+fn a_route_waits_for_the_answer_to_a_new_cluster() {
+    for refused in [false, true] {
+        let mut peer = delta("CDS x=1, RDS r=x, RDS s=x");
+        peer.change("CDS", &[]);
+        peer.change("RDS", &["r"]);
+        let _ = ["CDS", "RDS"].map(|service| peer.delta_ack(service));
+        peer.edit("CDS x=2, RDS r=x2");
+        assert_eq!(peer.drain(), ["CDS x=2", "RDS r=x2"], "a changed cluster holds nothing back");
+        let _ = ["CDS", "RDS"].map(|service| peer.delta_ack(service));
+        peer.edit("CDS y=1, RDS r=y");
+        assert_eq!(peer.drain(), ["CDS y=1"]);
+        assert_eq!(peer.change("RDS", &["s"]), ["RDS s=x"], "what is asked for does not wait");
+        assert_eq!(peer.delta_ack("RDS"), NOTHING);
+        let sent = if refused { peer.delta_nack("CDS", "no").1 } else { peer.delta_ack("CDS") };
+        assert_eq!(sent, ["RDS r=y"]);
+
+        let mut peer = sotw("CDS x=1, RDS r=x, RDS s=x");
+        peer.ask("CDS", &[]);
+        peer.ask("RDS", &["r"]);
+        let _ = [("CDS", &[][..]), ("RDS", &["r"])].map(|(service, names)| peer.ack(service, names));
+        peer.edit("CDS y=1, RDS r=y");
+        assert_eq!(peer.drain(), ["CDS x=1 y=1"]);
+        assert_eq!(peer.ask("RDS", &["r", "s"]), ["RDS s=x"]);
+        assert_eq!(peer.ack("RDS", &["r", "s"]), NOTHING);
+        let sent = if refused { peer.nack("CDS", &[], "no").1 } else { peer.ack("CDS", &[]) };
+        assert_eq!(sent, ["RDS r=y"]);
+    }
+}
