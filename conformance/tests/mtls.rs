@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use conformance::harness::shop::{SOON, Shop, rule};
+use conformance::harness::shop::{INVENTORY, SOON, Shop, rule};
 use conformance::harness::{ClientIdentity, Load, TlsConnection, eventually};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -169,5 +169,32 @@ async fn certificates_renew_under_load_and_new_handshakes_take_the_new_one() -> 
     let failures = shop.envoys[3].stats().await?;
     let failed: u64 = failures.iter().filter(|(name, _)| name.contains("fail_verify")).map(|(_, count)| count).sum();
     assert_eq!(failed, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_takes_only_the_identities_of_the_service_that_it_calls() -> anyhow::Result<()> {
+    let shop = Shop::start_with(&mode("strict"), &[], &["--all-stats"]).await?;
+    // The address of the cart, under the name of another service: its certificate is valid, but not for that name.
+    let listen = chancery::ports::Port::reserve()?;
+    let fake = rule(
+        "MeshService",
+        "fake",
+        &format!(
+            "ports: [{{name: http, port: 80, protocol: http}}]\nendpoints: {{static: [{{address: 127.0.0.1, port: {}}}]}}",
+            shop.cart_v1().port()
+        ),
+    );
+    let inventory = std::fs::read_to_string(shop.chancery.rules_directory().join(INVENTORY))?;
+    let call = format!("calls: [{{service: fake, port: http, listen: \"{}\"}}, ", listen.loopback());
+    shop.chancery.write_rules(INVENTORY, &(inventory.replace("calls: [", &call) + &fake))?;
+    let answer =
+        eventually(SOON, "an answer of the proxy", async || shop.ask(listen.loopback(), "/cart", &[]).await).await?;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    ensure!(
+        shop.envoys[0].stat("cluster.out/shop/fake/http.ssl.fail_verify_san").await? > 0,
+        "refused for another reason"
+    );
+    assert_eq!(shop.get("/cart").await?.status, 200, "under its own name it is taken");
     Ok(())
 }
