@@ -84,7 +84,12 @@ impl TypeState {
         match (first, everything) {
             (true, true) => {}
             (true, false) => self.seen = current.clone(),
-            (false, true) => self.owed.extend(current.iter().map(|resource| Name::clone(resource.name()))),
+            (false, true) => {
+                // It may have forgotten meanwhile what it was sent before: all of that is said again.
+                let before = std::mem::replace(&mut self.seen, current.clone());
+                let names = current.iter().chain(before.iter()).map(|resource| Name::clone(resource.name()));
+                self.owed.extend(names);
+            }
             (false, false) => {}
         }
         if self.subscription.is_empty() {

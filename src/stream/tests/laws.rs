@@ -375,3 +375,10 @@ fn a_silent_removal_sends_what_was_refused_with_it() {
     steps.extend([Step::Answer(false), Step::Receive, Step::Remove(0, 0)]);
     holds(Protocol::Sotw, steps);
 }
+
+#[test]
+fn a_wildcard_that_returns_brings_what_was_removed_and_put_back_unseen() {
+    let mut steps = vec![Step::Put(1, 1, 1), Step::Receive, Step::Receive, Step::Remove(1, 1)];
+    steps.extend([Step::Subscribe(1, Some(4)), Step::Subscribe(1, None), Step::Put(1, 1, 1)]);
+    holds(Protocol::Delta, steps);
+}
