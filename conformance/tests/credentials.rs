@@ -1,7 +1,7 @@
 //! Who may have what: streams without a credential, under another's name, with a rotated or revoked one.
 
 use anyhow::{Context, ensure};
-use conformance::harness::shop::SOON;
+use conformance::harness::shop::{SOON, cart_alone, rule};
 use conformance::harness::{Chancery, Credential, EnvoyProxy, eventually};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
@@ -11,22 +11,10 @@ use tonic::Code;
 use tonic::transport::Channel;
 use translators::resource::Kind;
 
-const RULES: &str = "\
-apiVersion: chancery.dev/v1alpha1
-kind: MeshService
-metadata: {name: cart, namespace: shop}
-spec: {ports: [{name: http, port: 80, protocol: http}]}
----
-apiVersion: chancery.dev/v1alpha1
-kind: Workload
-metadata: {name: cart, namespace: shop}
-spec: {serves: [{service: cart, port: http, listen: \"127.0.0.1:1\", app: \"127.0.0.1:2\"}]}
----
-apiVersion: chancery.dev/v1alpha1
-kind: Workload
-metadata: {name: other, namespace: shop}
-spec: {}
-";
+/// A workload that serves, and one that has nothing to do with it. Nobody listens.
+fn rules() -> String {
+    cart_alone("cart", ([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()) + &rule("Workload", "other", "{}")
+}
 
 fn request(node: &str, kind: Kind, names: &[&str]) -> discovery_pb::DeltaDiscoveryRequest {
     discovery_pb::DeltaDiscoveryRequest {
@@ -49,7 +37,7 @@ async fn ask(
 
 #[tokio::test]
 async fn nobody_gets_what_is_not_theirs() -> anyhow::Result<()> {
-    let chancery = Chancery::start(&[("rules.yaml", RULES)], &[]).await?;
+    let chancery = Chancery::start(&[("rules.yaml", &rules())], &[]).await?;
     let cart = Credential::issue(&chancery, "shop/cart").await?;
     let other = Credential::issue(&chancery, "shop/other").await?;
 
@@ -90,14 +78,8 @@ async fn nobody_gets_what_is_not_theirs() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_node_without_a_workload_is_known_by_the_one_that_matches_it() -> anyhow::Result<()> {
-    let matching = |name: &str, pattern: &str| {
-        format!(
-            "---\napiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: edge}}\n\
-             spec: {{match: {{nodeId: \"{pattern}\"}}}}\n"
-        )
-    };
-    let rules =
-        RULES.to_owned() + &matching("one", "one-*") + &matching("pair", "pair-*") + &matching("twin", "*-twin");
+    let matching = |name: &str, pattern: &str| rule("Workload", name, &format!("match: {{nodeId: \"{pattern}\"}}"));
+    let rules = rules() + &matching("one", "one-*") + &matching("pair", "pair-*") + &matching("twin", "*-twin");
     let chancery = Chancery::start(&[("rules.yaml", &rules)], &[]).await?;
     for (node, code) in
         [("one-a", None), ("pair-twin", Some(Code::PermissionDenied)), ("none", Some(Code::Unavailable))]
@@ -117,7 +99,7 @@ async fn a_node_without_a_workload_is_known_by_the_one_that_matches_it() -> anyh
 
 #[tokio::test]
 async fn a_credential_rotates_under_a_running_envoy_and_the_old_one_ends() -> anyhow::Result<()> {
-    let mut chancery = Chancery::start(&[("rules.yaml", RULES)], &[]).await?;
+    let mut chancery = Chancery::start(&[("rules.yaml", &rules())], &[]).await?;
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("credential.yaml");
     let file = file.to_str().context("UTF-8")?;

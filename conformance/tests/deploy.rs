@@ -9,20 +9,8 @@ use anyhow::{Context, ensure};
 use chancery::config::Environment;
 use chancery::envoy::{EnvoyRequest, locate};
 use chancery::ports::Port;
-use conformance::harness::shop::SOON;
+use conformance::harness::shop::{SOON, cart_alone};
 use conformance::harness::{Chancery, Child, EnvoySource, chancery_binary, eventually, root};
-
-const RULES: &str = "\
-apiVersion: chancery.dev/v1alpha1
-kind: MeshService
-metadata: {name: cart, namespace: shop}
-spec: {ports: [{name: http, port: 80, protocol: http}]}
----
-apiVersion: chancery.dev/v1alpha1
-kind: Workload
-metadata: {name: cart-v1, namespace: shop}
-spec: {serves: [{service: cart, port: http, listen: \"127.0.0.1:LISTEN\", app: \"127.0.0.1:9\"}]}
-";
 
 /// The example bootstrap, below the root.
 const EXAMPLE: &str = "deploy/envoy/bootstrap.yaml";
@@ -109,7 +97,7 @@ async fn stop(unit: &Unit, mut child: Child) -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_units_run_a_control_plane_and_an_envoy_in_sync_with_it() {
     let (listen, admin) = (Port::reserve().expect("a port"), Port::reserve().expect("a port"));
-    let rules = RULES.replace("LISTEN", &listen.number().to_string());
+    let rules = cart_alone("cart-v1", listen.loopback(), ([127, 0, 0, 1], 9).into());
     let chancery = Chancery::prepare(&[("shop.yaml", &rules)], &[]).expect("directories");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let binary = chancery_binary().await.expect("it builds");

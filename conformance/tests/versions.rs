@@ -4,22 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, rule};
+use conformance::harness::shop::{SOON, cart_alone};
 use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, eventually};
 
 async fn joins(version: &str, reports: bool) -> anyhow::Result<()> {
     let app = App::http("v1").await?;
     let listen = Port::reserve()?;
-    let rules = rule("MeshService", "cart", "ports: [{name: http, port: 80, protocol: http}]")
-        + &rule(
-            "Workload",
-            "cart",
-            &format!(
-                "serves: [{{service: cart, port: http, listen: \"{}\", app: \"{}\"}}]",
-                listen.loopback(),
-                app.address()
-            ),
-        );
+    let rules = cart_alone("cart", listen.loopback(), app.address());
     let chancery = Chancery::start(&[("rules.yaml", &rules)], &[]).await?;
     let source = EnvoySource::release(version).await?;
     let mut envoy = EnvoyProxy::launch(&source, &chancery, "shop/cart", &[]).await?;

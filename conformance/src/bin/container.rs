@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use chancery::ports::Port;
 use clap::Parser;
-use conformance::harness::shop::SOON;
+use conformance::harness::shop::{SOON, cart_alone};
 use conformance::harness::{App, Chancery, Echo, EnvoyProxy, EnvoySource, build_chancery, eventually, root};
 use tokio::process::Command;
 
@@ -27,18 +27,6 @@ struct Args {
 const USER: &str = "65532/65532";
 /// How long docker waits between SIGTERM and SIGKILL.
 const STOP: Duration = Duration::from_secs(15);
-
-const RULES: &str = "\
-apiVersion: chancery.dev/v1alpha1
-kind: MeshService
-metadata: {name: cart, namespace: shop}
-spec: {ports: [{name: http, port: 80, protocol: http}]}
----
-apiVersion: chancery.dev/v1alpha1
-kind: Workload
-metadata: {name: cart, namespace: shop}
-spec: {serves: [{service: cart, port: http, listen: \"LISTEN\", app: \"APP\"}]}
-";
 
 /// What was made in docker under one name: an image, a volume and a container. They go with the value.
 #[derive(Debug)]
@@ -74,7 +62,7 @@ async fn check(args: &Args, verdicts: &mut Verdicts) -> anyhow::Result<()> {
     verdicts.on("the image is built", made.build_image(&binary)).await?;
 
     let (app, listen) = (App::http("v1").await?, Port::reserve()?);
-    let rules = RULES.replace("LISTEN", &listen.loopback().to_string()).replace("APP", &app.address().to_string());
+    let rules = cart_alone("cart", listen.loopback(), app.address());
     let chancery = Chancery::prepare(&[("shop.yaml", &rules)], &[])?;
     let started = verdicts.on("it runs without a privilege and is ready", made.run(&chancery)).await;
     if started.is_err() {

@@ -191,6 +191,13 @@ fn inventory(ports: &Ports, [v1, v2, store]: [&App; 3]) -> String {
     .concat()
 }
 
+/// The service `cart` alone, and the `workload` that serves it.
+pub fn cart_alone(workload: &str, listen: SocketAddr, app: SocketAddr) -> String {
+    let serves = format!("serves: [{{service: cart, port: http, listen: \"{listen}\", app: \"{app}\"}}]");
+    rule("MeshService", "cart", "ports: [{name: http, port: 80, protocol: http}]")
+        + &rule("Workload", workload, &serves)
+}
+
 /// One object of the namespace `shop`, to be joined with others by [`str::to_owned`] and `+`.
 pub fn rule(kind: &str, name: &str, spec: &str) -> String {
     format!(
