@@ -95,7 +95,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         serves: admission::serves(table.clone()),
     };
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
-    let translator = Translator::new(Some(data_dir.join("last-good.json")));
+    let translator = Translator::new(Some(data_dir));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
     let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
     let incoming = Arc::clone(&identities).guard(connections);
@@ -110,7 +110,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop(),
     );
     let publish = publish::run(table.clone(), translation.subscribe(), issued.subscribe(), published.clone(), stop());
-    let settle = settled::run(report.clone(), table, published.subscribe(), settled, stop());
+    let settle = settled::run(report.clone(), table, instances.subscribe(), published.subscribe(), settled, stop());
     let want = wanted::run(translation.subscribe(), wanted.clone(), config.leaf_ttl, stop());
     let tell = status::run(translation.subscribe(), issued.subscribe(), status, stop());
     let read = files::run(config.rules.clone(), files, stop());

@@ -47,8 +47,8 @@ pub struct TypeStatus {
     pub sent: Option<Version>,
     /// The version last accepted.
     pub acked: Option<Version>,
-    /// The last refusal, until a later response is accepted.
-    pub rejection: Option<Rejection>,
+    /// What it refuses, oldest first: each until its resource is accepted, has other content or is gone.
+    pub rejections: Vec<Rejection>,
     /// Responses sent on this stream.
     pub responses: u64,
 }
@@ -96,12 +96,30 @@ pub struct StreamReport {
     id: u64,
 }
 
+// === impl TypeStatus ===
+
+impl TypeStatus {
+    /// Enters a refusal in the place of earlier ones of the same resources.
+    pub fn refuse(&mut self, rejection: Rejection) {
+        self.keep_refused(|name| !rejection.resources.contains(name));
+        self.rejections.push(rejection);
+    }
+
+    /// Forgets the refusals of all resources but those that `still` holds for.
+    pub fn keep_refused(&mut self, still: impl Fn(&Name) -> bool) {
+        for rejection in &mut self.rejections {
+            rejection.resources.retain(&still);
+        }
+        self.rejections.retain(|rejection| !rejection.resources.is_empty());
+    }
+}
+
 // === impl Proxy ===
 
 impl Proxy {
     /// Whether everything that it was sent was accepted.
     pub fn in_sync(&self) -> bool {
-        self.types.values().all(|status| status.rejection.is_none() && status.sent == status.acked)
+        self.types.values().all(|status| status.rejections.is_empty() && status.sent == status.acked)
     }
 }
 
@@ -157,13 +175,9 @@ impl Report {
 // === impl StreamReport ===
 
 impl StreamReport {
-    /// Changes the proxy's entry.
-    pub fn update(&self, change: impl FnOnce(&mut Proxy)) {
-        self.report.with(|streams| {
-            if let Some(proxy) = streams.proxies.get_mut(&self.id) {
-                change(proxy);
-            }
-        });
+    /// Changes the proxy's entry, and gives back what the change says.
+    pub fn update<T: Default>(&self, change: impl FnOnce(&mut Proxy) -> T) -> T {
+        self.report.with(|streams| streams.proxies.get_mut(&self.id).map(change).unwrap_or_default())
     }
 }
 

@@ -1,19 +1,24 @@
 //! Settled: which publication every connected proxy has accepted as a whole.
 //!
 //! Owns: the comparison of what is published with what was accepted. May use: `report` and `publish`, as data.
-//! Never: waits for a proxy that is not connected.
+//! Never: waits for a proxy that has gone: one that is an instance still is expected back.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use translators::mesh::Instance;
 use translators::resource::Kind;
 
 use crate::publish::{Published, Table};
 use crate::report::{Proxy, Report};
+use crate::sources::instances::Instances;
 
 /// How long an accepted listener may still warm before it counts.
 const WARMING: Duration = Duration::from_millis(1000);
+/// How long after the start proxies of a former run may take to come back, those that serve nothing included.
+const RETURN: Duration = Duration::from_secs(10);
 /// How often the comparison is made while a publication is on its way.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -21,14 +26,25 @@ const PACE: Duration = Duration::from_millis(100);
 pub async fn run(
     report: Report,
     table: Table,
+    instances: watch::Receiver<Instances>,
     mut published: watch::Receiver<u64>,
     settled: watch::Sender<u64>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let former_run = !instances.borrow().is_empty();
+    let returned = Instant::now() + if former_run { RETURN } else { Duration::ZERO };
     loop {
         let number = *published.borrow_and_update();
         if number > *settled.borrow() {
-            let accepted = || report.proxies().iter().all(|proxy| has_accepted(proxy, &table.current()));
+            let accepted = || {
+                let (proxies, published) = (report.proxies(), table.current());
+                let back = |instance: &Instance| {
+                    proxies.iter().any(|proxy| proxy.workload == instance.workload && proxy.node == instance.node)
+                };
+                Instant::now() >= returned
+                    && instances.borrow().iter().all(back)
+                    && proxies.iter().all(|proxy| has_accepted(proxy, &published))
+            };
             if accepted() {
                 tokio::time::sleep(WARMING).await;
                 if accepted() && *published.borrow() == number {
@@ -54,7 +70,7 @@ fn has_accepted(proxy: &Proxy, published: &Published) -> bool {
         [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route].into_iter().all(|kind| {
             let set = snapshot.of(kind);
             match proxy.types.get(&kind) {
-                Some(status) => status.acked == Some(set.version()),
+                Some(status) => status.acked == Some(set.version()) && status.rejections.is_empty(),
                 None => set.is_empty(),
             }
         })

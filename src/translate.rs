@@ -5,7 +5,7 @@
 //! assignments alone and does not pass through the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,16 +130,18 @@ pub struct Translator {
 // === impl Translator ===
 
 impl Translator {
-    /// A translator that keeps last good forms in the file `last_good`, or nowhere.
-    pub fn new(last_good: Option<PathBuf>) -> Self {
+    /// A translator that keeps what must survive a restart in the data directory `data_dir`, or nowhere.
+    pub fn new(data_dir: Option<&Path>) -> Self {
+        let file = |name: &str| data_dir.map(|dir| dir.join(name));
         Self {
-            last_good: LastGood::load(last_good),
+            last_good: LastGood::load(file("last-good.json")),
             files: None,
             instances: Arc::default(),
             features: BTreeSet::new(),
-            ladder: Ladder::default(),
+            ladder: Ladder::load(file("mtls-modes.json")),
             climbing: false,
-            number: 0,
+            // Nothing has settled yet: proxies of a former run are still to come back.
+            number: 1,
             shown: BTreeSet::new(),
             current: None,
         }

@@ -43,6 +43,22 @@ async fn validate_says_what_is_wrong_in_one_line_each_and_exits_1_on_errors() ->
 }
 
 #[tokio::test]
+async fn the_rules_of_the_readme_are_right() -> anyhow::Result<()> {
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 1, "each block is to be tried");
+    let directory = tempfile::tempdir()?;
+    std::fs::write(directory.path().join("rules.yaml"), blocks[0])?;
+    let path = directory.path().display().to_string();
+    let output = chancery(&["validate", "-f", &path, "--fail-on", "warning"]).await?;
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout)?), (Some(0), String::new()));
+    let listed = chancery(&["translate", "-f", &path, "--workload", "shop/cart-v1", "-o", "json"]).await?;
+    let resources: Value = serde_json::from_slice(&listed.stdout)?;
+    assert_eq!(resources["LDS"][0]["name"], "in/shop/cart/http");
+    Ok(())
+}
+
+#[tokio::test]
 async fn warnings_fail_only_when_they_are_asked_to() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("rules.yaml");

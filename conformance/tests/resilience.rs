@@ -112,6 +112,9 @@ async fn a_refused_listener_leaves_the_rest_working_and_names_its_rule_and_line(
     })
     .await?;
 
+    let stands = shop.chancery.json("/api/v1/nacks").await?;
+    assert_eq!(stands["nacks"][0]["resources"], serde_json::json!(["out/shop/web/http"]), "{stands}");
+
     shop.chancery.write_rules(INVENTORY, &inventory)?;
     shop.chancery.in_sync(4).await?;
     let nacks = shop.chancery.json("/api/v1/nacks").await?;
@@ -119,4 +122,59 @@ async fn a_refused_listener_leaves_the_rest_working_and_names_its_rule_and_line(
     let counts = load.stop().await?;
     ensure!(counts.failed == 0 && counts.ok > 50, "{counts:?}");
     Ok(())
+}
+
+/// A refusal stands until its resource is accepted, changed or gone, whatever else is accepted meanwhile.
+async fn a_refusal_stands(protocol: &[&str]) -> anyhow::Result<()> {
+    let shop = Shop::start_with(&strict(), &[], protocol).await?;
+    let inventory = std::fs::read_to_string(shop.chancery.rules_directory().join(INVENTORY))?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?;
+    // In one response: a listener that is refused, one that is not, and, since a service called twice is named
+    // otherwise, the end of a third.
+    let free = chancery::ports::Port::reserve()?;
+    let call = |address: &str| format!("calls: [{{service: cart, port: http, listen: \"{address}\"}}, ");
+    let refused = inventory.replace("calls: [", &call(&address.to_string()));
+    shop.chancery.write_rules(INVENTORY, &refused)?;
+    let name = format!("out/shop/cart/http@{address}");
+    let stands = async || -> anyhow::Result<()> {
+        let nacks = shop.chancery.json("/api/v1/nacks").await?;
+        ensure!(nacks["nacks"][0]["resources"] == serde_json::json!([name]), "{nacks}");
+        let proxies = shop.chancery.json("/api/v1/proxies").await?;
+        ensure!(proxies["inSync"] == 3, "{proxies}");
+        Ok(())
+    };
+    eventually(SOON, "the refusal", stands).await?;
+    // Another listener of the same proxy changes, and is accepted.
+    let web = shop.chancery.json("/api/v1/proxies").await?;
+    let responses = |proxies: &Value| {
+        let web = proxies["proxies"].as_array().into_iter().flatten().find(|p| p["workload"] == "shop/web").cloned();
+        web.and_then(|web| web["types"]["LDS"]["responses"].as_u64()).unwrap_or_default()
+    };
+    let before = responses(&web);
+    let moved = refused.replace(&shop.web_store().to_string(), &free.loopback().to_string());
+    shop.chancery.write_rules(INVENTORY, &moved)?;
+    eventually(SOON, "the other listener", async || {
+        ensure!(tokio::net::TcpStream::connect(free.loopback()).await.is_ok(), "not yet");
+        ensure!(responses(&shop.chancery.json("/api/v1/proxies").await?) > before, "not yet");
+        Ok(())
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stands().await?;
+    // The rule is mended: so is the refusal.
+    shop.chancery.write_rules(INVENTORY, &inventory)?;
+    shop.chancery.in_sync(4).await?;
+    assert_eq!(shop.chancery.json("/api/v1/nacks").await?["total"], 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_stands_while_others_are_accepted() -> anyhow::Result<()> {
+    a_refusal_stands(&[]).await
+}
+
+#[tokio::test]
+async fn a_refusal_stands_in_the_state_of_the_world_too() -> anyhow::Result<()> {
+    a_refusal_stands(&["--sotw"]).await
 }

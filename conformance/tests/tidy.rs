@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ca", &["clock", "durable"]),
     ("identity", &["ca", "clock", "durable"]),
     ("publish", &["ca", "translate"]),
-    ("settled", &["publish", "report"]),
+    ("settled", &["publish", "report", "sources"]),
     ("stream", &["publish", "report"]),
     ("telemetry", &[]),
     ("admission", &["identity", "publish", "stream", "telemetry", "translate"]),

@@ -101,7 +101,7 @@ fn proxies(registry: &mut Registry, state: &AdminState) {
 
     let nacks = Family::<ByProxyAndType, Gauge>::default();
     for proxy in &proxies {
-        for (kind, _) in proxy.types.iter().filter(|(_, of)| of.rejection.is_some()) {
+        for (kind, _) in proxy.types.iter().filter(|(_, of)| !of.rejections.is_empty()) {
             let labels = ByProxyAndType { node: Text(proxy.node.clone()), r#type: kind.service() };
             nacks.get_or_create(&labels).set(1);
         }

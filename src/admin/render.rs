@@ -30,7 +30,7 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
             acked: of.acked.map(|version| version.to_string()),
             subscribed: of.subscribed,
             responses: of.responses,
-            nack: of.rejection.as_ref().map(|rejection| nack(rejection, status)),
+            nack: of.rejections.last().map(|rejection| nack(rejection, status)),
         };
         (kind.service().to_owned(), shown)
     };
@@ -54,7 +54,7 @@ pub(super) fn nacks(proxies: &[Proxy], status: &Status) -> view::Nacks {
     let mut nacks = Vec::new();
     for proxy in proxies {
         for (kind, of) in &proxy.types {
-            if let Some(rejection) = &of.rejection {
+            for rejection in &of.rejections {
                 nacks.push(view::ProxyNack {
                     node: proxy.node.clone(),
                     workload: proxy.workload.to_string(),

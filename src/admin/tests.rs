@@ -37,7 +37,7 @@ fn proxy() -> Proxy {
     let accepted = TypeStatus { sent: Some(version), acked: Some(version), responses: 2, ..TypeStatus::default() };
     let refused = TypeStatus {
         sent: Some(Version::of(b"listeners")),
-        rejection: Some(rejection),
+        rejections: vec![rejection],
         subscribed: Some(1),
         responses: 1,
         ..TypeStatus::default()

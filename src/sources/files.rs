@@ -16,7 +16,7 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use translators::finding::Finding;
+use translators::finding::{Code, Finding, Location, Severity};
 use translators::name::ObjectKey;
 use translators::rules::{self, Objects, Parsed};
 
@@ -24,6 +24,10 @@ use translators::rules::{self, Objects, Parsed};
 const REREAD: Duration = Duration::from_secs(3);
 /// How long the directory must be quiet after a change before it is read.
 const QUIET: Duration = Duration::from_millis(20);
+/// How long changes are gathered at most before the directory is read.
+const AT_MOST: Duration = Duration::from_millis(200);
+/// The largest file that is read.
+const MAX_BYTES: u64 = 64 << 20;
 /// How long a file that had content may be empty before that is believed.
 const EMPTY_GRACE: Duration = Duration::from_millis(400);
 /// How deep the directory is searched.
@@ -48,7 +52,12 @@ struct File {
     text: Arc<str>,
     parsed: Parsed,
     empty_since: Option<Instant>,
+    /// Why it cannot be read now.
+    problem: Option<String>,
 }
+
+/// The files by name: the text of each, or why it cannot be read.
+type Texts = BTreeMap<Arc<str>, Result<String, String>>;
 
 /// The directory as last read.
 #[derive(Debug)]
@@ -82,8 +91,9 @@ pub async fn run(dir: PathBuf, state: watch::Sender<FileState>, stop: Cancellati
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(pause) => {}
             Some(()) = noticed.recv() => {
-                // A save is often several operations: read once they are over.
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, noticed.recv()).await {}
+                // A save is often several operations: read once they are over. Somebody may write without end.
+                let gather = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, noticed.recv()).await {} };
+                let _ = tokio::time::timeout(AT_MOST, gather).await;
             }
         }
     }
@@ -109,7 +119,9 @@ impl Reader {
             Err(problem) => {
                 // An unreadable directory is not an empty one: what was read stays.
                 if self.problem.as_ref() != Some(&problem) {
-                    error!(dir = %self.dir.display(), %problem, "rules directory cannot be read, keeping what was read before");
+                    let kept =
+                        if self.files.is_empty() { "nothing was read yet" } else { "what was read before stays" };
+                    error!(dir = %self.dir.display(), %problem, kept, "the rules directory cannot be read");
                     self.problem = Some(problem);
                 }
                 return false;
@@ -126,8 +138,20 @@ impl Reader {
             changed = true;
         }
         for (name, text) in texts {
-            changed |= self.take(name, text);
+            changed |= match text {
+                Ok(text) => self.take(name, text),
+                Err(problem) => self.cannot_read(name, problem),
+            };
         }
+        changed
+    }
+
+    /// A file that cannot be read keeps what it last held.
+    fn cannot_read(&mut self, name: Arc<str>, problem: String) -> bool {
+        let nothing = || File { text: "".into(), parsed: Parsed::default(), empty_since: None, problem: None };
+        let file = self.files.entry(name).or_insert_with(nothing);
+        let changed = file.problem.as_ref() != Some(&problem);
+        file.problem = Some(problem);
         changed
     }
 
@@ -135,7 +159,7 @@ impl Reader {
         if let Some(held) = self.files.get_mut(&name) {
             if *held.text == *text {
                 held.empty_since = None;
-                return false;
+                return held.problem.take().is_some();
             }
             if text.trim().is_empty() {
                 let since = *held.empty_since.get_or_insert_with(Instant::now);
@@ -145,7 +169,7 @@ impl Reader {
             }
         }
         let parsed = rules::parse(&name, &text);
-        self.files.insert(name, File { text: text.into(), parsed, empty_since: None });
+        self.files.insert(name, File { text: text.into(), parsed, empty_since: None, problem: None });
         true
     }
 
@@ -160,28 +184,57 @@ impl Reader {
             .flat_map(|(name, file)| file.parsed.broken.iter().map(|key| (Arc::clone(name), key.clone())))
             .collect();
         let collected = rules::collect(self.files.values().map(|file| file.parsed.clone()));
+        let unreadable = self.files.iter().filter_map(|(name, file)| Some(unreadable(name, file.problem.as_ref()?)));
         FileState {
             synced: self.problem.is_none(),
             objects: Arc::new(collected.objects),
-            findings: collected.findings,
+            findings: unreadable.chain(collected.findings).collect(),
             broken,
         }
     }
 }
 
-/// Every rule file below `path`, by the name it is reported under.
-fn texts(path: &Path) -> Result<BTreeMap<Arc<str>, String>, String> {
-    let mut found = BTreeMap::new();
-    if path.is_file() {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        found.insert(path.display().to_string().into(), text);
-        return Ok(found);
+fn unreadable(name: &Arc<str>, problem: &str) -> Finding {
+    Finding {
+        code: Code::Syntax,
+        severity: Severity::Error,
+        object: None,
+        pointer: String::new(),
+        message: format!("the file cannot be read: {problem}"),
+        choices: Vec::new(),
+        hint: Some("what it held before stays in force".to_owned()),
+        location: Some(Location { file: Arc::clone(name), line: 1, column: 1 }),
     }
-    collect_texts(path, 0, &mut found)?;
+}
+
+/// Every rule file below `path`, by the name it is reported under.
+fn texts(path: &Path) -> Result<Texts, String> {
+    let mut found = Texts::new();
+    if path.is_dir() {
+        collect_texts(path, 0, &mut found)?;
+    } else {
+        found.insert(
+            path.display().to_string().into(),
+            Ok(text(path).map_err(|error| format!("{}: {error}", path.display()))?),
+        );
+    }
     Ok(found)
 }
 
-fn collect_texts(dir: &Path, depth: usize, found: &mut BTreeMap<Arc<str>, String>) -> Result<(), String> {
+/// The text of a regular file; what is no UTF-8 in it becomes a finding of the parser, at its place.
+fn text(path: &Path) -> std::io::Result<String> {
+    let metadata = std::fs::metadata(path)?;
+    // Opening a pipe or a device may wait for ever.
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(std::io::Error::other("it is larger than 64 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
+}
+
+fn collect_texts(dir: &Path, depth: usize, found: &mut Texts) -> Result<(), String> {
     let listing = std::fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     for entry in listing {
         let path = entry.map_err(|error| format!("{}: {error}", dir.display()))?.path();
@@ -198,13 +251,12 @@ fn collect_texts(dir: &Path, depth: usize, found: &mut BTreeMap<Arc<str>, String
         if !path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json") {
             continue;
         }
-        match std::fs::read(&path) {
-            // What is no UTF-8 becomes a finding of the parser, at its place.
-            Ok(bytes) => {
-                found.insert(path.display().to_string().into(), String::from_utf8_lossy(&bytes).into_owned());
+        match text(&path) {
+            // It went while we looked.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {}
+            text => {
+                found.insert(path.display().to_string().into(), text.map_err(|error| error.to_string()));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }
     Ok(())
@@ -234,9 +286,12 @@ impl Watch {
             return;
         }
         let notify = self.notify.clone();
+        let (within, name) = (target.clone(), self.dir.file_name().map(ToOwned::to_owned));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let only_read = event.is_ok_and(|event| event.kind.is_access());
-            if !only_read {
+            // Beside the directory only its own name counts: others may write there without end.
+            let concerns = |path: &PathBuf| path.starts_with(&within) || path.file_name() == name.as_deref();
+            let matters = event.map_or(true, |event| !event.kind.is_access() && event.paths.iter().any(concerns));
+            if matters {
                 // One token is enough: the reader looks at everything.
                 let _ = notify.try_send(());
             }

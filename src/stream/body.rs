@@ -64,6 +64,8 @@ struct Open {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     ended: BoxFuture<'static, String>,
     report: StreamReport,
+    /// The report holds refusals.
+    refusing: bool,
 }
 
 // === impl Driver ===
@@ -95,6 +97,7 @@ impl<D: Directory> Driver<D> {
                 continue;
             }
             drop(snapshot);
+            open.forget_mended();
             tokio::select! {
                 () = self.shared.stop.cancelled() => {}
                 () = sleep_until(open.session.wake_at()) => {}
@@ -131,6 +134,7 @@ impl<D: Directory> Driver<D> {
             snapshots: admission.snapshots,
             ended: admission.ended,
             report: self.shared.report.connect(proxy),
+            refusing: false,
         })
     }
 }
@@ -157,8 +161,23 @@ impl Open {
         });
     }
 
-    fn answered(&self, Answer { kind, version, outcome }: Answer) {
+    /// Takes refusals out of the report whose resource was accepted since, has other content or is gone.
+    fn forget_mended(&mut self) {
+        if !std::mem::take(&mut self.refusing) {
+            return;
+        }
+        let session = &self.session;
+        self.refusing = self.report.update(|proxy| {
+            for (kind, status) in &mut proxy.types {
+                status.keep_refused(|name| session.refuses(*kind, name));
+            }
+            proxy.types.values().any(|status| !status.rejections.is_empty())
+        });
+    }
+
+    fn answered(&mut self, Answer { kind, version, outcome }: Answer) {
         if let Outcome::Refused { code, reason, resources, rules: _ } = &outcome {
+            self.refusing = true;
             tracing::warn!(%kind, %version, code, reason, ?resources, "resources refused");
         }
         let subscribed = self.session.subscribed(kind);
@@ -168,7 +187,6 @@ impl Open {
             match outcome {
                 Outcome::Accepted(names) => {
                     status.acked = Some(version);
-                    status.rejection = None;
                     match kind {
                         Kind::Listener => proxy.listeners.extend(names),
                         Kind::Secret => proxy.has_certificate |= names.iter().any(|name| **name == *IDENTITY),
@@ -176,7 +194,7 @@ impl Open {
                     }
                 }
                 Outcome::Refused { code: _, reason, resources, rules } => {
-                    status.rejection = Some(Rejection { version, reason, resources, rules, since: SystemTime::now() });
+                    status.refuse(Rejection { version, reason, resources, rules, since: SystemTime::now() });
                 }
             }
         });

@@ -198,6 +198,11 @@ impl Session {
         self.of(kind).subscription.len()
     }
 
+    /// Whether the proxy refuses the resource as it is now.
+    pub fn refuses(&self, kind: Kind, name: &Name) -> bool {
+        self.of(kind).refused.culprits.contains_key(name)
+    }
+
     fn of(&self, kind: Kind) -> &TypeState {
         &self.types[kind as usize]
     }

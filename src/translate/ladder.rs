@@ -1,19 +1,25 @@
 //! The ladder: a port's mTLS mode changes in steps, none of which fails a request.
 //!
-//! Owns: which step of the way each port is on. May use: `translators::mesh`. Never: knows time or proxies;
+//! Owns: which step of the way each port is on, also over a restart. May use: `translators::mesh`. Never: knows time or proxies;
 //! whoever drives it says when the last step has arrived everywhere.
 //!
 //! From `disabled` to `strict` a port's own proxies first take both kinds of connection, then callers turn to
 //! mTLS, then plaintext ends; and the other way round. Each step waits for the one before.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use tracing::warn;
 use translators::mesh::{Mesh, MtlsMode};
 use translators::name::QualifiedName;
 
+use crate::durable;
+
 /// A step, in order: neighbours may follow each other without a failed request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Step {
     /// Plaintext on both sides.
     Disabled,
@@ -28,12 +34,32 @@ enum Step {
 /// Where every port stands.
 #[derive(Debug, Default)]
 pub struct Ladder {
+    path: Option<PathBuf>,
     ports: BTreeMap<(QualifiedName, String), Step>,
+}
+
+/// The step of one port, on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct Recorded {
+    service: QualifiedName,
+    port: String,
+    step: Step,
 }
 
 // === impl Ladder ===
 
 impl Ladder {
+    /// The ladder as it was left in the file `path`; a record that cannot be read counts as none.
+    pub fn load(path: Option<PathBuf>) -> Self {
+        let recorded = path.as_deref().map(durable::read_json::<Vec<Recorded>>).transpose();
+        let recorded = recorded.map(Option::flatten).unwrap_or_else(|error| {
+            warn!(%error, "record of mTLS modes cannot be read, starting without");
+            None
+        });
+        let entry = |Recorded { service, port, step }| ((service, port), step);
+        Self { path, ports: recorded.unwrap_or_default().into_iter().map(entry).collect() }
+    }
+
     /// Takes every port one step towards the mode that the rules give it, if `settled` (the last step has
     /// arrived everywhere), and puts into `mesh` the modes that hold meanwhile. Says whether steps remain.
     pub fn climb(&mut self, mesh: &mut Mesh, settled: bool) -> bool {
@@ -60,8 +86,24 @@ impl Ladder {
                 ports.insert(key, now);
             }
         }
-        self.ports = ports;
+        if self.ports != ports {
+            self.ports = ports;
+            self.record();
+        }
         remaining
+    }
+
+    fn record(&self) {
+        let Some(path) = &self.path else { return };
+        let entry = |((service, port), step): (&(QualifiedName, String), &Step)| Recorded {
+            service: service.clone(),
+            port: port.clone(),
+            step: *step,
+        };
+        let recorded: Vec<Recorded> = self.ports.iter().map(entry).collect();
+        if let Err(error) = durable::write_json(path, &recorded) {
+            warn!(path = %path.display(), %error, "record of mTLS modes cannot be written");
+        }
     }
 }
 
@@ -139,6 +181,17 @@ mod tests {
         assert_eq!(way(Permissive, Strict), [(Strict, true)]);
         assert_eq!(way(Permissive, Disabled), [(Permissive, false), (Disabled, false)]);
         assert_eq!(way(Disabled, Permissive), [(Permissive, false), (Permissive, true)]);
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = Some(dir.path().join("ladder.json"));
+        Ladder::load(path.clone()).climb(&mut mesh(MtlsMode::Strict), true);
+        let mut ladder = Ladder::load(path);
+        let mut mesh = mesh(MtlsMode::Disabled);
+        assert!(ladder.climb(&mut mesh, false), "there is a way to go");
+        assert_eq!(mesh.services.values().next().expect("one service").ports[0].mtls.value, MtlsMode::Strict);
     }
 
     #[test]

@@ -93,9 +93,8 @@ fn a_rule_change_keeps_what_it_does_not_touch() {
 #[test]
 fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
-    let record = dir.path().join("last-good.json");
     let one = Some(Duration::from_secs(1));
-    let mut translator = Translator::new(Some(record.clone()));
+    let mut translator = Translator::new(Some(dir.path()));
     let good = translator.translate(&inputs(RULES, Vec::new()), &features(), 0).expect("new");
     assert_eq!((timeout_in_force(&good), good.rules.findings.len()), (one, 0));
 
@@ -112,7 +111,7 @@ fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings[0].starts_with("rules.yaml:19:"), "{findings:?}");
 
-        let mut restarted = Translator::new(Some(record.clone()));
+        let mut restarted = Translator::new(Some(dir.path()));
         let kept = restarted.translate(&inputs(&text, Vec::new()), &features(), 0).expect("new");
         assert_eq!(timeout_in_force(&kept), one, "after a restart: {text}");
     }

@@ -149,3 +149,49 @@ fn a_broken_document_is_told_from_its_siblings() {
     let broken: Vec<_> = state.broken.iter().map(|(_, key)| key.as_ref().map(ToString::to_string)).collect();
     assert_eq!(broken, [Some("MeshService shop/b".to_owned())]);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_finding_and_keeps_nothing_else_from_being_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("a.yaml"), service("a")).expect("written");
+    symlink("loop.yaml", dir.path().join("loop.yaml")).expect("linked");
+    let pipe = dir.path().join("pipe.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils are there");
+    assert!(made.success());
+    let mut watched = Watched::start(dir.path());
+    watched.sees(&["a"]).await;
+    let findings: Vec<String> = watched.state.borrow().findings.iter().map(ToString::to_string).collect();
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert!(findings[0].contains("loop.yaml:1:1: MX0200 error: the file cannot be read: "), "{findings:?}");
+    assert!(findings[1].contains("pipe.yaml:1:1: MX0200 error: the file cannot be read: it is no regular file"));
+    fs::write(dir.path().join("b.yaml"), service("b")).expect("written");
+    watched.sees(&["a", "b"]).await;
+    // A file that becomes unreadable keeps what it held.
+    fs::remove_file(dir.path().join("a.yaml")).expect("removed");
+    symlink("a.yaml", dir.path().join("a.yaml")).expect("linked");
+    fs::write(dir.path().join("c.yaml"), service("c")).expect("written");
+    watched.sees(&["a", "b", "c"]).await;
+}
+
+#[tokio::test]
+async fn somebody_who_writes_without_end_beside_and_within_delays_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rules = dir.path().join("rules");
+    fs::create_dir(&rules).expect("made");
+    fs::write(rules.join("a.yaml"), service("a")).expect("written");
+    let mut watched = Watched::start(&rules);
+    watched.sees(&["a"]).await;
+    let busy = async {
+        loop {
+            fs::write(dir.path().join("other.log"), "x").expect("written");
+            fs::write(rules.join("notes.txt"), "x").expect("written");
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    let seen = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fs::write(rules.join("b.yaml"), service("b")).expect("written");
+        watched.sees(&["a", "b"]).await;
+    };
+    tokio::select! { () = busy => {}, () = seen => {} }
+}
