@@ -137,6 +137,24 @@ async fn a_mode_changes_from_end_to_end_without_a_failed_request() -> anyhow::Re
 }
 
 #[tokio::test]
+async fn a_mode_that_changes_while_the_control_plane_is_away_fails_no_request_either() -> anyhow::Result<()> {
+    let mut shop = Shop::start(&mode("strict"), &[]).await?;
+    let load = Load::start(format!("http://{}/cart", shop.web_cart()), 100)?;
+    shop.chancery.kill();
+    shop.write_policies(&mode("disabled"))?;
+    shop.chancery.restart().await?;
+    eventually(Duration::from_secs(90), "plaintext, and nothing else", async || {
+        ensure!(seen_by_cart(&shop).await?.is_none(), "web still uses mutual TLS");
+        ensure!(plaintext(shop.cart_v1()).await? == 200, "plaintext is not taken");
+        Ok(())
+    })
+    .await?;
+    let counts = load.stop().await?;
+    ensure!(counts.failed == 0 && counts.ok > 100, "{counts:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn certificates_renew_under_load_and_new_handshakes_take_the_new_one() -> anyhow::Result<()> {
     let shop = Shop::start(&mode("strict"), &["--leaf-ttl", "10s"]).await?;
     greeted(&shop).await?;
