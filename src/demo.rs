@@ -166,16 +166,18 @@ async fn finish(mesh: &Mesh) -> anyhow::Result<Summary> {
     Ok(Summary::new(&counts, &status, first, mesh.control_plane_peak_mib()?))
 }
 
-/// Cancelled at the first SIGINT or SIGTERM.
+/// Cancelled at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed ends the run as Ctrl-C does.
 fn stop_on_signal(tasks: &mut Tasks) -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let (signalled, end) = (CancellationToken::new(), tasks.stop_token());
     let stop = signalled.clone();
     tasks.spawn("signals", async move {
         tokio::select! {
             _ = interrupt.recv() => signalled.cancel(),
             _ = terminate.recv() => signalled.cancel(),
+            _ = hangup.recv() => signalled.cancel(),
             () = end.cancelled() => {}
         }
         end.cancelled().await;
