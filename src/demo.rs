@@ -147,23 +147,29 @@ async fn session(options: &Options, mesh: &Mesh, view: &mut View, stop: &Cancell
         }
     };
     tokio::join!(until, show, mesh.load.run(options.rate, done.clone()));
-    finish(mesh).await
+    mesh.load.close();
+    finish(mesh, stop).await
 }
 
-/// Waits for what the proxies have still to report, and adds up.
-async fn finish(mesh: &Mesh) -> anyhow::Result<Summary> {
-    let counts = mesh.load.counts();
+/// Waits for what the proxies have still to report, unless the user wants an end, and adds up.
+async fn finish(mesh: &Mesh, stop: &CancellationToken) -> anyhow::Result<Summary> {
     let deadline = Instant::now() + LAST_REPORTS;
-    let status = loop {
+    let (counts, status, edges_match) = loop {
         let status = mesh.control_plane.status().await?;
-        let complete = status.in_sync == PROXIES && summary::edges_match(&counts, &status);
+        // Requests of others that were under way may still be answered.
+        let counts = mesh.load.counts();
+        let edges_match = summary::edges_match(&counts, &status);
+        let complete = status.in_sync == PROXIES && edges_match;
         if complete || Instant::now() > deadline {
-            break status;
+            break (counts, status, Some(edges_match));
+        }
+        if stop.is_cancelled() {
+            break (counts, status, None);
         }
         tokio::time::sleep(LOOK).await;
     };
     let first = mesh.first_request().and_then(|first| u64::try_from(first.as_millis()).ok());
-    Ok(Summary::new(&counts, &status, first, mesh.control_plane_peak_mib()?))
+    Ok(Summary::new(&counts, &status, first, mesh.control_plane_peak_mib()?, edges_match))
 }
 
 /// Cancelled at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed ends the run as Ctrl-C does.

@@ -90,10 +90,14 @@ fn text(summary: &Summary) -> String {
         summary.by_version.iter().map(|(version, count)| format!("{version} {count}")).collect();
     let mtls = summary.mtls_share.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0));
     let first = summary.first_request_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
-    let edges = if summary.edges_match { "equal to" } else { "different from" };
+    let edges = match summary.edges_match {
+        Some(true) => "the proxies' counts are equal to the load loop's",
+        Some(false) => "the proxies' counts are different from the load loop's",
+        None => "the proxies' last counts were not waited for",
+    };
     format!(
         "{} requests, {} failed ({}), {mtls} over mTLS; {} of {} proxies in sync, {} refusals\n\
-         first request after {first}; control plane at most {} MiB; the proxies' counts are {edges} the load loop's",
+         first request after {first}; control plane at most {} MiB; {edges}",
         summary.requests,
         summary.failed,
         versions.join(", "),
@@ -151,7 +155,7 @@ mod tests {
             nacks: 1,
             first_request_ms: Some(812),
             control_plane_peak_mib: 31.5,
-            edges_match: true,
+            edges_match: Some(true),
         };
         assert_eq!(
             text(&summary),
