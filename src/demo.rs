@@ -125,7 +125,9 @@ async fn session(options: &Options, mesh: &Mesh, view: &mut View, stop: &Cancell
     view.say(&format!("the first request came through{first}"));
     view.say(&format!("the rules are in {}", mesh.layout.rules().display()));
     view.say(&format!("ask web yourself: curl http://{}/", mesh.web()?));
-    view.say("edit a weight in traffic.yaml, or the mode in security.yaml, and watch; Ctrl-C ends everything");
+    view.say("edit a weight in traffic.yaml, or the mode in security.yaml (strict, permissive), and watch");
+    view.say("mode disabled: callers have no identity, so that the access rules refuse them all: 403 is expected");
+    view.say("Ctrl-C ends everything");
     view.begin();
     let done = CancellationToken::new();
     let until = async {

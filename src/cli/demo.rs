@@ -74,8 +74,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Format::Text => text(&summary),
         Format::Json => serde_json::to_string(&summary)?,
     };
-    // The terminal may be what went.
-    writeln!(std::io::stdout(), "{printed}").context("cannot print the summary")?;
+    if let Err(error) = writeln!(std::io::stdout(), "{printed}") {
+        // The terminal may be what went, and standard error with it.
+        _ = writeln!(std::io::stderr(), "error: cannot print the summary: {error}");
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(if summary.is_good() || options.duration.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
