@@ -62,7 +62,8 @@ async fn a_closed_terminal_leaves_no_process_and_no_directory() {
         kill_process(getpid(), Signal::HUP).expect("it is our own process");
         left
     };
-    let (run, left) = tokio::join!(run_with(&script, directory.path(), None), hang_up);
+    let both = async { tokio::join!(run_with(&script, directory.path(), None), hang_up) };
+    let (run, left) = tokio::time::timeout(END, both).await.expect("the signal ends the run");
     assert_eq!(run.expect("it was asked to end"), None);
     assert_eq!(left.map(|path| path.exists()), [false; 3]);
 }
