@@ -125,7 +125,9 @@ async fn session(options: &Options, mesh: &Mesh, view: &mut View, stop: &Cancell
     view.say(&format!("the first request came through{first}"));
     view.say(&format!("the rules are in {}", mesh.layout.rules().display()));
     view.say(&format!("ask web yourself: curl http://{}/", mesh.web()?));
-    view.say("edit a weight in traffic.yaml, or the mode in security.yaml, and watch; Ctrl-C ends everything");
+    view.say("edit a weight in traffic.yaml, or the mode in security.yaml (strict, permissive), and watch");
+    view.say("mode disabled: callers have no identity, so that the access rules refuse them all: 403 is expected");
+    view.say("Ctrl-C ends everything");
     view.begin();
     let done = CancellationToken::new();
     let until = async {
@@ -147,35 +149,43 @@ async fn session(options: &Options, mesh: &Mesh, view: &mut View, stop: &Cancell
         }
     };
     tokio::join!(until, show, mesh.load.run(options.rate, done.clone()));
-    finish(mesh).await
+    mesh.load.close();
+    finish(mesh, stop).await
 }
 
-/// Waits for what the proxies have still to report, and adds up.
-async fn finish(mesh: &Mesh) -> anyhow::Result<Summary> {
-    let counts = mesh.load.counts();
+/// Waits for what the proxies have still to report, unless the user wants an end, and adds up.
+async fn finish(mesh: &Mesh, stop: &CancellationToken) -> anyhow::Result<Summary> {
     let deadline = Instant::now() + LAST_REPORTS;
-    let status = loop {
+    let (counts, status, edges_match) = loop {
         let status = mesh.control_plane.status().await?;
-        let complete = status.in_sync == PROXIES && summary::edges_match(&counts, &status);
+        // Requests of others that were under way may still be answered.
+        let counts = mesh.load.counts();
+        let edges_match = summary::edges_match(&counts, &status);
+        let complete = status.in_sync == PROXIES && edges_match;
         if complete || Instant::now() > deadline {
-            break status;
+            break (counts, status, Some(edges_match));
+        }
+        if stop.is_cancelled() {
+            break (counts, status, None);
         }
         tokio::time::sleep(LOOK).await;
     };
     let first = mesh.first_request().and_then(|first| u64::try_from(first.as_millis()).ok());
-    Ok(Summary::new(&counts, &status, first, mesh.control_plane_peak_mib()?))
+    Ok(Summary::new(&counts, &status, first, mesh.control_plane_peak_mib()?, edges_match))
 }
 
-/// Cancelled at the first SIGINT or SIGTERM.
+/// Cancelled at the first SIGINT, SIGTERM or SIGHUP: a terminal that is closed ends the run as Ctrl-C does.
 fn stop_on_signal(tasks: &mut Tasks) -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let (signalled, end) = (CancellationToken::new(), tasks.stop_token());
     let stop = signalled.clone();
     tasks.spawn("signals", async move {
         tokio::select! {
             _ = interrupt.recv() => signalled.cancel(),
             _ = terminate.recv() => signalled.cancel(),
+            _ = hangup.recv() => signalled.cancel(),
             () = end.cancelled() => {}
         }
         end.cancelled().await;

@@ -3,13 +3,15 @@
 //! Owns: the command's arguments, what it prints at the end, and its exit code. May use: `demo`, `config`. Never:
 //! prints anything but the summary on standard output when that is JSON.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use translators::rules::scalar::Span;
 
+use crate::cli::duration;
 use crate::config::Environment;
 use crate::demo::{self, Options, Summary};
 
@@ -31,9 +33,9 @@ pub struct Args {
     /// The Envoy to use
     #[arg(long, value_name = "PATH")]
     envoy: Option<PathBuf>,
-    /// How long to run, such as 30s or 5m [default: until Ctrl-C]
-    #[arg(long = "for", value_name = "DURATION")]
-    duration: Option<Span>,
+    /// How long to run, at least 1s, such as 30s or 5m [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "DURATION", value_parser = length)]
+    duration: Option<Duration>,
     /// Requests a second
     #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2000))]
     rate: u32,
@@ -58,7 +60,7 @@ enum Format {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let options = Options {
         envoy: args.envoy,
-        duration: args.duration.map(|Span(duration)| duration),
+        duration: args.duration,
         quiet_stdout: args.output == Format::Json,
         directory: args.dir,
         keep: args.keep,
@@ -68,11 +70,22 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(summary) = demo::run(&options, &Environment::read()).await? else {
         return Ok(ExitCode::FAILURE);
     };
-    match args.output {
-        Format::Text => println!("{}", text(&summary)),
-        Format::Json => println!("{}", serde_json::to_string(&summary)?),
+    let printed = match args.output {
+        Format::Text => text(&summary),
+        Format::Json => serde_json::to_string(&summary)?,
+    };
+    if let Err(error) = writeln!(std::io::stdout(), "{printed}") {
+        // The terminal may be what went, and standard error with it.
+        _ = writeln!(std::io::stderr(), "error: cannot print the summary: {error}");
+        return Ok(ExitCode::FAILURE);
     }
     Ok(if summary.is_good() || options.duration.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A run that is over before the first report of a proxy shows nothing.
+fn length(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if length < Duration::from_secs(1) { Err("at least 1s".to_owned()) } else { Ok(length) }
 }
 
 fn text(summary: &Summary) -> String {
@@ -80,10 +93,14 @@ fn text(summary: &Summary) -> String {
         summary.by_version.iter().map(|(version, count)| format!("{version} {count}")).collect();
     let mtls = summary.mtls_share.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0));
     let first = summary.first_request_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
-    let edges = if summary.edges_match { "equal to" } else { "different from" };
+    let edges = match summary.edges_match {
+        Some(true) => "the proxies' counts are equal to the load loop's",
+        Some(false) => "the proxies' counts are different from the load loop's",
+        None => "the proxies' last counts were not waited for",
+    };
     format!(
         "{} requests, {} failed ({}), {mtls} over mTLS; {} of {} proxies in sync, {} refusals\n\
-         first request after {first}; control plane at most {} MiB; the proxies' counts are {edges} the load loop's",
+         first request after {first}; control plane at most {} MiB; {edges}",
         summary.requests,
         summary.failed,
         versions.join(", "),
@@ -111,11 +128,22 @@ mod tests {
     #[test]
     fn the_arguments_of_the_readme_are_taken() {
         let Cli { args } = Cli::try_parse_from(["demo", "--for", "30s", "-o", "json"]).expect("they are taken");
-        assert_eq!(
-            (args.duration, args.output, args.rate),
-            (Some(Span(std::time::Duration::from_secs(30))), Format::Json, 200)
-        );
+        assert_eq!((args.duration, args.output, args.rate), (Some(Duration::from_secs(30)), Format::Json, 200));
         assert!(Cli::try_parse_from(["demo", "--rate", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_run_that_is_over_before_it_shows_anything_is_refused() {
+        for (given, problem) in
+            [("0s", "at least 1s"), ("999ms", "at least 1s"), ("soon", "\"soon\" is not a duration")]
+        {
+            let refused = Cli::try_parse_from(["demo", "--for", given]).expect_err("it is refused");
+            let said = refused.to_string();
+            let told = said.contains(&format!("invalid value '{given}' for '--for <DURATION>': {problem}"));
+            assert!(told && refused.exit_code() == 2, "{said}");
+        }
+        let Cli { args } = Cli::try_parse_from(["demo", "--for", "1s"]).expect("it is long enough");
+        assert_eq!(args.duration, Some(Duration::from_secs(1)));
     }
 
     #[test]
@@ -130,7 +158,7 @@ mod tests {
             nacks: 1,
             first_request_ms: Some(812),
             control_plane_peak_mib: 31.5,
-            edges_match: true,
+            edges_match: Some(true),
         };
         assert_eq!(
             text(&summary),

@@ -37,6 +37,9 @@ pub(super) struct Counts {
     pub(super) by_version: BTreeMap<String, u64>,
     /// Everything that a version answered, well or not, with what does not count: what the proxies have seen.
     pub(super) answered: BTreeMap<String, u64>,
+    /// Requests since the mesh was up that no version has answered, or not yet: a proxy of the cart may have seen
+    /// them and refused them itself.
+    pub(super) unanswered: u64,
     /// When the first request succeeded.
     pub(super) first_success: Option<Instant>,
     /// The last failure.
@@ -49,6 +52,8 @@ pub(super) struct Load {
     client: reqwest::Client,
     url: String,
     counts: Arc<Mutex<Counts>>,
+    /// Cancelled when nobody's requests are passed on any more.
+    closed: CancellationToken,
 }
 
 /// How one request ended: the version that answered, if one did.
@@ -64,7 +69,12 @@ impl Load {
     /// The load on the cart that web's Envoy offers at `address`.
     pub(super) fn new(address: SocketAddr) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("no http client")?;
-        Ok(Self { client, url: format!("http://{address}/cart"), counts: Arc::default() })
+        Ok(Self {
+            client,
+            url: format!("http://{address}/cart"),
+            counts: Arc::default(),
+            closed: CancellationToken::new(),
+        })
     }
 
     /// What became of the requests so far.
@@ -89,15 +99,31 @@ impl Load {
     /// Sends `rate` requests a second until `stop` is cancelled; those under way are waited for.
     pub(super) async fn run(&self, rate: u32, stop: CancellationToken) {
         let ask = || async {
-            let outcome = self.ask().await;
-            self.with(|counts| counts.enter(&outcome));
+            self.ask_and_enter(Counts::enter).await;
         };
         pace(rate, WORKERS, stop, ask).await;
     }
 
-    /// What web serves itself: `GET /` asks the cart once. What is asked by hand does not count.
+    /// From now on requests of others are refused, so that the counts come to rest.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// What web serves itself: `GET /` asks the cart once. What is asked by hand is no request of the load loop,
+    /// but the proxies see it.
     pub(super) fn router(self) -> Router {
         Router::new().route("/", get(relay)).with_state(self)
+    }
+
+    /// A proxy may see a request whose outcome nobody waits for: it is entered before it is sent.
+    async fn ask_and_enter(&self, enter: fn(&mut Counts, &Outcome)) -> Outcome {
+        self.with(|counts| counts.unanswered += 1);
+        let outcome = self.ask().await;
+        self.with(|counts| {
+            counts.unanswered -= u64::from(outcome.version.is_some());
+            enter(counts, &outcome);
+        });
+        outcome
     }
 
     async fn ask(&self) -> Outcome {
@@ -121,9 +147,10 @@ impl Load {
 }
 
 async fn relay(State(load): State<Load>) -> (StatusCode, String) {
-    let outcome = load.ask().await;
-    load.with(|counts| counts.enter_trial(&outcome));
-    match outcome {
+    if load.closed.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the demo is ending\n".to_owned());
+    }
+    match load.ask_and_enter(Counts::enter_trial).await {
         Outcome { failure: Some(failure), .. } => (StatusCode::BAD_GATEWAY, format!("{failure}\n")),
         Outcome { version, failure: None } => (StatusCode::OK, format!("cart {}\n", version.unwrap_or_default())),
     }
@@ -192,7 +219,7 @@ mod tests {
             load.warm_up(&["v1", "v2"]).await;
             let warm = load.counts();
             let answered = BTreeMap::from([("v1".to_owned(), 1), ("v2".to_owned(), 1)]);
-            assert_eq!((warm.requests, warm.failed, warm.answered), (0, 0, answered));
+            assert_eq!((warm.requests, warm.failed, warm.answered, warm.unanswered), (0, 0, answered, 0));
             assert_eq!(warm.last_failure.as_deref(), Some("503 Service Unavailable: no healthy upstream"));
             assert!(warm.first_success.is_some());
 
@@ -218,6 +245,41 @@ mod tests {
             let due = (start.elapsed().as_secs_f64() * 400.0).ceil() as u64;
             assert!(counts.requests <= due + u64::from(WORKERS), "{} requests, {due} due", counts.requests);
             assert!(counts.requests > 20, "{} requests, {due} due", counts.requests);
+        };
+        tasks.run(session, Duration::from_secs(5)).await.expect("the server serves until the end");
+    }
+
+    /// Does not answer the first request; v1 answers the others.
+    async fn slow(State(asked): State<Arc<AtomicU32>>) -> String {
+        if asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            std::future::pending::<()>().await;
+        }
+        r#"{"version": "v1", "store": "apples: in stock"}"#.to_owned()
+    }
+
+    #[tokio::test]
+    async fn requests_of_others_are_counted_even_if_nobody_waits_for_them_until_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let load = Load::new(listener.local_addr().expect("it is bound")).expect("a client");
+        let mut tasks = Tasks::default();
+        let stop = tasks.stop_token();
+        let asked = Arc::new(AtomicU32::new(0));
+        let router = Router::new().route("/cart", get(slow)).with_state(asked.clone());
+        tasks.spawn("server", http::serve(listener, router, stop));
+        let session = async {
+            let abandon = async {
+                while asked.load(Ordering::Relaxed) == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! { _ = relay(State(load.clone())) => panic!("nothing answers"), () = abandon => {} }
+            assert_eq!(relay(State(load.clone())).await, (StatusCode::OK, "cart v1\n".to_owned()));
+            load.close();
+            let refused = (StatusCode::SERVICE_UNAVAILABLE, "the demo is ending\n".to_owned());
+            assert_eq!(relay(State(load.clone())).await, refused);
+            let counts = load.counts();
+            assert_eq!((counts.requests, counts.unanswered), (0, 1));
+            assert_eq!(counts.answered, BTreeMap::from([("v1".to_owned(), 1)]));
         };
         tasks.run(session, Duration::from_secs(5)).await.expect("the server serves until the end");
     }

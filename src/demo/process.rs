@@ -2,6 +2,11 @@
 //!
 //! Owns: the child from its start to its end, by its id. May use: `task`. Never: lets a child outlive the run,
 //! or reads what it says for anything but showing it.
+//!
+//! SIGINT, SIGTERM and SIGHUP of the run reach the children through the tasks. Nothing does after a SIGKILL of the
+//! run: the children then stay, and so does the directory. The system could end them (`PR_SET_PDEATHSIG`), but a
+//! child has to ask for that itself between fork and exec, which takes unsafe code or a program that is not on
+//! every machine (`setpriv`).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

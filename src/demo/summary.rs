@@ -33,14 +33,22 @@ pub struct Summary {
     pub first_request_ms: Option<u64>,
     /// The most memory that the control plane has had.
     pub control_plane_peak_mib: f64,
-    /// Whether the proxies have reported exactly the requests that each version of the cart has answered.
-    pub edges_match: bool,
+    /// Whether the proxies have reported every request that each version of the cart has answered, and beyond them
+    /// no more than the requests that no version answered; none if the run was stopped before their last reports.
+    pub edges_match: Option<bool>,
 }
 
 // === impl Summary ===
 
 impl Summary {
-    pub(super) fn new(counts: &Counts, status: &Status, first_request_ms: Option<u64>, peak_mib: f64) -> Self {
+    /// The figures, with the verdict on the proxies' reports.
+    pub(super) fn new(
+        counts: &Counts,
+        status: &Status,
+        first_request_ms: Option<u64>,
+        control_plane_peak_mib: f64,
+        edges_match: Option<bool>,
+    ) -> Self {
         let (requests, mtls) = status.requests();
         Self {
             requests: counts.requests,
@@ -51,8 +59,8 @@ impl Summary {
             in_sync: status.in_sync,
             nacks: status.nacks.len() as u64,
             first_request_ms,
-            control_plane_peak_mib: peak_mib,
-            edges_match: edges_match(counts, status),
+            control_plane_peak_mib,
+            edges_match,
         }
     }
 
@@ -62,11 +70,13 @@ impl Summary {
     }
 }
 
-/// Whether the proxies have reported what the cart has answered, no more and no less.
+/// Whether the proxies have reported what the cart has answered, no less, and no more than can have reached them.
 pub(super) fn edges_match(counts: &Counts, status: &Status) -> bool {
-    VERSIONS.iter().all(|version| {
-        status.requests_to("shop/cart", version) == counts.answered.get(*version).copied().unwrap_or_default()
-    })
+    let beyond = VERSIONS.iter().try_fold(0, |beyond, version| {
+        let answered = counts.answered.get(*version).copied().unwrap_or_default();
+        Some(beyond + status.requests_to("shop/cart", version).checked_sub(answered)?)
+    });
+    beyond.is_some_and(|beyond| beyond <= counts.unanswered)
 }
 
 /// A part of a whole, 1 for nothing of nothing.
@@ -77,7 +87,6 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::view::Edge;
     use crate::demo::control_plane::tests::edge;
 
     fn counts() -> Counts {
@@ -97,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_good_run_is_one_json_object() {
-        let summary = Summary::new(&counts(), &status(), Some(812), 31.5);
+        let summary = Summary::new(&counts(), &status(), Some(812), 31.5, Some(true));
         assert!(summary.is_good());
         assert_eq!(
             serde_json::to_string(&summary).expect("a summary is JSON"),
@@ -107,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_failure_a_missing_proxy_or_no_request_at_all_is_a_bad_run() {
-        let good = Summary::new(&counts(), &status(), Some(812), 31.5);
+        let good = Summary::new(&counts(), &status(), Some(812), 31.5, Some(true));
         let bad = [
             Summary { failed: 1, ..good.clone() },
             Summary { in_sync: 3, ..good.clone() },
@@ -119,13 +128,31 @@ mod tests {
 
     #[test]
     fn edges_that_miss_one_request_or_have_one_too_many_do_not_match() {
-        let mut status = status();
-        status.edges[1].requests = 21;
-        assert!(!edges_match(&counts(), &status));
-        status.edges[1].requests = 23;
-        assert!(!edges_match(&counts(), &status));
-        status.edges[1] = Edge { requests: 22, mtls_requests: 11, ..status.edges[1].clone() };
-        let summary = Summary::new(&counts(), &status, None, 0.0);
-        assert_eq!((summary.edges_match, summary.mtls_share), (true, Some(93.0 / 104.0)));
+        let reported = |v1, v2| Status {
+            edges: vec![edge("shop/cart", "v1", v1, v1), edge("shop/cart", "v2", v2, 0)],
+            ..status()
+        };
+        let exact = counts();
+        let refused = Counts { unanswered: 3, ..counts() };
+        let cases = [
+            (&exact, (82, 22), true),
+            (&exact, (82, 21), false),
+            (&exact, (82, 23), false),
+            (&exact, (83, 21), false),
+            (&refused, (82, 22), true),
+            (&refused, (83, 24), true),
+            (&refused, (84, 24), false),
+            (&refused, (81, 24), false),
+        ];
+        for (counts, (v1, v2), expected) in cases {
+            assert_eq!(edges_match(counts, &reported(v1, v2)), expected, "{v1} {v2} {}", counts.unanswered);
+        }
+    }
+
+    #[test]
+    fn the_share_over_mtls_is_of_what_the_proxies_saw() {
+        let edges = vec![edge("shop/cart", "v1", 82, 82), edge("shop/cart", "v2", 22, 11)];
+        let summary = Summary::new(&counts(), &Status { edges, ..status() }, None, 0.0, None);
+        assert_eq!(summary.mtls_share, Some(93.0 / 104.0));
     }
 }
