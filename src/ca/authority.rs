@@ -1,4 +1,4 @@
-//! Authorities: a root certificate and its key, created once and never silently replaced.
+//! Authorities: a root certificate and its key, created once and never silently, nor silently replaced.
 //!
 //! Owns: `ca/<purpose>.pem`, `ca/<purpose>.key` and the lock under which they are created. May use: `durable`,
 //! rcgen, x509-parser. Never: shows a key, or makes a new root beside a damaged one.
@@ -11,12 +11,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData};
+use ring::digest;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::info;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::remains;
 use crate::durable;
 
 /// How far before its creation a certificate becomes valid, for clocks that are behind ours.
@@ -51,6 +55,8 @@ pub struct Authority {
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
     issuer: rcgen::Issuer<'static, KeyPair>,
+    file: PathBuf,
+    is_new: bool,
 }
 
 /// Why an authority could not be opened or created. Nothing was replaced.
@@ -74,6 +80,19 @@ pub enum AuthorityError {
         missing: PathBuf,
         /// The file that is.
         present: PathBuf,
+    },
+    /// Neither file of a pair is there, but what was made with it is.
+    #[error(
+        "{certificate} and {key}: missing, but the data directory was in use; restore its ca folder from a backup, \
+         or remove {} to begin anew (every certificate of the old root then stops being trusted)", shown(.remains)
+    )]
+    Lost {
+        /// The certificate that is not there.
+        certificate: PathBuf,
+        /// The key that is not there.
+        key: PathBuf,
+        /// What is still there.
+        remains: Vec<PathBuf>,
     },
     /// A file could not be read.
     #[error("{path}: cannot be read; it must be a file that this user may read")]
@@ -141,12 +160,31 @@ impl Authorities {
             control: Authority::open_or_create(data_dir, Purpose::Control)?,
         })
     }
+
+    /// Those that were created just now.
+    pub fn created(&self) -> impl Iterator<Item = &Authority> {
+        [&self.mesh, &self.control].into_iter().filter(|authority| authority.is_new)
+    }
+
+    /// Logs a line for each that was created.
+    pub fn log_created(&self) {
+        for authority in self.created() {
+            info!(
+                purpose = authority.purpose.as_str(),
+                file = %authority.file.display(),
+                sha256 = authority.fingerprint(),
+                not_after = authority.not_after.format(&Rfc3339).expect("a certificate's year has four digits"),
+                "certificate authority created"
+            );
+        }
+    }
 }
 
 // === impl Authority ===
 
 impl Authority {
-    /// Opens the authority for `purpose` in `data_dir`; creates it if neither of its files exists.
+    /// Opens the authority for `purpose` in `data_dir`; creates it if neither of its files exists, nor anything
+    /// else that shows that they once did.
     pub fn open_or_create(data_dir: &Path, purpose: Purpose) -> Result<Self, AuthorityError> {
         let dir = data_dir.join("ca");
         let unprepared = |source| AuthorityError::Directory { path: dir.clone(), source };
@@ -155,15 +193,22 @@ impl Authority {
 
         let files = Files::new(&dir, purpose);
         files.finish_interrupted_creation()?;
-        match (files.certificate.try_exists(), files.key.try_exists()) {
-            (Ok(false), Ok(false)) => files.create(purpose)?,
+        let is_new = match (files.certificate.try_exists(), files.key.try_exists()) {
+            (Ok(false), Ok(false)) => {
+                let remains = remains::of(data_dir, purpose);
+                if !remains.is_empty() {
+                    return Err(AuthorityError::Lost { certificate: files.certificate, key: files.key, remains });
+                }
+                files.create(purpose)?;
+                true
+            }
             (Ok(true), Ok(false)) => return Err(files.incomplete(&files.key, &files.certificate)),
             (Ok(false), Ok(true)) => return Err(files.incomplete(&files.certificate, &files.key)),
-            (Ok(true), Ok(true)) => {}
+            (Ok(true), Ok(true)) => false,
             (Err(source), _) => return Err(AuthorityError::Unreadable { path: files.certificate, source }),
             (_, Err(source)) => return Err(AuthorityError::Unreadable { path: files.key, source }),
-        }
-        files.open(purpose)
+        };
+        Ok(Self { is_new, ..files.open(purpose)? })
     }
 
     /// The root certificate.
@@ -186,6 +231,17 @@ impl Authority {
         self.not_after
     }
 
+    /// Whether it was created when it was opened.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The SHA-256 fingerprint of the root, as openssl shows it.
+    fn fingerprint(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, &self.certificate);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    }
+
     /// Signs what `params` describe for the holder of `key`.
     pub(super) fn sign(
         &self,
@@ -200,6 +256,11 @@ impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} authority, valid until {}", self.purpose.as_str(), self.not_after)
     }
+}
+
+/// Paths as they are listed in a message.
+fn shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// A serial number: 128 random bits.
@@ -280,7 +341,8 @@ impl Files {
         let (not_before, not_after) =
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
         let issuer = rcgen::Issuer::from_ca_cert_der(&certificate, key).map_err(|_| not_a_root())?;
-        Ok(Authority { purpose, certificate, certificate_pem, not_before, not_after, issuer })
+        let file = self.certificate;
+        Ok(Authority { purpose, certificate, certificate_pem, not_before, not_after, issuer, file, is_new: false })
     }
 }
 
