@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use x509_parser::extensions::ParsedExtension;
 
+use std::io;
+
 use super::*;
 
 /// Every file below `dir`, with its mode.
