@@ -57,7 +57,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     durable::create_private_dir(data_dir)
         .with_context(|| format!("the data directory {} cannot be created", data_dir.display()))?;
     let _lock = lock(&config)?;
-    let Authorities { mesh, control } = Authorities::open_or_create(data_dir)?;
+    let authorities = Authorities::open_or_create(data_dir)?;
+    authorities.log_created();
+    let Authorities { mesh, control } = authorities;
     let (mesh, control) = (Arc::new(mesh), Arc::new(control));
     let identities = Arc::new(Identities::open(&control, data_dir, Clock::System)?);
     let mut names = config.advertise.clone();

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod leaf;
+mod remains;
 pub mod rotation;
 mod store;
 

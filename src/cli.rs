@@ -112,4 +112,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
+
+    #[test]
+    fn the_help_of_each_question_ends_with_its_exit_codes() {
+        let help = |name: &str| {
+            let mut cli = super::Cli::command();
+            let command = cli.find_subcommand_mut(name).expect("a command");
+            command.render_long_help().to_string().trim_end().lines().last().unwrap_or_default().to_owned()
+        };
+        let expected = [
+            "Exit code: 0 if no proxy refuses anything, 1 if one does, 2 if nobody could tell.",
+            "Exit code: 0 if every connected proxy is in sync, 1 if one is not, 2 if nobody could tell.",
+            "Exit code: 0 if no finding is an error, 1 if one is, 2 if nobody could tell.",
+            "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
+        ];
+        assert_eq!(["nacks", "proxies", "findings", "edges"].map(help), expected);
+    }
 }

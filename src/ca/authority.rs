@@ -1,23 +1,30 @@
-//! Authorities: a root certificate and its key, created once and never silently replaced.
+//! Authorities: a root certificate and its key, created once and never silently, nor silently replaced.
 //!
 //! Owns: `ca/<purpose>.pem`, `ca/<purpose>.key` and the lock under which they are created. May use: `durable`,
 //! rcgen, x509-parser. Never: shows a key, or makes a new root beside a damaged one.
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData};
+use ring::digest;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::info;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::remains;
 use crate::durable;
+
+pub use error::AuthorityError;
+
+mod error;
 
 /// How far before its creation a certificate becomes valid, for clocks that are behind ours.
 pub const BACKDATE: Duration = Duration::from_secs(5 * 60);
@@ -51,73 +58,8 @@ pub struct Authority {
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
     issuer: rcgen::Issuer<'static, KeyPair>,
-}
-
-/// Why an authority could not be opened or created. Nothing was replaced.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// The directory could not be made or locked.
-    #[error("{path}: cannot be prepared for certificates; it must be a directory that this user may write")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// One file of a pair is there, the other is not.
-    #[error(
-        "{missing}: missing while {present} exists; restore it from a backup, or move {present} away to start a new \
-         root (every certificate of the old one then stops being trusted)"
-    )]
-    Incomplete {
-        /// The file that is not there.
-        missing: PathBuf,
-        /// The file that is.
-        present: PathBuf,
-    },
-    /// A file could not be read.
-    #[error("{path}: cannot be read; it must be a file that this user may read")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A key that others than its owner can read.
-    #[error("{path}: mode {mode:04o} lets others read the private key; run: chmod 600 {path}")]
-    Exposed {
-        /// The key.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// A file with other content than it should have.
-    #[error("{path}: {expected}; restore it from a backup")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        expected: &'static str,
-    },
-    /// A key that does not belong to the certificate beside it.
-    #[error("{key}: not the key of {certificate}; restore the two from the same backup")]
-    Foreign {
-        /// The certificate.
-        certificate: PathBuf,
-        /// The key.
-        key: PathBuf,
-    },
-    /// A new pair could not be written.
-    #[error("{path}: cannot be written")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A new pair could not be made.
-    #[error("a new root certificate could not be made")]
-    Generate(#[source] rcgen::Error),
+    file: PathBuf,
+    is_new: bool,
 }
 
 // === impl Purpose ===
@@ -141,12 +83,31 @@ impl Authorities {
             control: Authority::open_or_create(data_dir, Purpose::Control)?,
         })
     }
+
+    /// Those that were created just now.
+    pub fn created(&self) -> impl Iterator<Item = &Authority> {
+        [&self.mesh, &self.control].into_iter().filter(|authority| authority.is_new)
+    }
+
+    /// Logs a line for each that was created.
+    pub fn log_created(&self) {
+        for authority in self.created() {
+            info!(
+                purpose = authority.purpose.as_str(),
+                file = %authority.file.display(),
+                sha256 = authority.fingerprint(),
+                not_after = authority.not_after.format(&Rfc3339).expect("a certificate's year has four digits"),
+                "certificate authority created"
+            );
+        }
+    }
 }
 
 // === impl Authority ===
 
 impl Authority {
-    /// Opens the authority for `purpose` in `data_dir`; creates it if neither of its files exists.
+    /// Opens the authority for `purpose` in `data_dir`; creates it if neither of its files exists, nor anything
+    /// else that shows that they once did.
     pub fn open_or_create(data_dir: &Path, purpose: Purpose) -> Result<Self, AuthorityError> {
         let dir = data_dir.join("ca");
         let unprepared = |source| AuthorityError::Directory { path: dir.clone(), source };
@@ -155,15 +116,22 @@ impl Authority {
 
         let files = Files::new(&dir, purpose);
         files.finish_interrupted_creation()?;
-        match (files.certificate.try_exists(), files.key.try_exists()) {
-            (Ok(false), Ok(false)) => files.create(purpose)?,
+        let is_new = match (files.certificate.try_exists(), files.key.try_exists()) {
+            (Ok(false), Ok(false)) => {
+                let remains = remains::of(data_dir, purpose);
+                if !remains.is_empty() {
+                    return Err(AuthorityError::Lost { certificate: files.certificate, key: files.key, remains });
+                }
+                files.create(purpose)?;
+                true
+            }
             (Ok(true), Ok(false)) => return Err(files.incomplete(&files.key, &files.certificate)),
             (Ok(false), Ok(true)) => return Err(files.incomplete(&files.certificate, &files.key)),
-            (Ok(true), Ok(true)) => {}
+            (Ok(true), Ok(true)) => false,
             (Err(source), _) => return Err(AuthorityError::Unreadable { path: files.certificate, source }),
             (_, Err(source)) => return Err(AuthorityError::Unreadable { path: files.key, source }),
-        }
-        files.open(purpose)
+        };
+        Ok(Self { is_new, ..files.open(purpose)? })
     }
 
     /// The root certificate.
@@ -184,6 +152,17 @@ impl Authority {
     /// Until when the root is valid.
     pub fn not_after(&self) -> OffsetDateTime {
         self.not_after
+    }
+
+    /// Whether it was created when it was opened.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The SHA-256 fingerprint of the root, as openssl shows it.
+    fn fingerprint(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, &self.certificate);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     }
 
     /// Signs what `params` describe for the holder of `key`.
@@ -280,7 +259,8 @@ impl Files {
         let (not_before, not_after) =
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
         let issuer = rcgen::Issuer::from_ca_cert_der(&certificate, key).map_err(|_| not_a_root())?;
-        Ok(Authority { purpose, certificate, certificate_pem, not_before, not_after, issuer })
+        let file = self.certificate;
+        Ok(Authority { purpose, certificate, certificate_pem, not_before, not_after, issuer, file, is_new: false })
     }
 }
 

@@ -109,7 +109,7 @@ struct Address {
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Nothing here waits for anything but the disk; the command has the process for itself.
-    let bootstrap = issue(&args, SystemTime::now())?;
+    let bootstrap = issue(&args, SystemTime::now(), &mut std::io::stderr())?;
     let text = match args.output {
         Format::Yaml => json::to_yaml(&bootstrap),
         Format::Json => serde_json::to_string_pretty(&bootstrap)? + "\n",
@@ -118,12 +118,21 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Issues the credential and builds the bootstrap that uses it.
-fn issue(args: &Args, now: SystemTime) -> anyhow::Result<serde_json::Value> {
+/// Issues the credential and builds the bootstrap that uses it; what should not go unseen is written to `notes`.
+fn issue(args: &Args, now: SystemTime, notes: &mut impl Write) -> anyhow::Result<serde_json::Value> {
     if let Some(path) = &args.credential_file {
         credential_file::check_extension(path)?;
     }
     let authorities = Authorities::open_or_create(&args.data_dir)?;
+    if authorities.control.is_new() {
+        writeln!(
+            notes,
+            "note: {} had no certificate authority; a new one was made. If a control plane already runs elsewhere, \
+             say its data directory with --data-dir",
+            args.data_dir.display()
+        )
+        .context("the note of a new certificate authority could not be printed")?;
+    }
     let node_id = args.node_id()?;
     let list = RevocationList::new(&args.data_dir).lock()?;
     let replaced = args.revoke_previous.then(|| args.scope(&node_id));

@@ -10,6 +10,7 @@ use crate::admin::view::{Edge, Edges};
 
 /// Lists who calls what, as the proxies report it.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Exit code: 0 if the control plane answered, 2 if nobody could tell.")]
 pub struct Args {
     #[command(flatten)]
     ask: Ask,

@@ -10,6 +10,7 @@ use crate::admin::view::{Finding, Findings};
 
 /// Lists what is wrong with the rules; exit code 1 if there is an error.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Exit code: 0 if no finding is an error, 1 if one is, 2 if nobody could tell.")]
 pub struct Args {
     #[command(flatten)]
     ask: Ask,

@@ -10,6 +10,7 @@ use crate::admin::view::{Nacks, Rule};
 
 /// Lists what proxies refuse; exit code 1 if there is anything.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Exit code: 0 if no proxy refuses anything, 1 if one does, 2 if nobody could tell.")]
 pub struct Args {
     #[command(flatten)]
     ask: Ask,

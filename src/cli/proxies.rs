@@ -14,6 +14,7 @@ const TYPES: [&str; 5] = ["CDS", "EDS", "LDS", "RDS", "SDS"];
 
 /// Lists the connected proxies; exit code 1 unless every one is in sync.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Exit code: 0 if every connected proxy is in sync, 1 if one is not, 2 if nobody could tell.")]
 pub struct Args {
     #[command(flatten)]
     ask: Ask,

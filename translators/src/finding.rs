@@ -51,6 +51,8 @@ pub enum Code {
     NoIdentity,
     /// MX0402: several workloads that are no replicas of each other share an identity.
     SharedIdentity,
+    /// MX0403: endpoints that are reached by mTLS only, though the mesh knows no proxy of theirs.
+    NoProxy,
     /// MX0501: a rule that can never be reached.
     Unreachable,
     /// MX0502: a rule without effect.
@@ -122,6 +124,7 @@ impl Code {
             Self::Foreign => "MX0303",
             Self::NoIdentity => "MX0401",
             Self::SharedIdentity => "MX0402",
+            Self::NoProxy => "MX0403",
             Self::Unreachable => "MX0501",
             Self::NoEffect => "MX0502",
             Self::RiskyRetry => "MX0503",

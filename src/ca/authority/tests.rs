@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use x509_parser::extensions::ParsedExtension;
 
+use std::io;
+
 use super::*;
 
 /// Every file below `dir`, with its mode.
@@ -178,6 +180,99 @@ fn an_interrupted_creation_is_finished() {
     assert_ne!(another.certificate(), created.certificate());
     let left: Vec<_> = contents(&data.path().join("ca")).into_keys().collect();
     assert_eq!(left, ["lock", "mesh.key", "mesh.pem"]);
+}
+
+/// What `logged` writes as log lines, without their times.
+fn log_of(logged: impl FnOnce()) -> String {
+    use std::sync::{Arc, Mutex};
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&lines);
+    let make = move || Lines(Arc::clone(&writer));
+    let log = tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false).with_writer(make).finish();
+    tracing::subscriber::with_default(log, logged);
+    String::from_utf8(lines.lock().expect("no panic").clone()).expect("text")
+}
+
+#[test]
+fn what_is_created_is_logged_once() {
+    let data = tempfile::tempdir().expect("a directory");
+    let new = Authorities::open_or_create(data.path()).expect("created");
+    let line = |purpose: &str, authority: &Authority| {
+        let hash = crate::ca::leaf::hex(digest::digest(&digest::SHA256, authority.certificate()).as_ref());
+        let pairs = format!("{hash:0>64}").to_uppercase().into_bytes();
+        let pairs: Vec<_> = pairs.chunks(2).map(|pair| String::from_utf8_lossy(pair).into_owned()).collect();
+        let file = data.path().join(format!("ca/{purpose}.pem"));
+        let end = authority.not_after().format(&Rfc3339).expect("a time");
+        format!(
+            " INFO certificate authority created purpose=\"{purpose}\" file={} sha256=\"{}\" not_after=\"{end}\"\n",
+            file.display(),
+            pairs.join(":")
+        )
+    };
+    let expected = line("mesh", &new.mesh) + &line("control", &new.control);
+    assert_eq!(log_of(|| new.log_created()), expected);
+
+    let opened = Authorities::open_or_create(data.path()).expect("opened");
+    assert_eq!(log_of(|| opened.log_created()), "");
+
+    // What was interrupted between the two is finished; only the second is new.
+    fs::remove_file(data.path().join("ca/control.pem")).expect("there");
+    fs::remove_file(data.path().join("ca/control.key")).expect("there");
+    let finished = Authorities::open_or_create(data.path()).expect("created");
+    assert_eq!(log_of(|| finished.log_created()), line("control", &finished.control));
+}
+
+#[test]
+fn a_lost_authority_is_refused_while_its_state_remains() {
+    let anew = "missing, but the data directory was in use; restore its ca folder from a backup, or remove";
+    let end = "to begin anew (every certificate of the old root then stops being trusted)";
+    let (mesh, control) = ("DIR/ca/mesh.pem and DIR/ca/mesh.key", "DIR/ca/control.pem and DIR/ca/control.key");
+    let others = |lost: &str| format!("DIR/ca/{lost}.pem, DIR/ca/{lost}.key");
+    let table: [(&[&str], &[&str], String); 6] = [
+        (&["instances.json"], &["mesh", "control"], format!("{mesh}: {anew} DIR/instances.json {end}")),
+        (&["last-good.json"], &["mesh"], format!("{mesh}: {anew} DIR/last-good.json, {} {end}", others("control"))),
+        (&["identity/revoked.json"], &["control"], {
+            format!("{control}: {anew} DIR/identity/revoked.json, {} {end}", others("mesh"))
+        }),
+        (&["ca/leaves/shop.cart.json"], &["mesh", "control"], format!("{mesh}: {anew} DIR/ca/leaves {end}")),
+        (&["instances.json", "ca/leaves/shop.cart.json"], &["control"], {
+            format!("{control}: {anew} DIR/instances.json, DIR/ca/leaves, {} {end}", others("mesh"))
+        }),
+        (&["serving", "identity/lock", "other"], &["mesh", "control"], String::new()),
+    ];
+    for (state, lost, expected) in table {
+        let data = tempfile::tempdir().expect("a directory");
+        let first = Authorities::open_or_create(data.path()).expect("created");
+        fs::create_dir_all(data.path().join("ca/leaves")).expect("created");
+        fs::create_dir_all(data.path().join("identity")).expect("created");
+        for file in state {
+            fs::write(data.path().join(file), "{}").expect("written");
+        }
+        for name in lost {
+            fs::remove_file(data.path().join(format!("ca/{name}.pem"))).expect("there");
+            fs::remove_file(data.path().join(format!("ca/{name}.key"))).expect("there");
+        }
+        let before = contents(&data.path().join("ca"));
+        match Authorities::open_or_create(data.path()) {
+            Err(error) => {
+                assert_eq!(error.to_string(), expected.replace("DIR", &data.path().display().to_string()));
+                assert_eq!(contents(&data.path().join("ca")), before);
+            }
+            Ok(anew) => {
+                assert_eq!(expected, "", "created beside {state:?}");
+                assert_ne!(anew.mesh.certificate(), first.mesh.certificate());
+            }
+        }
+    }
 }
 
 #[test]

@@ -159,8 +159,11 @@ async fn a_file_that_does_not_fit_is_passed_over() {
         ("another key", |data| edit(data, |leaf, other| leaf["key"] = other["key"].clone())),
         ("another ttl", |data| edit(data, |leaf, _| leaf["ttl"]["secs"] = 11.into())),
         ("another root", |data| {
-            fs::remove_file(data.join("ca/mesh.pem")).unwrap();
-            fs::remove_file(data.join("ca/mesh.key")).unwrap();
+            let other = tempfile::tempdir().unwrap();
+            Authority::open_or_create(other.path(), Purpose::Mesh).unwrap();
+            for file in ["ca/mesh.pem", "ca/mesh.key"] {
+                assert!(fs::copy(other.path().join(file), data.join(file)).is_ok());
+            }
         }),
     ];
     for (name, damage) in table {

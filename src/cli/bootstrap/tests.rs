@@ -26,9 +26,9 @@ fn a_credential_file_is_rotated_and_keeps_the_node() {
     let path = data.path().join("credential.yaml");
     let file = path.to_str().expect("a text");
     let args = args(&data, &["--workload", "shop/cart", "--credential-file", file, "--revoke-previous"]);
-    issue(&args, SystemTime::now()).expect("issued");
+    issue(&args, SystemTime::now(), &mut Vec::new()).expect("issued");
     let first = credential_file::read(&path).expect("read").expect("there");
-    issue(&args, SystemTime::now()).expect("issued");
+    issue(&args, SystemTime::now(), &mut Vec::new()).expect("issued");
     let second = credential_file::read(&path).expect("read").expect("there");
 
     assert_eq!((&second.node_id, &second.workload), (&first.node_id, &first.workload));
@@ -39,10 +39,44 @@ fn a_credential_file_is_rotated_and_keeps_the_node() {
 }
 
 #[test]
+fn a_new_authority_is_told_once() {
+    let data = tempfile::tempdir().expect("a directory");
+    let args = args(&data, &["--workload", "shop/cart"]);
+    let notes = || {
+        let mut notes = Vec::new();
+        issue(&args, SystemTime::now(), &mut notes).map(|_| String::from_utf8(notes).expect("text"))
+    };
+    let expected = format!(
+        "note: {} had no certificate authority; a new one was made. If a control plane already runs elsewhere, say its \
+         data directory with --data-dir\n",
+        data.path().display()
+    );
+    assert_eq!([notes().expect("issued"), notes().expect("issued")], [expected, String::new()]);
+}
+
+#[test]
+fn a_lost_authority_is_not_made_anew() {
+    let data = tempfile::tempdir().expect("a directory");
+    let args = args(&data, &["--workload", "shop/cart", "--revoke-previous"]);
+    issue(&args, SystemTime::now(), &mut Vec::new()).expect("issued");
+    for file in ["ca/mesh.pem", "ca/mesh.key", "ca/control.pem", "ca/control.key"] {
+        std::fs::remove_file(data.path().join(file)).expect("there");
+    }
+    let mut notes = Vec::new();
+    let error = issue(&args, SystemTime::now(), &mut notes).expect_err("refused").to_string();
+    let expected = "DIR/ca/mesh.pem and DIR/ca/mesh.key: missing, but the data directory was in use; restore its ca \
+                    folder from a backup, or remove DIR/identity/revoked.json to begin anew (every certificate of the \
+                    old root then stops being trusted)";
+    assert_eq!(error, expected.replace("DIR", &data.path().display().to_string()));
+    assert_eq!(notes, b"");
+}
+
+#[test]
 fn an_inline_credential_is_in_the_bootstrap() {
     use rustls_pki_types::pem::PemObject;
     let data = tempfile::tempdir().expect("a directory");
-    let document = issue(&args(&data, &["--node-id", "edge-1", "--no-admin", "--sotw"]), SystemTime::now());
+    let document =
+        issue(&args(&data, &["--node-id", "edge-1", "--no-admin", "--sotw"]), SystemTime::now(), &mut Vec::new());
     let document = document.expect("issued");
     let tls = "/static_resources/clusters/0/transport_socket/typed_config/common_tls_context";
     let chain = document.pointer(&format!("{tls}/tls_certificates/0/certificate_chain/inline_string"));

@@ -91,6 +91,13 @@ pub fn resolve(objects: &Objects) -> Resolution {
             (name.clone(), Arc::new(resolved))
         })
         .collect();
+    for object in resolver.objects.clone() {
+        if let (Spec::MeshService(_), Some(service)) = (&object.spec, services.get(&object.key.name)) {
+            let mut report = Report::of(object);
+            mtls::warn(service, &mut report);
+            resolver.close(report);
+        }
+    }
     for (object, policy) in &policies {
         let mut report = Report::of(object);
         access::warn(policy, services.values().map(AsRef::as_ref), &mut report);

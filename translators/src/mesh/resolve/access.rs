@@ -99,6 +99,14 @@ pub(super) fn warn<'a>(policy: &Policy, services: impl Iterator<Item = &'a Servi
         report.warning(Code::NoEffect, "/spec/allow", "these entries change nothing: the default is allow").hint =
             Some("write default: deny to close the door to everybody else".to_owned());
     }
+    if let Some((many, names)) = tcp_ports(&ports) {
+        for (index, _) in policy.deny.iter().enumerate().filter(|(_, entry)| has_http_parts(entry)) {
+            let message = format!(
+                "methods and paths never match on the tcp port{many} {names}, so this entry denies nothing there"
+            );
+            report.warning(Code::NoEffect, format!("/spec/deny/{index}/to"), message);
+        }
+    }
     let lists = [("/spec/deny", &policy.deny), ("/spec/allow", &policy.allow)];
     for (list, entries) in lists {
         for (index, _) in entries.iter().enumerate().filter(|(_, entry)| entry.from.iter().any(has_identity)) {
@@ -115,6 +123,12 @@ pub(super) fn warn<'a>(policy: &Policy, services: impl Iterator<Item = &'a Servi
             }
         }
     }
+}
+
+/// The plural's ending and the names of those ports that do not speak HTTP; `None` when there are none.
+fn tcp_ports(ports: &[(&QualifiedName, &Port)]) -> Option<(&'static str, String)> {
+    let tcp = || ports.iter().filter(|(_, port)| !port.protocol.is_http());
+    Some((if tcp().count() > 1 { "s" } else { "" }, shown(tcp())?))
 }
 
 /// Some ports by name; `None` when there are none.
