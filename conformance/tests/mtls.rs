@@ -113,6 +113,19 @@ async fn disabled_is_plaintext_on_both_sides() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until both sides use plaintext; no request of the load may have failed on the way.
+async fn arrives_at_plaintext(shop: &Shop, load: Load) -> anyhow::Result<()> {
+    eventually(Duration::from_secs(90), "plaintext, and nothing else", async || {
+        ensure!(seen_by_cart(shop).await?.is_none(), "web still uses mutual TLS");
+        ensure!(plaintext(shop.cart_v1()).await? == 200, "plaintext is not taken");
+        Ok(())
+    })
+    .await?;
+    let counts = load.stop().await?;
+    ensure!(counts.failed == 0 && counts.ok > 100, "{counts:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_mode_changes_from_end_to_end_without_a_failed_request() -> anyhow::Result<()> {
     let shop = Shop::start(&mode("disabled"), &[]).await?;
@@ -125,15 +138,7 @@ async fn a_mode_changes_from_end_to_end_without_a_failed_request() -> anyhow::Re
     })
     .await?;
     shop.write_policies(&mode("disabled"))?;
-    eventually(Duration::from_secs(60), "plaintext, and nothing else", async || {
-        ensure!(seen_by_cart(&shop).await?.is_none(), "web still uses mutual TLS");
-        ensure!(plaintext(shop.cart_v1()).await? == 200, "plaintext is not taken");
-        Ok(())
-    })
-    .await?;
-    let counts = load.stop().await?;
-    ensure!(counts.failed == 0 && counts.ok > 100, "{counts:?}");
-    Ok(())
+    arrives_at_plaintext(&shop, load).await
 }
 
 #[tokio::test]
@@ -143,15 +148,7 @@ async fn a_mode_that_changes_while_the_control_plane_is_away_fails_no_request_ei
     shop.chancery.kill();
     shop.write_policies(&mode("disabled"))?;
     shop.chancery.restart().await?;
-    eventually(Duration::from_secs(90), "plaintext, and nothing else", async || {
-        ensure!(seen_by_cart(&shop).await?.is_none(), "web still uses mutual TLS");
-        ensure!(plaintext(shop.cart_v1()).await? == 200, "plaintext is not taken");
-        Ok(())
-    })
-    .await?;
-    let counts = load.stop().await?;
-    ensure!(counts.failed == 0 && counts.ok > 100, "{counts:?}");
-    Ok(())
+    arrives_at_plaintext(&shop, load).await
 }
 
 #[tokio::test]
