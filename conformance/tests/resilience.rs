@@ -178,3 +178,39 @@ async fn a_refusal_stands_while_others_are_accepted() -> anyhow::Result<()> {
 async fn a_refusal_stands_in_the_state_of_the_world_too() -> anyhow::Result<()> {
     a_refusal_stands(&["--sotw"]).await
 }
+
+#[tokio::test]
+async fn a_service_that_is_deleted_takes_nothing_else_from_its_callers() -> anyhow::Result<()> {
+    let shop = Shop::start(&strict(), &[]).await?;
+    let load = Load::start(format!("http://{}/cart", shop.web_cart()), 50)?;
+    let inventory = std::fs::read_to_string(shop.chancery.rules_directory().join(INVENTORY))?;
+    let store = "apiVersion: chancery.dev/v1alpha1\nkind: MeshService\nmetadata: {name: store, namespace: shop}";
+    let gone = inventory.replace(store, &store.replace("name: store", "name: renamed"));
+    ensure!(gone != inventory, "the store is declared otherwise");
+    shop.chancery.write_rules(INVENTORY, &gone)?;
+    eventually(SOON, "the finding", async || {
+        let findings = shop.chancery.json("/api/v1/findings").await?.to_string();
+        ensure!(findings.contains("MX0101") && findings.contains("Workload shop/web"), "{findings}");
+        Ok(())
+    })
+    .await?;
+    // Web stays, and what is changed for the cart still reaches it.
+    let route = rule("TrafficRoute", "cart", "for: {service: cart}\nhttp: [{to: [{service: cart, version: v2}]}]");
+    shop.write_policies(&(strict() + &route))?;
+    eventually(SOON, "the route", async || {
+        ensure!(shop.get("/cart").await?.echo()?.version == "v2", "still v1");
+        Ok(())
+    })
+    .await?;
+    shop.chancery.in_sync(4).await?;
+    shop.chancery.write_rules(INVENTORY, &inventory)?;
+    eventually(SOON, "no finding", async || {
+        let findings = shop.chancery.json("/api/v1/findings").await?;
+        ensure!(findings["findings"].as_array().is_some_and(Vec::is_empty), "{findings}");
+        Ok(())
+    })
+    .await?;
+    let counts = load.stop().await?;
+    ensure!(counts.failed == 0, "{counts:?}");
+    Ok(())
+}

@@ -7,7 +7,8 @@
 //! that is swapped, as a mounted ConfigMap does) and, should a notification be lost, by reading again every
 //! few seconds. A file that is empty for a moment, as some editors leave it, is given time to be filled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,7 +212,7 @@ fn unreadable(name: &Arc<str>, problem: &str) -> Finding {
 fn texts(path: &Path) -> Result<Texts, String> {
     let mut found = Texts::new();
     if path.is_dir() {
-        collect_texts(path, 0, &mut found)?;
+        collect_texts(path, 0, &mut BTreeSet::new(), &mut found)?;
     } else {
         found.insert(
             path.display().to_string().into(),
@@ -234,7 +235,17 @@ fn text(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
 }
 
-fn collect_texts(dir: &Path, depth: usize, found: &mut Texts) -> Result<(), String> {
+/// Each directory is looked into once, however many links lead to it.
+fn collect_texts(
+    dir: &Path,
+    depth: usize,
+    visited: &mut BTreeSet<(u64, u64)>,
+    found: &mut Texts,
+) -> Result<(), String> {
+    let metadata = std::fs::metadata(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    if !visited.insert((metadata.dev(), metadata.ino())) {
+        return Ok(());
+    }
     let listing = std::fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     for entry in listing {
         let path = entry.map_err(|error| format!("{}: {error}", dir.display()))?.path();
@@ -244,7 +255,7 @@ fn collect_texts(dir: &Path, depth: usize, found: &mut Texts) -> Result<(), Stri
         }
         if path.is_dir() {
             if depth < MAX_DEPTH {
-                collect_texts(&path, depth + 1, found)?;
+                collect_texts(&path, depth + 1, visited, found)?;
             }
             continue;
         }

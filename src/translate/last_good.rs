@@ -10,10 +10,15 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use translators::finding::{Finding, Severity};
 use translators::mesh::resolve;
-use translators::rules::{self, Object, Objects};
+use translators::name::ObjectKey;
+use translators::rules::{self, Object, Objects, Spec};
 
 use crate::durable;
 use crate::sources::files::FileState;
+
+/// How often the refused are replaced at most: once by their last good form, once without entries that are wrong
+/// there too, and as often again for what followed from that.
+const MOST_ROUNDS: usize = 8;
 
 /// The last form of every object that was accepted: what stays in force while an edit is broken.
 #[derive(Debug)]
@@ -66,17 +71,21 @@ impl LastGood {
         }
         let mut findings = files.findings.clone();
         let mut resolution = resolve::resolve(&objects);
-        loop {
+        for _ in 0..MOST_ROUNDS {
             let mut replaced = false;
             for key in &resolution.refused {
+                let wrong = errors_of(&resolution.findings, key);
                 let good = self
                     .objects
                     .get(key)
                     .filter(|good| objects.get(key).is_some_and(|refused| !refused.same_content(good)));
                 if let Some(good) = good {
                     objects.insert(key.clone(), Arc::clone(good));
-                    let of_object = resolution.findings.iter().filter(|finding| finding.object.as_ref() == Some(key));
-                    findings.extend(of_object.filter(|finding| finding.severity == Severity::Error).cloned());
+                    findings.extend(wrong);
+                    replaced = true;
+                } else if let Some(rest) = self.objects.get(key).and_then(|good| without(good, &wrong)) {
+                    objects.insert(key.clone(), Arc::new(rest));
+                    findings.extend(wrong);
                     replaced = true;
                 }
             }
@@ -113,6 +122,34 @@ impl LastGood {
             warn!(path = %path.display(), %error, "last good rules cannot be written");
         }
     }
+}
+
+fn errors_of(findings: &[Finding], key: &ObjectKey) -> Vec<Finding> {
+    let of_object = findings.iter().filter(|finding| finding.object.as_ref() == Some(key));
+    of_object.filter(|finding| finding.severity == Severity::Error).cloned().collect()
+}
+
+/// A workload that was accepted, and of which nothing was edited, without the entries that are wrong now: a service
+/// that goes away takes its own entry with it, not the proxies that have others.
+fn without(good: &Object, wrong: &[Finding]) -> Option<Object> {
+    let Spec::Workload(workload) = &good.spec else { return None };
+    let is_wrong = |list: &str, index: usize| {
+        let entry = format!("/spec/{list}/{index}");
+        let within =
+            |pointer: &str| pointer.strip_prefix(&entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        wrong.iter().any(|finding| within(&finding.pointer))
+    };
+    let mut rest = workload.clone();
+    let mut index = 0..;
+    rest.serves.retain(|_| index.next().is_some_and(|index| !is_wrong("serves", index)));
+    let mut index = 0..;
+    rest.calls.retain(|_| index.next().is_some_and(|index| !is_wrong("calls", index)));
+    let fewer = rest.serves.len() + rest.calls.len() < workload.serves.len() + workload.calls.len();
+    fewer.then(|| {
+        let mut object = good.clone();
+        object.spec = Spec::Workload(rest);
+        object
+    })
 }
 
 fn read_kept(path: &Path) -> Objects {

@@ -119,3 +119,34 @@ fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
     let gone = translator.translate(&inputs(removed, Vec::new()), &features(), 0).expect("changed");
     assert_eq!(timeout_in_force(&gone), Some(Duration::from_secs(15)), "what is removed is not kept");
 }
+
+#[test]
+fn a_service_that_goes_takes_only_its_own_entries_from_the_workloads_that_name_it() {
+    let other = "---\napiVersion: chancery.dev/v1alpha1\nkind: MeshService\nmetadata: {name: pay, namespace: shop}\n\
+                 spec: {ports: [{name: http, port: 80, protocol: http}]}\n";
+    let both = RULES.replace(
+        "calls: [{service: cart, port: http, listen: \"127.0.0.1:1003\"}]",
+        "calls: [{service: pay, port: http, listen: \"127.0.0.1:1004\"}, {service: cart, port: http, listen: \"127.0.0.1:1003\"}]",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut translator = Translator::new(Some(dir.path()));
+    let calls = |translation: &Translation| -> Vec<String> {
+        let web =
+            translation.rules.mesh.workloads.values().find(|w| w.name.to_string() == "shop/web").expect("it stays");
+        web.calls.iter().map(|call| call.service.to_string()).collect()
+    };
+    let whole = format!("{both}{other}");
+    let first = translator.translate(&inputs(&whole, Vec::new()), &features(), 0).expect("new");
+    assert_eq!(calls(&first), ["shop/pay", "shop/cart"]);
+    for _ in 0..2 {
+        let less = translator.translate(&inputs(&both, Vec::new()), &features(), 0).expect("changed");
+        assert_eq!(calls(&less), ["shop/cart"]);
+        let findings: Vec<_> = less.rules.findings.iter().map(ToString::to_string).collect();
+        assert!(findings.iter().any(|finding| finding.contains("MX0101 error Workload shop/web")), "{findings:?}");
+        // The same after a restart.
+        translator = Translator::new(Some(dir.path()));
+    }
+    let back = translator.translate(&inputs(&whole, Vec::new()), &features(), 0).expect("changed");
+    assert_eq!(calls(&back), ["shop/pay", "shop/cart"]);
+    assert_eq!(back.rules.findings, []);
+}
