@@ -52,13 +52,10 @@ pub async fn run(
         if last_passed.is_some_and(|passed| passed.elapsed() < QUIET) {
             gather(&mut files, &mut instances).await;
         }
-        if files.has_changed().unwrap_or(false) || !file_state.synced {
-            file_state = Arc::new(files.borrow_and_update().clone());
-        } else {
-            let current = files.borrow_and_update();
-            if !Arc::ptr_eq(&current.objects, &file_state.objects) {
-                file_state = Arc::new(current.clone());
-            }
+        // Every reading has objects of its own.
+        let current = files.borrow_and_update();
+        if !Arc::ptr_eq(&current.objects, &file_state.objects) {
+            file_state = Arc::new(current.clone());
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::codec::Streaming;
 use translators::resource::Kind;
+use translators::xds::secret::IDENTITY;
 
 use super::frame;
 use super::node::Remembered;
@@ -25,9 +26,6 @@ use super::service::{Directory, Shared};
 use super::session::{Answer, Outcome, Protocol, Request, Response, Session};
 use crate::publish::Snapshot;
 use crate::report::{Proxy, Rejection, StreamReport};
-
-/// The secret that is a proxy's own certificate.
-const IDENTITY: &str = "identity";
 
 /// The frames of one stream, until its trailers.
 pub(super) fn frames<D: Directory>(
