@@ -54,7 +54,7 @@ pub async fn run(
         }
         // Every reading has objects of its own.
         let current = files.borrow_and_update();
-        if !Arc::ptr_eq(&current.objects, &file_state.objects) {
+        if !current.objects.ptr_eq(&file_state.objects) || current.synced != file_state.synced {
             file_state = Arc::new(current.clone());
         }
     }

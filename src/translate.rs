@@ -62,7 +62,7 @@ pub struct RulesPart {
     /// Every finding, of the files and of the resolution.
     pub findings: Vec<Finding>,
     /// The objects in force.
-    pub objects: Arc<Objects>,
+    pub objects: Objects,
 }
 
 /// The result of a translation. Parts that did not change are the same allocation as before.

@@ -56,7 +56,7 @@ enum Output {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let state = files::read_once(&args.file)?;
     let resolution = resolve::resolve(&state.objects);
-    for finding in state.findings.iter().chain(&resolution.findings) {
+    for finding in state.findings.iter().chain(&resolution.all_findings()) {
         eprintln!("{finding}");
     }
     let mesh = &resolution.mesh;

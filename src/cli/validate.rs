@@ -46,7 +46,7 @@ enum Output {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let state = files::read_once(&args.file)?;
     let mut findings = state.findings.clone();
-    findings.append(&mut resolve::resolve(&state.objects).findings);
+    findings.append(&mut resolve::resolve(&state.objects).all_findings());
     findings.sort();
     match args.output {
         Output::Text => findings.iter().for_each(|finding| println!("{finding}")),

@@ -128,7 +128,7 @@ mod tests {
         let collected = rules::collect(parsed);
         let resolution = resolve::resolve(&collected.objects);
         let findings: Vec<String> =
-            collected.findings.iter().chain(&resolution.findings).map(ToString::to_string).collect();
+            collected.findings.iter().chain(&resolution.all_findings()).map(ToString::to_string).collect();
         assert_eq!((collected.objects.len(), findings), (13, Vec::new()));
     }
 

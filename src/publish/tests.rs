@@ -27,7 +27,7 @@ fn translation() -> Translation {
         mesh: translators::mesh::resolve::resolve(&Default::default()).mesh,
         groups: [(group("ns/a"), plan(["x", "shared"])), (group("ns/b"), plan(["y", "shared"]))].into(),
         findings: Vec::new(),
-        objects: Arc::default(),
+        objects: Default::default(),
     };
     let endpoints = ["x", "y", "shared"].map(|name| (Name::from(name), resource(Kind::Endpoints, name, b"1")));
     Translation { rules: Arc::new(rules), endpoints: endpoints.into_iter().collect() }

@@ -40,7 +40,7 @@ pub struct FileState {
     /// Whether the directory has been read.
     pub synced: bool,
     /// The objects that could be read.
-    pub objects: Arc<Objects>,
+    pub objects: Objects,
     /// What could not be read.
     pub findings: Vec<Finding>,
     /// Documents that could not be read: their file, and their object where it can be told.
@@ -188,7 +188,7 @@ impl Reader {
         let unreadable = self.files.iter().filter_map(|(name, file)| Some(unreadable(name, file.problem.as_ref()?)));
         FileState {
             synced: self.problem.is_none(),
-            objects: Arc::new(collected.objects),
+            objects: collected.objects,
             findings: unreadable.chain(collected.findings).collect(),
             broken,
         }

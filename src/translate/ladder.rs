@@ -65,7 +65,9 @@ impl Ladder {
     pub fn climb(&mut self, mesh: &mut Mesh, settled: bool) -> bool {
         let mut remaining = false;
         let mut ports = BTreeMap::new();
-        for (name, service) in &mut mesh.services {
+        let names: Vec<QualifiedName> = mesh.services.keys().cloned().collect();
+        for name in &names {
+            let Some(service) = mesh.services.get_mut(name) else { continue };
             for index in 0..service.ports.len() {
                 let port = &service.ports[index];
                 let wanted = Step::of(port.mtls.value);

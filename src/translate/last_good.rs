@@ -31,7 +31,7 @@ pub(super) struct LastGood {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) resolution: resolve::Resolution,
-    pub(super) objects: Arc<Objects>,
+    pub(super) objects: Objects,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -53,7 +53,7 @@ impl LastGood {
 
     /// The objects in force: those of the files, and the last good form of each that is broken.
     pub(super) fn accept(&mut self, files: &FileState) -> Accepted {
-        let mut objects = (*files.objects).clone();
+        let mut objects = files.objects.clone();
         for (file, key) in &files.broken {
             match key {
                 Some(key) => {
@@ -74,7 +74,7 @@ impl LastGood {
         for _ in 0..MOST_ROUNDS {
             let mut replaced = false;
             for key in &resolution.refused {
-                let wrong = errors_of(&resolution.findings, key);
+                let wrong = errors_of(&resolution, key);
                 let good = self
                     .objects
                     .get(key)
@@ -94,7 +94,7 @@ impl LastGood {
             }
             resolution = resolve::resolve(&objects);
         }
-        findings.append(&mut resolution.findings.clone());
+        findings.append(&mut resolution.all_findings());
         findings.sort();
         findings.dedup();
         let mut good = objects.clone();
@@ -102,7 +102,7 @@ impl LastGood {
             good.remove(key);
         }
         self.keep(good);
-        Accepted { resolution, objects: Arc::new(objects), findings }
+        Accepted { resolution, objects, findings }
     }
 
     fn keep(&mut self, good: Objects) {
@@ -124,8 +124,8 @@ impl LastGood {
     }
 }
 
-fn errors_of(findings: &[Finding], key: &ObjectKey) -> Vec<Finding> {
-    let of_object = findings.iter().filter(|finding| finding.object.as_ref() == Some(key));
+fn errors_of(resolution: &resolve::Resolution, key: &ObjectKey) -> Vec<Finding> {
+    let of_object = resolution.findings.get(key).into_iter().flat_map(|findings| findings.iter());
     of_object.filter(|finding| finding.severity == Severity::Error).cloned().collect()
 }
 

@@ -30,7 +30,7 @@ fn inputs(text: &str, instances: Vec<Instance>) -> Inputs {
     let parsed = translators::rules::parse("rules.yaml", text);
     let broken = parsed.broken.iter().map(|key| ("rules.yaml".into(), key.clone())).collect();
     let collected = translators::rules::collect([parsed]);
-    let files = FileState { synced: true, objects: Arc::new(collected.objects), findings: collected.findings, broken };
+    let files = FileState { synced: true, objects: collected.objects, findings: collected.findings, broken };
     Inputs { files: Arc::new(files), instances: Arc::new(instances) }
 }
 

@@ -10,6 +10,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +28,9 @@ pub struct Mesh {
     /// How long a connection to an endpoint may take.
     pub connect_timeout: Sourced<Duration>,
     /// The services.
-    pub services: BTreeMap<QualifiedName, Arc<Service>>,
+    pub services: OrdMap<QualifiedName, Arc<Service>>,
     /// The workloads.
-    pub workloads: BTreeMap<QualifiedName, Arc<Workload>>,
+    pub workloads: OrdMap<QualifiedName, Arc<Workload>>,
 }
 
 /// A value and where it came from; `None` is the built-in default.

@@ -69,8 +69,9 @@ pub struct Parsed {
     pub broken: Vec<Option<ObjectKey>>,
 }
 
-/// The objects of a whole configuration.
-pub type Objects = BTreeMap<ObjectKey, Arc<Object>>;
+/// The objects of a whole configuration: a persistent map, so that two of them are told apart in the size of their
+/// difference.
+pub type Objects = imbl::OrdMap<ObjectKey, Arc<Object>>;
 
 /// Several texts together.
 #[derive(Debug, Clone, Default, PartialEq)]

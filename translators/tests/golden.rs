@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
-use translators::mesh::resolve::{self, Resolution};
+use translators::mesh::resolve;
 use translators::mesh::{Instance, Mesh, Workload};
 use translators::xds::{self, Features, ResourceKey};
 use translators::{json, rules};
@@ -22,7 +22,9 @@ const RULES: &str = "1-rules.yaml";
 /// What each later stage makes of the rules, by file name. A new stage is one entry here.
 fn stages(rules: &str) -> BTreeMap<&'static str, String> {
     let collected = rules::collect([rules::parse(RULES, rules)]);
-    let Resolution { mesh, findings, .. } = resolve::resolve(&collected.objects);
+    let resolution = resolve::resolve(&collected.objects);
+    let findings = resolution.all_findings();
+    let mesh = resolution.mesh;
     let findings: Vec<String> = collected.findings.iter().chain(&findings).map(ToString::to_string).collect();
     BTreeMap::from([
         ("2-mesh.yaml", yaml(&mesh)),

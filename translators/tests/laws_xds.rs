@@ -112,7 +112,8 @@ proptest! {
 /// The listeners of the whole mesh with one mode everywhere.
 fn inbound(mesh: &Mesh, mode: MtlsMode, features: Features) -> Vec<listener_pb::Listener> {
     let mut mesh = mesh.clone();
-    for service in mesh.services.values_mut() {
+    for (_, service) in mesh.services.clone() {
+        let service = mesh.services.entry(service.name.clone()).or_insert(service);
         Arc::make_mut(service).ports.iter_mut().for_each(|port| port.mtls = Sourced::built_in(mode));
     }
     let keys = keys(&mesh, features);

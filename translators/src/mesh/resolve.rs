@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
+
 use crate::finding::{self, Code, Finding};
 use crate::mesh::{Consumer, Mesh, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, QualifiedName, SpiffeId, TrustDomain};
@@ -40,17 +42,46 @@ mod workloads;
 pub struct Resolution {
     /// The mesh that the objects without errors describe.
     pub mesh: Mesh,
-    /// What is wrong, in the order of files and lines.
-    pub findings: Vec<Finding>,
+    /// What is wrong, by object.
+    pub findings: OrdMap<ObjectKey, Arc<[Finding]>>,
     /// The objects that were left out.
-    pub refused: BTreeSet<ObjectKey>,
+    pub refused: OrdSet<ObjectKey>,
 }
+
+/// A resolution that follows a configuration as it changes.
+#[derive(Debug, Default)]
+pub struct Resolver {}
 
 /// Resolves a whole configuration.
 pub fn resolve(objects: &Objects) -> Resolution {
+    Resolver::default().update(objects)
+}
+
+// === impl Resolution ===
+
+impl Resolution {
+    /// What is wrong, in the order of files and lines.
+    pub fn all_findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> =
+            self.findings.values().flat_map(|of_object| of_object.iter().cloned()).collect();
+        findings.sort_by(finding::by_place);
+        findings
+    }
+}
+
+// === impl Resolver ===
+
+impl Resolver {
+    /// The resolution of `objects`: what does not depend on a change is the same allocation as before.
+    pub fn update(&mut self, objects: &Objects) -> Resolution {
+        whole(objects)
+    }
+}
+
+fn whole(objects: &Objects) -> Resolution {
     let mut objects: Vec<&Object> = objects.values().map(AsRef::as_ref).collect();
     objects.sort_by_key(|object| object.home());
-    let mut resolver = Resolver { objects, findings: Vec::new(), refused: BTreeSet::new() };
+    let mut resolver = Pass { objects, findings: Vec::new(), refused: BTreeSet::new() };
 
     let settings = resolver.settings();
     let declared = resolver.services();
@@ -77,7 +108,7 @@ pub fn resolve(objects: &Objects) -> Resolution {
         };
         declared.ports.iter().map(port).collect()
     };
-    let services: BTreeMap<QualifiedName, Arc<Service>> = declared
+    let services: OrdMap<QualifiedName, Arc<Service>> = declared
         .0
         .iter()
         .map(|(name, service)| {
@@ -104,8 +135,13 @@ pub fn resolve(objects: &Objects) -> Resolution {
         resolver.close(report);
     }
 
-    let mut findings = resolver.findings;
-    findings.sort_by(finding::by_place);
+    let mut findings: BTreeMap<ObjectKey, Vec<Finding>> = BTreeMap::new();
+    for finding in resolver.findings {
+        if let Some(object) = finding.object.clone() {
+            findings.entry(object).or_default().push(finding);
+        }
+    }
+    let findings = findings.into_iter().map(|(object, findings)| (object, Arc::from(findings))).collect();
     let mesh = Mesh {
         trust_domain: settings.trust_domain,
         leaf_ttl: settings.leaf_ttl,
@@ -113,19 +149,19 @@ pub fn resolve(objects: &Objects) -> Resolution {
         services,
         workloads: workloads.into_iter().map(|(name, workload)| (name, Arc::new(workload))).collect(),
     };
-    Resolution { mesh, findings, refused: resolver.refused }
+    Resolution { mesh, findings, refused: resolver.refused.into_iter().collect() }
 }
 
 /// The objects in the order in which conflicts are decided, and what was found so far.
-struct Resolver<'a> {
+struct Pass<'a> {
     objects: Vec<&'a Object>,
     findings: Vec<Finding>,
     refused: BTreeSet<ObjectKey>,
 }
 
-// === impl Resolver ===
+// === impl Pass ===
 
-impl<'a> Resolver<'a> {
+impl<'a> Pass<'a> {
     /// Takes the findings of one object; whether the object may stay.
     fn close(&mut self, mut report: Report<'_>) -> bool {
         let refused = report.is_refused();

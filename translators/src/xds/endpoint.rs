@@ -113,6 +113,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use imbl::OrdMap;
+
     use super::*;
     use crate::mesh::{Access, AccessDefault, Port, Protocol, Service, Sourced};
     use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef, TrustDomain};
@@ -145,8 +147,8 @@ mod tests {
             trust_domain: Sourced::built_in(TrustDomain::built_in()),
             leaf_ttl: Sourced::built_in(Duration::from_secs(1)),
             connect_timeout: Sourced::built_in(Duration::from_secs(1)),
-            services: [(name("shop/cart"), Arc::new(service))].into(),
-            workloads: BTreeMap::new(),
+            services: OrdMap::unit(name("shop/cart"), Arc::new(service)),
+            workloads: OrdMap::new(),
         }
     }
 

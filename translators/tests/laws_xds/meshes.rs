@@ -193,7 +193,7 @@ fn assemble(parts: Parts) -> Mesh {
         leaf_ttl: Sourced::built_in(Duration::from_secs(86400)),
         connect_timeout: Sourced::built_in(Duration::from_secs(5)),
         services: services.collect(),
-        workloads,
+        workloads: workloads.into(),
     }
 }
 
