@@ -1,7 +1,8 @@
 //! Admission: which group a stream belongs to.
 //!
 //! Owns: the check that a stream's credential, its node and the rules agree. May use: `identity`, `publish`.
-//! Never: hands out anything but the snapshots of the one group that the credential is for.
+//! Never: hands out anything but the snapshots of the one group that the credential is for, or a secret to a node
+//! that is known by its own word alone.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use translators::name::QualifiedName;
 use translators::xds::Features;
 
 use crate::identity::{Identities, ProxyCredential};
-use crate::publish::Table;
+use crate::publish::{Snapshot, Table};
 use crate::stream::{Admission, Directory, Refusal};
 use crate::telemetry::metrics::{Authenticator, Reporter, Serves};
 use crate::translate::GroupKey;
@@ -25,7 +26,7 @@ use crate::translate::GroupKey;
 /// The node metadata key under which a proxy may say at which address others reach it.
 const ADDRESS_KEY: &str = "chancery.address";
 
-/// Admits streams by client certificate.
+/// Admits streams: by client certificate, or, of [`Unproven`], by the word of the node.
 #[derive(Clone)]
 pub struct Admissions {
     identities: Arc<Identities>,
@@ -40,6 +41,29 @@ impl Admissions {
     /// come are added to `features`, so that their groups are translated.
     pub fn new(identities: Arc<Identities>, table: Table, features: watch::Sender<BTreeSet<Features>>) -> Self {
         Self { identities, table, features }
+    }
+
+    /// The same for a listener without TLS.
+    pub fn unproven(self) -> Unproven {
+        Unproven(self)
+    }
+
+    /// The group of a node, by the workload that its credential names or that matches it.
+    fn group(&self, named: Option<&QualifiedName>, node: &wire::Node) -> Result<Subscribed, Refusal> {
+        let published = self.table.current();
+        let Some(mesh) = published.mesh() else {
+            return Err(Refusal::NotReady("the rules have not been read yet".into()));
+        };
+        let workload = workload_of(mesh, named, node)?;
+        let features = features_of(node);
+        let group = GroupKey { workload: workload.clone(), features };
+        match published.subscribe(&group) {
+            Some(snapshots) => Ok((workload, snapshots)),
+            None => {
+                self.features.send_if_modified(|known| known.insert(features));
+                Err(Refusal::NotReady(format!("the configuration of {workload} is not there yet")))
+            }
+        }
     }
 
     fn verify(&self, extensions: &Extensions) -> Result<ProxyCredential, Refusal> {
@@ -57,21 +81,27 @@ impl Directory for Admissions {
                 node.id
             )));
         }
-        let published = self.table.current();
-        let Some(mesh) = published.mesh() else {
-            return Err(Refusal::NotReady("the rules have not been read yet".into()));
-        };
-        let workload = workload_of(mesh, &credential, node)?;
-        let features = features_of(node);
-        let group = GroupKey { workload: workload.clone(), features };
-        let Some(snapshots) = published.subscribe(&group) else {
-            self.features.send_if_modified(|known| known.insert(features));
-            return Err(Refusal::NotReady(format!("the configuration of {workload} is not there yet")));
-        };
-        let address = address_of(extensions, node)?;
+        let (workload, snapshots) = self.group(credential.workload.as_ref(), node)?;
+        let peer = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref);
+        let address = address_of(peer, node)?;
         let identities = Arc::clone(&self.identities);
         let ended = async move { identities.ended(&credential).await.to_string() };
-        Ok(Admission { workload, address, snapshots, ended: Box::pin(ended) })
+        Ok(Admission { workload, address, proven: true, snapshots, ended: Box::pin(ended) })
+    }
+}
+
+/// A group, and what it is to hold.
+type Subscribed = (QualifiedName, watch::Receiver<Arc<Snapshot>>);
+
+/// Admits the streams of a listener without TLS: a node is who it says, and gets nothing that is secret.
+#[derive(Clone)]
+pub struct Unproven(Admissions);
+
+impl Directory for Unproven {
+    fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
+        let (workload, snapshots) = self.0.group(None, node)?;
+        let address = address_of(extensions.get(), node)?;
+        Ok(Admission { workload, address, proven: false, snapshots, ended: Box::pin(std::future::pending()) })
     }
 }
 
@@ -93,9 +123,9 @@ pub fn serves(table: Table) -> Serves {
     })
 }
 
-/// The workload that the credential names; where it names only a node, the one that matches the node.
-fn workload_of(mesh: &Mesh, credential: &ProxyCredential, node: &wire::Node) -> Result<QualifiedName, Refusal> {
-    if let Some(workload) = &credential.workload {
+/// The workload that is named; where none is, the one that matches the node.
+fn workload_of(mesh: &Mesh, named: Option<&QualifiedName>, node: &wire::Node) -> Result<QualifiedName, Refusal> {
+    if let Some(workload) = named {
         return match mesh.workloads.contains_key(workload) {
             true => Ok(workload.clone()),
             false => Err(Refusal::NotReady(format!("the rules hold no Workload {workload}"))),
@@ -143,16 +173,14 @@ fn features_of(node: &wire::Node) -> Features {
     }
 }
 
-fn address_of(extensions: &Extensions, node: &wire::Node) -> Result<IpAddr, Refusal> {
+fn address_of(peer: Option<&TcpConnectInfo>, node: &wire::Node) -> Result<IpAddr, Refusal> {
     let said = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(ADDRESS_KEY));
     if let Some(said) = said {
         return said.string_value.parse().map_err(|_| {
             Refusal::Denied(format!("node metadata {ADDRESS_KEY} is no IP address: {:?}", said.string_value))
         });
     }
-    extensions
-        .get::<TlsConnectInfo<TcpConnectInfo>>()
-        .and_then(|info| info.get_ref().remote_addr())
+    peer.and_then(TcpConnectInfo::remote_addr)
         .map(|address| address.ip())
         .ok_or_else(|| Refusal::Denied("the peer's address is not known".into()))
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 use translators::xds::Features;
 
 use crate::admin::{self, AdminState, Exposure, Status};
@@ -41,6 +41,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where proxies connect.
     pub xds_address: SocketAddr,
+    /// Where proxies without TLS connect, if anywhere.
+    pub xds_plaintext_address: Option<SocketAddr>,
+    /// Whether that may be reached from other machines.
+    pub insecure: bool,
     /// Where operators look.
     pub admin_address: SocketAddr,
     /// Further names of the server's certificate.
@@ -69,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let xds = TcpListener::bind(config.xds_address)
         .await
         .with_context(|| format!("cannot listen on the xDS address {}", config.xds_address))?;
+    let plaintext = plaintext_listener(&config).await?;
     let admin = admin::bind(config.admin_address, Exposure::Loopback).await?;
 
     let mut tasks = Tasks::default();
@@ -118,6 +123,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let read = files::run(config.rules.clone(), files, stop());
     let gather = instances::run(report, instance_record, instances, stop());
     let issue = issuer.run(wanted.subscribe(), issued, stop());
+    let serve_plaintext = plaintext.map(|listener| {
+        server::run_plaintext(listener, services.admissions.clone().unproven(), services.report.clone(), stop())
+    });
     let serve = server::run(incoming, services, stop());
     let administer = admin::serve(admin, admin_state, stop());
     let revocations = identities.watch(stop());
@@ -136,8 +144,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("status", tell);
     tasks.spawn("admin server", administer);
     tasks.spawn("xds server", serve);
+    if let Some(serve) = serve_plaintext {
+        tasks.spawn("plaintext xds server", serve);
+    }
     info!(rules = %config.rules.display(), xds = %config.xds_address, admin = %config.admin_address, "chancery serves");
     tasks.run(asked_to_stop()?, config.grace).await.map_err(Into::into)
+}
+
+/// The listener for proxies without TLS, if one is asked for.
+async fn plaintext_listener(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.xds_plaintext_address else { return Ok(None) };
+    if !address.ip().is_loopback() && !config.insecure {
+        bail!(
+            "the plaintext xDS address {address} can be reached from other machines, and whoever reaches it reads the \
+             configuration of any node; use a loopback address, or say --insecure"
+        );
+    }
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on the plaintext xDS address {address}"))?;
+    warn!(%address, "proxies are served without TLS: a node is believed to be who it says, and gets no certificate");
+    Ok(Some(listener))
 }
 
 /// Holds the data directory for this process alone.

@@ -1,17 +1,21 @@
-//! The port that proxies connect to: ADS and telemetry over one authenticated connection.
+//! The ports that proxies connect to: ADS and telemetry over one authenticated connection, or ADS alone for nodes
+//! that are known by their own word.
 //!
-//! Owns: the limits and timers of HTTP/2, and the end of the server. May use: `admission`, `stream`,
+//! Owns: the limits and timers of HTTP/2, and the end of a server. May use: `admission`, `stream`,
 //! `telemetry`. Never: decides who may have what.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tracing::warn;
 
-use crate::admission::Admissions;
+use crate::admission::{Admissions, Unproven};
 use crate::identity::connection::Connection;
 use crate::report::Report;
 use crate::stream;
@@ -48,14 +52,38 @@ pub async fn run(
     let Services { admissions, report, telemetry, serves } = services;
     let ads = stream::Service::new(admissions.clone(), report, stop.clone());
     let metrics = MetricsService::new(Arc::new(admissions), telemetry, serves, stop.clone());
-    let server = Server::builder()
+    serve(incoming, builder().add_service(ads).add_service(metrics.into_server()), stop).await
+}
+
+/// Serves ADS, and nothing secret, to the connections of `incoming` until stopped.
+pub async fn run_plaintext(
+    incoming: TcpListener,
+    nodes: Unproven,
+    report: Report,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let ads = stream::Service::new(nodes, report, stop.clone());
+    let incoming = TcpIncoming::from(incoming).with_nodelay(Some(true));
+    serve(incoming, builder().add_service(ads), stop).await
+}
+
+fn builder() -> Server {
+    Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_max_header_list_size(Some(MAX_HEADERS))
-        .add_service(ads)
-        .add_service(metrics.into_server())
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+}
+
+async fn serve<C>(
+    incoming: impl Stream<Item = std::io::Result<C>> + Send + 'static,
+    router: Router,
+    stop: CancellationToken,
+) -> anyhow::Result<()>
+where
+    C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let server = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     tokio::select! {
         served = server => Ok(served?),
         // A peer that does not close its side must not hold the process.

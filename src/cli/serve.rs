@@ -19,7 +19,8 @@ Proxies connect with a credential from `chancery bootstrap`, which needs the sam
 
 Examples:
   chancery serve --rules rules/ --data-dir /var/lib/chancery
-  chancery serve --rules rules/ --data-dir data/ --xds-address 0.0.0.0:18000 --advertise cp.example.net")]
+  chancery serve --rules rules/ --data-dir data/ --xds-address 0.0.0.0:18000 --advertise cp.example.net
+  chancery serve --rules rules/ --xds-plaintext-address 127.0.0.1:18001")]
 pub struct Args {
     /// The directory of rules: YAML or JSON documents, watched
     #[arg(long, env = "CHANCERY_RULES", value_name = "DIR")]
@@ -30,6 +31,13 @@ pub struct Args {
     /// Where proxies connect: ADS over TLS
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "IP:PORT", default_value = config::XDS_ADDRESS)]
     xds_address: SocketAddr,
+    /// A second address for proxies whose bootstrap has neither TLS nor a credential: each is believed to be the node
+    /// that it says it is, and gets no certificate; loopback only, unless --insecure is said too
+    #[arg(long, env = "CHANCERY_XDS_PLAINTEXT_ADDRESS", value_name = "IP:PORT")]
+    xds_plaintext_address: Option<SocketAddr>,
+    /// Let the plaintext address be another than loopback: whoever reaches it reads the configuration of any node
+    #[arg(long, env = "CHANCERY_INSECURE", requires = "xds_plaintext_address")]
+    insecure: bool,
     /// Where operators look: health, metrics and the REST API; loopback only
     #[arg(long, env = "CHANCERY_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = config::ADMIN_ADDRESS)]
     admin_address: SocketAddr,
@@ -71,6 +79,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         rules: args.rules,
         data_dir: args.data_dir,
         xds_address: args.xds_address,
+        xds_plaintext_address: args.xds_plaintext_address,
+        insecure: args.insecure,
         admin_address: args.admin_address,
         advertise: args.advertise,
         leaf_ttl: args.leaf_ttl,

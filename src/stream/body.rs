@@ -126,8 +126,9 @@ impl<D: Directory> Driver<D> {
             listeners: BTreeSet::new(),
             has_certificate: false,
         };
+        let session = Session::new(self.protocol);
         Ok(Open {
-            session: Session::new(self.protocol),
+            session: if admission.proven { session } else { session.without_secrets() },
             node: remembered,
             snapshots: admission.snapshots,
             ended: admission.ended,

@@ -42,6 +42,8 @@ pub struct Admission {
     pub workload: QualifiedName,
     /// The address that the proxy is reached at.
     pub address: IpAddr,
+    /// Whether it has shown who it is; else it is served no secrets.
+    pub proven: bool,
     /// What its group is to hold. The stream ends when the sender is gone.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Ready when its credential has ended, and the stream with it; says why.

@@ -121,6 +121,7 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub struct Session {
     protocol: Protocol,
+    secrets: bool,
     nonce: u64,
     types: [TypeState; Kind::ALL.len()],
 }
@@ -154,7 +155,14 @@ impl Content {
 impl Session {
     /// A stream that has said nothing yet.
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, nonce: 0, types: Default::default() }
+        Self { protocol, secrets: true, nonce: 0, types: Default::default() }
+    }
+
+    /// The same without secrets: they are passed over like a type that is not served.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        self.secrets = false;
+        self
     }
 
     /// Takes a request: an answer to the last response, a change of subscription, or both. The node is not
@@ -203,6 +211,14 @@ impl Session {
         self.of(kind).refused.culprits.contains_key(name)
     }
 
+    /// The type of a request, if it is served here.
+    fn kind_of(&self, type_url: &str) -> Result<Option<Kind>, Fault> {
+        if type_url.is_empty() {
+            return Err(Fault::NoType);
+        }
+        Ok(Kind::from_type_url(type_url).filter(|kind| self.secrets || *kind != Kind::Secret))
+    }
+
     fn of(&self, kind: Kind) -> &TypeState {
         &self.types[kind as usize]
     }
@@ -212,7 +228,7 @@ impl Session {
     }
 
     fn on_sotw(&mut self, request: &wire::DiscoveryRequest, snapshot: &Snapshot) -> Result<Option<Answer>, Fault> {
-        let Some(kind) = kind_of(&request.type_url)? else { return Ok(None) };
+        let Some(kind) = self.kind_of(&request.type_url)? else { return Ok(None) };
         if request.resource_names.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
@@ -239,7 +255,7 @@ impl Session {
         snapshot: &Snapshot,
         now: Instant,
     ) -> Result<Option<Answer>, Fault> {
-        let Some(kind) = kind_of(&request.type_url)? else { return Ok(None) };
+        let Some(kind) = self.kind_of(&request.type_url)? else { return Ok(None) };
         let state = self.of_mut(kind);
         if state.subscription.size() + request.resource_names_subscribe.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
@@ -363,10 +379,6 @@ impl Session {
         state.sent_at = Some(now);
         Some(Response { kind, version, head, entries })
     }
-}
-
-fn kind_of(type_url: &str) -> Result<Option<Kind>, Fault> {
-    if type_url.is_empty() { Err(Fault::NoType) } else { Ok(Kind::from_type_url(type_url)) }
 }
 
 /// The snapshot's own copy of the name, if it has one: streams share it.

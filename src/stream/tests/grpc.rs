@@ -41,6 +41,7 @@ impl Directory for Fake {
         Ok(Admission {
             workload: "ns/w".parse().expect("a name"),
             address: [10, 0, 0, 1].into(),
+            proven: node.id != "unproven",
             snapshots: self.snapshots.clone(),
             ended: match node.id.as_str() {
                 "brief" => Box::pin(async {

@@ -1,0 +1,162 @@
+//! An Envoy as it is: neither TLS nor a credential in its bootstrap, known by its node id alone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use chancery::ports::Port;
+use conformance::harness::shop::{SOON, rule};
+use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, eventually};
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::service::discovery::v3 as discovery_pb;
+use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic::transport::Endpoint;
+use translators::resource::Kind;
+
+/// The service `cart` without mTLS, on the proxies whose node id begins with `vm-`.
+fn rules(listen: SocketAddr, app: SocketAddr) -> String {
+    let workload = format!(
+        "match: {{nodeId: \"vm-*\"}}\n\
+         serves: [{{service: cart, port: http, listen: \"{listen}\", app: \"{app}\"}}]"
+    );
+    rule("MeshService", "cart", "ports: [{name: http, port: 80, protocol: http}]")
+        + &rule("Workload", "cart", &workload)
+        + &rule("MTLSPolicy", "open", "{target: {scope: namespace}, mode: disabled}")
+}
+
+/// A bootstrap as somebody wrote it long ago.
+fn bootstrap(node: &str, admin: &Port, xds: SocketAddr) -> String {
+    format!(
+        r#"
+node: {{id: {node}, cluster: old}}
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
+dynamic_resources:
+  ads_config: {{api_type: GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
+  cds_config: {{ads: {{}}, resource_api_version: V3}}
+  lds_config: {{ads: {{}}, resource_api_version: V3}}
+static_resources:
+  clusters:
+  - name: xds
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      cluster_name: xds
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]}}]
+"#,
+        admin = admin.number(),
+        ip = xds.ip(),
+        port = xds.port(),
+    )
+}
+
+async fn ask(address: SocketAddr, node: &str, kinds: &[(Kind, &str)]) -> Result<Vec<String>, tonic::Status> {
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+    let requests: Vec<_> = kinds
+        .iter()
+        .map(|(kind, name)| discovery_pb::DeltaDiscoveryRequest {
+            node: Some(core_pb::Node { id: node.to_owned(), ..Default::default() }),
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: vec![(*name).to_owned()],
+            ..Default::default()
+        })
+        .collect();
+    let requests = tokio_stream::iter(requests).chain(tokio_stream::pending());
+    let stream = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(requests).await?;
+    let mut stream = stream.into_inner();
+    let mut answered = Vec::new();
+    while let Ok(message) = tokio::time::timeout(Duration::from_secs(2), stream.message()).await {
+        let message = message?.ok_or_else(|| tonic::Status::unknown("the stream ended"))?;
+        answered.push(message.type_url);
+    }
+    Ok(answered)
+}
+
+#[tokio::test]
+async fn an_envoy_without_a_credential_is_served_by_its_node_id() -> anyhow::Result<()> {
+    let app = App::http("v1").await?;
+    let (listen, plaintext) = (Port::reserve()?, Port::reserve()?);
+    let rules = rules(listen.loopback(), app.address());
+    let address = plaintext.loopback().to_string();
+    let chancery = Chancery::start(&[("rules.yaml", &rules)], &["--xds-plaintext-address", &address]).await?;
+
+    let admin = Port::reserve()?;
+    let source = EnvoySource::from_environment().await?;
+    let bootstrap = bootstrap("vm-1", &admin, plaintext.loopback());
+    let mut envoy = EnvoyProxy::run(&source, admin, &bootstrap)?;
+    envoy.live().await?;
+    let proxies = chancery.in_sync(1).await?;
+    assert_eq!(
+        (&proxies["proxies"][0]["node"], &proxies["proxies"][0]["workload"]),
+        (&"vm-1".into(), &"shop/cart".into())
+    );
+
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let url = format!("http://{}/cart", listen.loopback());
+    eventually(SOON, "an answer through the proxy", async || {
+        let status = client.get(&url).send().await?.status();
+        ensure!(status.is_success(), "{status}");
+        Ok(())
+    })
+    .await?;
+    // A change reaches it.
+    let closed = rule("AccessPolicy", "closed", "{target: {service: cart}, default: deny}");
+    chancery.write_rules("policy.yaml", &closed)?;
+    eventually(SOON, "the door to close", async || {
+        let status = client.get(&url).send().await?.status();
+        ensure!(status.as_u16() == 403, "{status}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(chancery.json("/api/v1/nacks").await?["total"], 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_secret_leaves_without_tls_and_nobody_else_is_served() -> anyhow::Result<()> {
+    let plaintext = Port::reserve()?;
+    let address = plaintext.loopback();
+    let rules = rules(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
+    let arguments = ["--xds-plaintext-address", &address.to_string()];
+    let chancery = Chancery::start(&[("rules.yaml", &rules)], &arguments).await?;
+    // The certificate of the workload exists by now, and is handed to a proxy with a credential.
+    let credential = conformance::harness::Credential::issue(&chancery, "shop/cart").await?;
+    credential.connect(&chancery).await?;
+
+    let secrets =
+        [(Kind::Secret, "identity"), (Kind::Secret, "trust-bundle"), (Kind::Secret, "*"), (Kind::Cluster, "*")];
+    // A client that is no Envoy gets a group of its own, which has to be made first.
+    let answered = eventually(SOON, "answers", async || Ok(ask(address, "vm-1", &secrets).await?)).await?;
+    assert_eq!(answered, [Kind::Cluster.type_url()], "the other types are answered, secrets never");
+
+    let stranger = ask(address, "unknown", &[(Kind::Cluster, "*")]).await.expect_err("no workload matches");
+    assert_eq!(stranger.code(), Code::Unavailable);
+    let nameless = ask(address, "", &[(Kind::Cluster, "*")]).await.expect_err("no node id");
+    assert_eq!(nameless.code(), Code::InvalidArgument);
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_address_than_loopback_has_to_be_asked_for_twice() -> anyhow::Result<()> {
+    let chancery = Chancery::prepare(&[("rules.yaml", "")], &[])?;
+    let rules = chancery.rules_directory();
+    let data = chancery.data_directory();
+    let serve = |address: &'static str, more: &[&'static str]| {
+        let mut all =
+            vec!["serve", "--rules", rules.to_str().expect("UTF-8"), "--data-dir", data.to_str().expect("UTF-8")];
+        all.extend(["--xds-plaintext-address", address]);
+        all.extend(more);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let refused = serve("0.0.0.0:1", &["--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]);
+    let output = chancery.run(&refused.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let said = String::from_utf8(output.stderr).context("UTF-8")?;
+    assert!(!output.status.success() && said.contains("0.0.0.0:1") && said.contains("--insecure"), "{said}");
+    let alone = chancery.run(&["serve", "--rules", ".", "--insecure"]).await?;
+    assert!(!alone.status.success(), "there is nothing that could be insecure");
+    Ok(())
+}
