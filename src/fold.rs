@@ -90,7 +90,7 @@ mod tests {
         let first = passed.borrow_and_update().clone().expect("synced");
 
         tokio::time::sleep(Duration::from_secs(1)).await;
-        instances.send_replace(Arc::new(Vec::new()));
+        instances.send_replace(Instances::default());
         tokio::time::timeout(Duration::from_millis(1), passed.changed()).await.expect("at once").expect("open");
         let second = passed.borrow_and_update().clone().expect("synced");
         assert!(Arc::ptr_eq(&first.files, &second.files), "what did not change is the same");

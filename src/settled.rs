@@ -42,7 +42,7 @@ pub async fn run(
                     proxies.iter().any(|proxy| proxy.workload == instance.workload && proxy.node == instance.node)
                 };
                 Instant::now() >= returned
-                    && instances.borrow().iter().all(back)
+                    && instances.borrow().values().all(|instance| back(instance))
                     && proxies.iter().all(|proxy| has_accepted(proxy, &published))
             };
             if accepted() {

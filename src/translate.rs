@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use translators::finding::{Finding, Location, Severity};
-use translators::mesh::{Backing, Destination, Instance, Mesh};
+use translators::mesh::{Backing, Destination, Instances, Mesh};
 use translators::name::{QualifiedName, RuleRef};
 use translators::resource::{Name, Resource};
 use translators::rules::Objects;
@@ -118,7 +119,7 @@ pub async fn run(
 pub struct Translator {
     last_good: LastGood,
     files: Option<Arc<FileState>>,
-    instances: Arc<Vec<Instance>>,
+    instances: Instances,
     features: BTreeSet<Features>,
     ladder: Ladder,
     climbing: bool,
@@ -136,7 +137,7 @@ impl Translator {
         Self {
             last_good: LastGood::load(file("last-good.json")),
             files: None,
-            instances: Arc::default(),
+            instances: Instances::new(),
             features: BTreeSet::new(),
             ladder: Ladder::load(file("mtls-modes.json")),
             climbing: false,
@@ -157,7 +158,7 @@ impl Translator {
             return Some(self.rules(inputs, features, settled));
         }
         let changed = changed_workloads(&self.instances, &inputs.instances);
-        self.instances = Arc::clone(&inputs.instances);
+        self.instances.clone_from(&inputs.instances);
         let current = self.current.as_mut()?;
         let mut moved = false;
         for (destination, name) in destinations(&current.rules) {
@@ -174,7 +175,7 @@ impl Translator {
 
     fn rules(&mut self, inputs: &Inputs, features: &BTreeSet<Features>, settled: bool) -> Translation {
         self.files = Some(Arc::clone(&inputs.files));
-        self.instances = Arc::clone(&inputs.instances);
+        self.instances.clone_from(&inputs.instances);
         self.features.clone_from(features);
 
         let Accepted { resolution, objects, findings } = self.last_good.accept(&inputs.files);
@@ -276,11 +277,14 @@ fn put(endpoints: &mut OrdMap<Name, Arc<Resource>>, name: Name, resource: Resour
     true
 }
 
-/// The workloads of the instances that only one of the two lists has.
-fn changed_workloads(old: &[Instance], new: &[Instance]) -> BTreeSet<QualifiedName> {
-    let old: BTreeSet<_> = old.iter().collect();
-    let new: BTreeSet<_> = new.iter().collect();
-    old.symmetric_difference(&new).map(|instance| instance.workload.clone()).collect()
+/// The workloads of the instances that the two differ in.
+fn changed_workloads(old: &Instances, new: &Instances) -> BTreeSet<QualifiedName> {
+    old.diff(new)
+        .map(|change| match change {
+            DiffItem::Add((workload, _), _) | DiffItem::Remove((workload, _), _) => workload.clone(),
+            DiffItem::Update { new: ((workload, _), _), .. } => workload.clone(),
+        })
+        .collect()
 }
 
 fn serves_any(mesh: &Mesh, destination: &Destination, workloads: &BTreeSet<QualifiedName>) -> bool {

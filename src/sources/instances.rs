@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use translators::mesh::Instance;
+pub use translators::mesh::Instances;
 use translators::name::QualifiedName;
 
 use crate::durable;
@@ -32,18 +33,15 @@ const START_GRACE: Duration = Duration::from_secs(60);
 /// Facts that arrive within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// The instances, sorted.
-pub type Instances = Arc<Vec<Instance>>;
-
 /// What is on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
-    instances: Vec<Instance>,
+    instances: Vec<Arc<Instance>>,
 }
 
 #[derive(Debug)]
 struct Known {
-    instance: Instance,
+    instance: Arc<Instance>,
     gone: Option<Instant>,
 }
 
@@ -57,10 +55,12 @@ struct Registry {
 /// Reads the record of a former run; a record that cannot be read is reported and counts as none.
 pub fn load(path: &std::path::Path) -> Instances {
     match durable::read_json::<Record>(path) {
-        Ok(record) => Arc::new(record.unwrap_or_default().instances),
+        Ok(record) => {
+            record.unwrap_or_default().instances.into_iter().map(|instance| (instance.key(), instance)).collect()
+        }
         Err(error) => {
             warn!(path = %path.display(), %error, "record of instances cannot be read, starting without");
-            Arc::default()
+            Instances::new()
         }
     }
 }
@@ -73,14 +73,14 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut changes = report.watch();
-    let mut registry = Registry::new(Instant::now(), state.borrow().iter().cloned());
+    let mut registry = Registry::new(Instant::now(), state.borrow().clone());
     loop {
         changes.borrow_and_update();
         registry.observe(&report.proxies(), Instant::now());
         let next = registry.instances();
-        if **state.borrow() != next {
+        if *state.borrow() != next {
             info!(instances = next.len(), "instances changed");
-            let record = Record { instances: next.clone() };
+            let record = Record { instances: next.values().cloned().collect() };
             let written = {
                 let path = path.clone();
                 tokio::task::spawn_blocking(move || durable::write_json(&path, &record)).await?
@@ -88,7 +88,7 @@ pub async fn run(
             if let Err(error) = written {
                 warn!(path = %path.display(), %error, "record of instances cannot be written");
             }
-            state.send_replace(Arc::new(next));
+            state.send_replace(next);
         }
         let wake = registry.next_departure().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
@@ -105,13 +105,9 @@ pub async fn run(
 // === impl Registry ===
 
 impl Registry {
-    fn new(started: Instant, recorded: impl IntoIterator<Item = Instance>) -> Self {
-        let known = recorded
-            .into_iter()
-            .map(|instance| {
-                ((instance.workload.clone(), instance.node.clone()), Known { instance, gone: Some(started) })
-            })
-            .collect();
+    fn new(started: Instant, recorded: Instances) -> Self {
+        let known =
+            recorded.into_iter().map(|(key, instance)| (key, Known { instance, gone: Some(started) })).collect();
         Self { started, known }
     }
 
@@ -121,19 +117,20 @@ impl Registry {
             let key = (proxy.workload.clone(), proxy.node.clone());
             let listeners = proxy.listeners.iter().filter(|name| name.starts_with(INBOUND_PREFIX));
             let known = self.known.entry(key.clone()).or_insert_with(|| Known {
-                instance: Instance {
+                instance: Arc::new(Instance {
                     workload: proxy.workload.clone(),
                     node: proxy.node.clone(),
                     address: proxy.address,
                     listeners: std::collections::BTreeSet::new(),
                     has_certificate: false,
-                },
+                }),
                 gone: None,
             });
             // What was accepted once stays accepted: a reconnecting proxy still listens.
-            known.instance.listeners.extend(listeners.map(ToString::to_string));
-            known.instance.has_certificate |= proxy.has_certificate;
-            known.instance.address = proxy.address;
+            let instance = Arc::make_mut(&mut known.instance);
+            instance.listeners.extend(listeners.map(ToString::to_string));
+            instance.has_certificate |= proxy.has_certificate;
+            instance.address = proxy.address;
             known.gone = None;
             connected.insert(key);
         }
@@ -146,8 +143,9 @@ impl Registry {
         self.known.retain(|_, known| known.gone.is_none_or(|gone| now < departure(started, gone)));
     }
 
-    fn instances(&self) -> Vec<Instance> {
-        self.known.values().map(|known| &known.instance).filter(|i| !i.listeners.is_empty()).cloned().collect()
+    fn instances(&self) -> Instances {
+        let serves = |(_, known): &(_, &Known)| !known.instance.listeners.is_empty();
+        self.known.iter().filter(serves).map(|(key, known)| (key.clone(), Arc::clone(&known.instance))).collect()
     }
 
     fn next_departure(&self) -> Option<Instant> {
@@ -180,11 +178,11 @@ mod tests {
     #[test]
     fn a_proxy_is_an_instance_from_its_first_inbound_listener() {
         let now = Instant::now();
-        let mut registry = Registry::new(now, []);
+        let mut registry = Registry::new(now, Instances::new());
         registry.observe(&[proxy("a", &[])], now);
-        assert_eq!(registry.instances(), []);
+        assert_eq!(registry.instances(), Instances::new());
         registry.observe(&[proxy("a", &["out/shop/redis/redis"])], now);
-        assert_eq!(registry.instances(), []);
+        assert_eq!(registry.instances(), Instances::new());
         registry.observe(&[proxy("a", &["in/shop/cart/http"])], now);
         assert_eq!(registry.instances().len(), 1);
     }
@@ -192,28 +190,28 @@ mod tests {
     #[test]
     fn an_instance_outlives_its_stream_and_the_start_of_the_control_plane() {
         let start = Instant::now();
-        let mut registry = Registry::new(start, []);
+        let mut registry = Registry::new(start, Instances::new());
         registry.observe(&[proxy("a", &["in/shop/cart/http"])], start);
         let gone = start + Duration::from_secs(100);
         registry.observe(&[], gone);
         registry.observe(&[], gone + Duration::from_secs(29));
         assert_eq!(registry.instances().len(), 1);
         registry.observe(&[], gone + Duration::from_secs(30));
-        assert_eq!(registry.instances(), []);
+        assert_eq!(registry.instances(), Instances::new());
 
-        let mut registry = Registry::new(start, []);
+        let mut registry = Registry::new(start, Instances::new());
         registry.observe(&[proxy("a", &["in/shop/cart/http"])], start);
         registry.observe(&[], start + Duration::from_secs(1));
         registry.observe(&[], start + Duration::from_secs(59));
         assert_eq!(registry.instances().len(), 1, "the first minute takes nobody away");
         registry.observe(&[], start + Duration::from_secs(60));
-        assert_eq!(registry.instances(), []);
+        assert_eq!(registry.instances(), Instances::new());
     }
 
     #[test]
     fn a_recorded_instance_waits_for_its_proxy_to_come_back() {
         let start = Instant::now();
-        let mut former = Registry::new(start, []);
+        let mut former = Registry::new(start, Instances::new());
         former.observe(&[proxy("a", &["in/shop/cart/http"])], start);
         let recorded = former.instances();
         let mut registry = Registry::new(start, recorded.clone());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use translators::mesh::{Instance, keyed};
+
 use super::*;
 
 const RULES: &str = "\
@@ -31,7 +33,7 @@ fn inputs(text: &str, instances: Vec<Instance>) -> Inputs {
     let broken = parsed.broken.iter().map(|key| ("rules.yaml".into(), key.clone())).collect();
     let collected = translators::rules::collect([parsed]);
     let files = FileState { synced: true, objects: collected.objects, findings: collected.findings, broken };
-    Inputs { files: Arc::new(files), instances: Arc::new(instances) }
+    Inputs { files: Arc::new(files), instances: keyed(instances) }
 }
 
 fn features() -> BTreeSet<Features> {
@@ -60,15 +62,15 @@ fn an_endpoint_change_does_not_pass_through_the_rules() {
     let mut now = inputs(RULES, Vec::new());
     let first = translator.translate(&now, &features(), 0).expect("new");
     let name: Name = "out/shop/cart/http".into();
-    now.instances = Arc::new(vec![instance("a")]);
+    now.instances = keyed([instance("a")]);
     let second = translator.translate(&now, &features(), 0).expect("changed");
     assert!(Arc::ptr_eq(&first.rules, &second.rules));
     assert_ne!(first.endpoints.get(&name), second.endpoints.get(&name));
     // The same set again, or one of a workload that serves nothing here, changes nothing.
-    now.instances = Arc::new(vec![instance("a")]);
+    now.instances = keyed([instance("a")]);
     assert!(translator.translate(&now, &features(), 0).is_none());
     let stranger = Instance { workload: "shop/web".parse().expect("valid"), ..instance("b") };
-    now.instances = Arc::new(vec![instance("a"), stranger]);
+    now.instances = keyed([instance("a"), stranger]);
     assert!(translator.translate(&now, &features(), 0).is_none());
 }
 

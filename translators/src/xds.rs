@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{Call, Consumer, Destination, Instances, Mesh, Port, Serve, Service, Workload};
 use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
@@ -120,7 +120,7 @@ pub fn build(mesh: &Mesh, key: &ResourceKey) -> Resource {
     match key {
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot),
-        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &[]),
+        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &Instances::new()),
         ResourceKey::Inbound(slot, features) => listener::inbound(mesh, slot, *features),
         ResourceKey::Outbound(slot) => listener::outbound(mesh, slot),
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use prost::Message;
 use proto::envoy::config::listener::v3 as listener_pb;
-use translators::mesh::{Mesh, MtlsMode, Sourced};
+use translators::mesh::{Mesh, MtlsMode, Sourced, keyed};
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
 use translators::xds::closed::dangling;
@@ -26,7 +26,7 @@ fn keys(mesh: &Mesh, features: Features) -> BTreeSet<ResourceKey> {
 
 /// Everything that the proxies of one workload get, with placeholders for its secrets.
 fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> Vec<Resource> {
-    let instances = meshes::instances(mesh, features);
+    let instances = keyed(meshes::instances(mesh, features));
     let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
     let built = keys.iter().map(|key| match key {
         ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &instances),
@@ -77,6 +77,7 @@ proptest! {
         }
         let mut shuffled = meshes::instances(&mesh, features);
         shuffled.reverse();
+        let shuffled = keyed(shuffled);
         for key in &keys {
             if let ResourceKey::Endpoints(destination) = key {
                 let resource = endpoints(&mesh, destination, &shuffled);
