@@ -12,6 +12,7 @@ use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
 use super::{Slot, cluster_name, origins, port, wire};
 use crate::mesh::{Backing, Destination, Instance, Instances, Mesh, MtlsMode, Serving, StaticEndpoint, instances_of};
+use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
 
 /// The key of an endpoint's metadata that clusters choose its transport by.
@@ -41,8 +42,14 @@ fn connected(
     instances: &Instances,
 ) -> Vec<endpoint_pb::LbEndpoint> {
     let mut found = BTreeMap::new();
+    let mut listeners: BTreeMap<&QualifiedName, u32> = BTreeMap::new();
+    for serving in servings.iter().filter(|s| s.port == destination.port) {
+        *listeners.entry(&serving.workload).or_default() += 1;
+    }
     for serving in servings.iter().filter(|s| s.port == destination.port && carries(&s.labels, destination)) {
-        let listener = listener_name(servings, serving, destination);
+        let twice = listeners.get(&serving.workload).is_some_and(|listeners| *listeners > 1);
+        let listen = twice.then_some(serving.listen);
+        let listener = Slot::new(&serving.workload, &destination.service, &serving.port, listen).name("in");
         let answers =
             |instance: &&Arc<Instance>| instance.listeners.contains(&listener) && (!mtls || instance.has_certificate);
         for instance in instances_of(instances, &serving.workload).filter(answers) {
@@ -70,14 +77,6 @@ fn listed(endpoints: &[StaticEndpoint], destination: &Destination, mode: MtlsMod
 
 fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool {
     destination.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// The name of the inbound listener behind a serving.
-fn listener_name(servings: &[Serving], serving: &Serving, destination: &Destination) -> String {
-    let same = |other: &&Serving| other.workload == serving.workload && other.port == serving.port;
-    let twice = servings.iter().filter(same).count() > 1;
-    let listen = twice.then_some(serving.listen);
-    Slot::new(&serving.workload, &destination.service, &serving.port, listen).name("in")
 }
 
 fn assignment(cluster_name: String, lb_endpoints: Vec<endpoint_pb::LbEndpoint>) -> endpoint_pb::ClusterLoadAssignment {
@@ -115,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::mesh::{Access, AccessDefault, Port, Protocol, Service, Sourced, keyed};
-    use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef, TrustDomain};
+    use crate::name::{ObjectKey, ObjectKind, RuleRef, TrustDomain};
 
     fn name(text: &str) -> QualifiedName {
         text.parse().expect("a name")
