@@ -97,7 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         serves: admission::serves(table.clone()),
     };
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
-    let translator = Translator::new(Some(data_dir));
+    let (translator, records) = Translator::open(Some(data_dir));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
     let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
     let incoming = Arc::clone(&identities).guard(connections);
@@ -127,6 +127,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("instances", gather);
     tasks.spawn("fold", fold);
     tasks.spawn("translate", translate);
+    tasks.spawn("records", records.run());
     tasks.spawn("publish", publish);
     tasks.spawn("settled", settle);
     tasks.spawn("wanted identities", want);

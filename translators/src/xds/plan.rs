@@ -173,6 +173,9 @@ impl<'a> Entry<'a> {
 // === impl Slots ===
 
 impl Slots {
+    /// Of a workload none of whose entries needs its address.
+    pub const NONE_TWICE: &Self = &Self { served_twice: BTreeSet::new(), called_twice: BTreeSet::new() };
+
     /// The slots of `workload`.
     pub fn of(workload: &Workload) -> Self {
         Self {
