@@ -1,11 +1,15 @@
 //! What a change costs, and what stays in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use translators::mesh::{Instance, keyed};
 use translators::resource::Kind;
 
 use super::*;
+
+mod cost;
+mod laws;
+mod world;
 
 const RULES: &str = "\
 apiVersion: chancery.dev/v1alpha1
