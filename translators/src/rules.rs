@@ -27,7 +27,7 @@ pub use envelope::{API_VERSION, Metadata};
 pub(crate) use node::escaped;
 
 /// One object of the rule language, as read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// Its kind, namespace and name.
     pub key: ObjectKey,
