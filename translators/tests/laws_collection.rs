@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use translators::rules::{Collection, Parsed, Text, collect};
+use translators::rules::{Collection, Parsed, Text, collect, parse};
 
 const FILES: [&str; 4] = ["a.yaml", "b.yaml", "c/d.yaml", "e.json"];
 
@@ -43,9 +43,12 @@ proptest! {
             let before = collection.objects().clone();
             match documents {
                 Some(documents) => {
-                    let (text, _) = texts.entry(file).or_default().edited(file, &documents.join("---\n"));
-                    collection.put_file(file, text.parsed());
-                    texts.insert(file, text);
+                    let former = texts.entry(file).or_default();
+                    if let Some((text, _)) = former.edited(file, &documents.join("---\n")) {
+                        *former = text;
+                    }
+                    prop_assert_eq!(former.parsed(), parse(file, &documents.join("---\n")));
+                    collection.put_file(file, former.parsed());
                 }
                 None => {
                     collection.remove_file(&file);

@@ -30,20 +30,20 @@ pub fn parse(file: &str, text: &str) -> Parsed {
 
 /// Reads a text whose first line is line `line` of the file: a last good form, for example.
 pub fn parse_from(file: &str, text: &str, line: u32) -> Parsed {
-    Text::default().edited_from(file, text, line).0.parsed()
+    Text::default().edited_from(file, text, line).map(|(text, _)| text.parsed()).unwrap_or_default()
 }
 
 // === impl Text ===
 
 impl Text {
-    /// What `text` holds, given that `self` is how the same `file` was before, or nothing; and how many documents
-    /// had to be parsed for it. A document that stands as it stood is the same allocation; one that has only moved is
-    /// shifted.
-    pub fn edited(&self, file: &str, text: &str) -> (Self, usize) {
+    /// What `text` holds, given that `self` is how the same `file` was before, and how many documents had to be
+    /// parsed for it; `None` if it holds the same at the same places. A document that stands as it stood is the same
+    /// allocation; one that has only moved is shifted.
+    pub fn edited(&self, file: &str, text: &str) -> Option<(Self, usize)> {
         self.edited_from(file, text, 1)
     }
 
-    fn edited_from(&self, file: &str, text: &str, line: u32) -> (Self, usize) {
+    fn edited_from(&self, file: &str, text: &str, line: u32) -> Option<(Self, usize)> {
         let file: Arc<str> = file.into();
         let former = &self.documents;
         let now = documents(text);
@@ -53,7 +53,7 @@ impl Text {
         let between = &former[head..former.len() - tail];
         let moved: BTreeMap<&str, &Document> = between.iter().map(|document| (&*document.text, document)).collect();
 
-        let mut parsed = 0;
+        let (mut parsed, mut changed) = (0, former.len() != now.len());
         let rest = now.len() - tail;
         let document = |(index, (before, text)): (usize, &(u32, &str))| {
             let line = line.saturating_add(*before);
@@ -62,13 +62,14 @@ impl Text {
                 _ if index >= rest => former.get(index + former.len() - now.len()),
                 _ => moved.get(text).copied(),
             };
+            changed |= kept.is_none_or(|kept| kept.line != line);
             kept.map(|kept| kept.at(line)).unwrap_or_else(|| {
                 parsed += 1;
                 Document { text: (*text).into(), line, held: document::read(&file, text, line) }
             })
         };
         let documents = now.iter().enumerate().map(document).collect();
-        (Self { documents }, parsed)
+        changed.then_some((Self { documents }, parsed))
     }
 
     /// What it holds.
@@ -110,17 +111,22 @@ mod tests {
         )
     }
 
+    fn edited(former: &Text, text: &str) -> (Text, usize) {
+        former.edited("f", text).expect("it is another one")
+    }
+
     #[test]
     fn an_edit_parses_what_it_touches_and_shifts_what_it_moves() {
         let names: Vec<String> = (0..100).map(|n| format!("s-{n}")).collect();
         let documents: Vec<String> = names.iter().map(|name| service(name)).collect();
-        let (first, parsed) = Text::default().edited("f", &documents.concat());
+        let (first, parsed) = edited(&Text::default(), &documents.concat());
         assert_eq!(parsed, 100);
+        assert_eq!(first.edited("f", &documents.concat()), None);
 
         let mut edited = documents.clone();
         edited[50] = edited[50].replace("80", "81");
         edited[40] = edited[40].replace("ports:", "prots:");
-        let (second, parsed) = first.edited("f", &edited.concat());
+        let (second, parsed) = self::edited(&first, &edited.concat());
         assert_eq!(parsed, 2);
         let same = |(old, new): (&Document, &Document)| match (&old.held, &new.held) {
             (Held::Object(old), Held::Object(new)) => Arc::ptr_eq(old, new),
@@ -132,12 +138,12 @@ mod tests {
         edited.swap(98, 99);
         edited.insert(0, "# a comment\n".to_owned());
         let text = edited.concat();
-        let (third, parsed) = second.edited("f", &text);
+        let (third, parsed) = self::edited(&second, &text);
         assert_eq!(parsed, 0);
-        assert_eq!(third, Text::default().edited("f", &text).0);
+        assert_eq!(third, self::edited(&Text::default(), &text).0);
         assert_eq!(third.parsed(), parse("f", &text));
 
-        let (_, parsed) = third.edited("f", &edited[..60].concat());
+        let (_, parsed) = self::edited(&third, &edited[..60].concat());
         assert_eq!(parsed, 0, "documents that go are not parsed");
     }
 }
