@@ -77,7 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::default();
     let table = Table::default();
 
-    let files = watch::Sender::new(FileState::default());
+    let files = watch::Sender::new(Arc::<FileState>::default());
     let instance_record = data_dir.join("instances.json");
     let instances = watch::Sender::new(instances::load(&instance_record));
     let inputs = watch::Sender::new(None);
