@@ -255,6 +255,8 @@ impl Open {
             match outcome {
                 Outcome::Accepted(names) => {
                     status.acked = Some(version);
+                    // What it held when it came was sent once.
+                    status.sent.get_or_insert(version);
                     match kind {
                         Kind::Listener => proxy.listeners.extend(names.iter().cloned()),
                         Kind::Secret => proxy.has_certificate |= names.iter().any(|name| **name == *IDENTITY),
