@@ -13,12 +13,12 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use http_body::{Body, Frame};
 use proto::wire;
 use tokio::time::Sleep;
 use tokio_stream::wrappers::WatchStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use translators::resource::Kind;
 use translators::xds::secret::IDENTITY;
@@ -37,8 +37,8 @@ pub(super) struct Driver<D, B> {
     protocol: Protocol,
     extensions: http::Extensions,
     requests: Messages<B>,
-    /// Waits for the stop with a token of its own: streams do not meet at the shared one.
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whatever ends the stream from outside. Each is asked only when it has something to say.
+    ends: FuturesUnordered<BoxFuture<'static, Status>>,
     open: Option<Box<Open>>,
     /// What is left of the response that is being sent.
     chunks: std::vec::IntoIter<Bytes>,
@@ -53,7 +53,6 @@ struct Open {
     /// The newest of `snapshots`.
     snapshot: Arc<Snapshot>,
     snapshots: WatchStream<Arc<Snapshot>>,
-    ended: BoxFuture<'static, String>,
     /// Ready when the session is to be asked again; there while it says when.
     alarm: Option<(Instant, Pin<Box<Sleep>>)>,
     report: StreamReport,
@@ -74,9 +73,11 @@ where
         extensions: http::Extensions,
         requests: Messages<B>,
     ) -> Self {
-        let stop = Box::pin(CancellationToken::child_token(&shared.stop).cancelled_owned());
+        let ends = FuturesUnordered::new();
+        let stopped = shared.stop.clone().cancelled_owned();
+        ends.push(stopped.map(|()| Status::unavailable("the server stops")).boxed());
         let chunks = Vec::new().into_iter();
-        Self { shared, protocol, extensions, requests, stop, open: None, chunks, done: false }
+        Self { shared, protocol, extensions, requests, ends, open: None, chunks, done: false }
     }
 
     /// The next chunk, or how the stream ends.
@@ -84,9 +85,11 @@ where
         if let Some(chunk) = self.chunks.next() {
             return Poll::Ready(Ok(chunk));
         }
+        // The room that they took is given back.
+        self.chunks = Vec::new().into_iter();
         loop {
-            if self.stop.poll_unpin(context).is_ready() {
-                return Poll::Ready(Err(Status::unavailable("the server stops")));
+            if let Poll::Ready(Some(end)) = self.ends.poll_next_unpin(context) {
+                return Poll::Ready(Err(end));
             }
             if let Some(open) = &mut self.open
                 && let Poll::Ready(response) = open.poll_next(context)?
@@ -130,6 +133,7 @@ where
             listeners: BTreeSet::new(),
             has_certificate: false,
         };
+        self.ends.push(admission.ended.map(Status::unauthenticated).boxed());
         let mut snapshots = admission.snapshots;
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let session = Session::within(group, self.protocol);
@@ -138,7 +142,6 @@ where
             node: remembered,
             snapshot,
             snapshots: WatchStream::from_changes(snapshots),
-            ended: admission.ended,
             alarm: None,
             report: self.shared.report.connect(proxy),
             refusing: false,
@@ -179,11 +182,8 @@ where
 // === impl Open ===
 
 impl Open {
-    /// The next response; waits for a change, the end of the credential, and the time that the session gives.
+    /// The next response; waits for a change, and the time that the session gives.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Response, Status>> {
-        if let Poll::Ready(reason) = self.ended.poll_unpin(context) {
-            return Poll::Ready(Err(Status::unauthenticated(reason)));
-        }
         while let Poll::Ready(snapshot) = self.snapshots.poll_next_unpin(context) {
             let gone = || Status::unavailable("the configuration of the proxy is gone");
             self.snapshot = snapshot.ok_or_else(gone)?;
@@ -256,6 +256,8 @@ impl Open {
             match outcome {
                 Outcome::Accepted(names) => {
                     status.acked = Some(version);
+                    // What it held when it came was sent once.
+                    status.sent.get_or_insert(version);
                     match kind {
                         Kind::Listener => proxy.listeners.extend(names.iter().cloned()),
                         Kind::Secret => proxy.has_certificate |= names.iter().any(|name| **name == *IDENTITY),

@@ -13,6 +13,9 @@ use tonic::Status;
 /// What stands before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
+/// As much room is made for what has been announced.
+const AHEAD: usize = 64 * 1024;
+
 /// The messages of a request's body.
 pub(super) struct Messages<B> {
     body: Pin<Box<B>>,
@@ -89,6 +92,8 @@ where
             let end = self.end_of(&self.partial)?.unwrap_or(PREFIX);
             let missing = end - self.partial.len();
             let more = self.rest.split_to(missing.min(self.rest.len()));
+            // Not the whole of what is announced: it costs a peer nothing to announce much.
+            self.partial.reserve(missing.min(more.len().max(AHEAD)));
             self.partial.extend_from_slice(&more);
             if more.len() < missing {
                 return Ok(None);

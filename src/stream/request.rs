@@ -241,6 +241,14 @@ fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, Fault>> {
 }
 
 fn field<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), Fault> {
+    // Nearly all are short: a key and a length of one byte each.
+    if let [key @ 0x08..0x80, length @ 0..0x80, after @ ..] = *rest
+        && key & 7 == WireType::LengthDelimited as u8
+        && let Some((bytes, after)) = after.split_at_checked(usize::from(*length))
+    {
+        *rest = after;
+        return Ok((u32::from(key >> 3), Value::Bytes(bytes)));
+    }
     let (number, wire_type) = decode_key(rest).map_err(|_| Fault::Undecodable)?;
     let value = match wire_type {
         WireType::Varint => Value::Varint(decode_varint(rest).map_err(|_| Fault::Undecodable)?),

@@ -151,7 +151,9 @@ impl TypeState {
         }
         let covered = same.iter().filter(|resource| self.subscription.covers(resource.name()));
         let names: Arc<[Name]> = covered.map(|resource| Name::clone(resource.name())).collect();
-        let version = same.version();
+        // If it holds all that it asks for, that is the set as it is now, as after any response.
+        let whole = !self.subscription.wildcard() && self.owed.is_empty();
+        let version = if whole { current.version() } else { same.version() };
         (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
     }
 

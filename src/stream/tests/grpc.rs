@@ -163,6 +163,28 @@ async fn a_delta_round_trip_is_reported() {
 }
 
 #[tokio::test]
+async fn what_a_client_holds_when_it_comes_back_is_reported_as_accepted() {
+    let fixture = Fixture::start("EDS a=1, EDS b=1").await;
+    let (requests, mut responses) = fixture.delta().await;
+    let set = fixture.snapshots.as_ref().expect("not dropped").borrow().of(Kind::Endpoints).clone();
+    let mut request = delta_request("n", Kind::Endpoints, &["a"]);
+    let held = set.get("a").expect("exists").version().to_string();
+    request.initial_resource_versions.insert("a".into(), held);
+    requests.send(request).await.expect("open");
+    let mut changes = fixture.report.watch();
+    while !fixture.report.proxies().first().is_some_and(|proxy| proxy.types.contains_key(&Kind::Endpoints)) {
+        soon(changes.changed()).await.expect("the report lives");
+    }
+    let proxies = fixture.report.proxies();
+    let status = &proxies[0].types[&Kind::Endpoints];
+    assert!(proxies[0].in_sync());
+    assert_eq!((status.acked, status.responses), (Some(set.version()), 0));
+    fixture.edit("EDS a=2");
+    let response = soon(responses.message()).await.expect("no error").expect("a response");
+    assert_eq!(response.resources.len(), 1);
+}
+
+#[tokio::test]
 async fn a_sotw_round_trip_of_four_megabytes() {
     let fixture = Fixture::start(&format!("EDS a={}", "x".repeat(4 << 20))).await;
     let (requests, received) = mpsc::channel(8);

@@ -1,0 +1,226 @@
+//! What a stream costs, counted in allocations: nothing that grows with what it subscribes to, and no copy of what it
+//! is sent.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
+use chancery::publish::Snapshot;
+use chancery::report::Report;
+use chancery::stream::{Admission, Directory, Protocol, Refusal, Service};
+use http_body::{Body, Frame};
+use prost::Message;
+use proto::wire;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+use translators::resource::{Kind, Name, Resource};
+
+/// Everybody is of one group.
+struct Everybody(watch::Receiver<Arc<Snapshot>>);
+
+impl Directory for Everybody {
+    fn admit(&self, _: &http::Extensions, _: &wire::Node) -> Result<Admission, Refusal> {
+        Ok(Admission {
+            workload: "ns/w".parse().expect("a name"),
+            address: IpAddr::from([127, 0, 0, 1]),
+            snapshots: self.0.clone(),
+            ended: Box::pin(std::future::pending()),
+        })
+    }
+}
+
+/// A request's body: what was put into it.
+#[derive(Clone, Default)]
+struct Inbound(Arc<Mutex<VecDeque<Bytes>>>);
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.0.lock().expect("not poisoned").pop_front() {
+            Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+struct Control {
+    service: Service<Everybody>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    protocol: Protocol,
+    names: Vec<String>,
+}
+
+struct Stream {
+    inbound: Inbound,
+    body: tonic::body::Body,
+}
+
+impl Control {
+    fn new(protocol: Protocol, subscribed: usize) -> Self {
+        let names: Vec<String> =
+            (0..subscribed).map(|number| format!("out/namespace/service-{number:05}/http")).collect();
+        let mut snapshot = Snapshot::default();
+        for name in &names {
+            snapshot.of_mut(Kind::Endpoints).put(endpoints(name, 0));
+        }
+        let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
+        let service = Service::new(Everybody(receiver), Report::default(), CancellationToken::new());
+        Self { service, snapshots, protocol, names }
+    }
+
+    fn change(&self, round: u8) {
+        let changed = endpoints(&self.names[0], round);
+        self.snapshots.send_modify(|snapshot| {
+            Arc::make_mut(snapshot).of_mut(Kind::Endpoints).put(changed);
+        });
+    }
+
+    /// A stream that has been answered and has accepted.
+    fn open(&mut self) -> Stream {
+        let method = match self.protocol {
+            Protocol::Sotw => "StreamAggregatedResources",
+            Protocol::Delta => "DeltaAggregatedResources",
+        };
+        let inbound = Inbound::default();
+        let uri = format!("/envoy.service.discovery.v3.AggregatedDiscoveryService/{method}");
+        let request = http::Request::post(uri).body(inbound.clone()).expect("a request");
+        let response = match futures::FutureExt::now_or_never(self.service.call(request)) {
+            Some(Ok(response)) => response,
+            Some(Err(never)) => match never {},
+            None => panic!("it answers at once"),
+        };
+        let mut stream = Stream { inbound, body: response.into_body() };
+        stream.say(self.request("n", ""));
+        let first = stream.take();
+        assert!(first.iter().map(Bytes::len).sum::<usize>() > self.names.len() * 1_000, "all that it asked for");
+        stream.say(self.ack(&first));
+        assert_eq!(stream.take(), Vec::<Bytes>::new());
+        stream
+    }
+
+    fn request(&self, node: &str, nonce: &str) -> Bytes {
+        let first = nonce.is_empty();
+        let node: Bytes = match first {
+            true => wire::Node { id: node.into(), ..Default::default() }.encode_to_vec().into(),
+            false => Bytes::new(),
+        };
+        let type_url = Kind::Endpoints.type_url().to_owned();
+        let message = match self.protocol {
+            Protocol::Sotw => wire::DiscoveryRequest {
+                node,
+                type_url,
+                response_nonce: nonce.into(),
+                resource_names: self.names.clone(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            Protocol::Delta => wire::DeltaDiscoveryRequest {
+                node,
+                type_url,
+                response_nonce: nonce.into(),
+                resource_names_subscribe: if first { self.names.clone() } else { Vec::new() },
+                ..Default::default()
+            }
+            .encode_to_vec(),
+        };
+        let length = u32::try_from(message.len()).expect("small").to_be_bytes();
+        [&[0][..], &length, &message].concat().into()
+    }
+
+    /// The answer to a response, of which the first chunk has the head.
+    fn ack(&self, response: &[Bytes]) -> Bytes {
+        let message = &response.concat()[5..];
+        let nonce = match self.protocol {
+            Protocol::Sotw => wire::DiscoveryResponseHead::decode(message).expect("a response").nonce,
+            Protocol::Delta => wire::DeltaDiscoveryResponseHead::decode(message).expect("a response").nonce,
+        };
+        self.request("", &nonce)
+    }
+}
+
+impl Stream {
+    fn say(&self, request: Bytes) {
+        self.inbound.0.lock().expect("not poisoned").push_back(request);
+    }
+
+    /// What is sent now.
+    fn take(&mut self) -> Vec<Bytes> {
+        let mut chunks = Vec::new();
+        while let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            let frame = frame.expect("it does not end").expect("no error");
+            chunks.push(frame.into_data().expect("no trailers"));
+        }
+        chunks
+    }
+}
+
+fn endpoints(name: &str, round: u8) -> Arc<Resource> {
+    Arc::new(Resource::from_bytes(Kind::Endpoints, Name::from(name), &[round; 1_600], [].into()))
+}
+
+fn counted<T>(work: impl FnOnce() -> T) -> (T, AllocationInfo) {
+    let (mut work, mut done) = (Some(work), None);
+    let counts = measure(|| done = work.take().map(|work| work()));
+    (done.expect("it was called"), counts)
+}
+
+/// The most that any stream allocates for a push, and for its acknowledgement; the first makes the response, the
+/// second joins it to one piece.
+fn costs(protocol: Protocol, subscribed: usize) -> [(u64, u64); 2] {
+    let mut control = Control::new(protocol, subscribed);
+    let mut streams: Vec<Stream> = (0..100).map(|_| control.open()).collect();
+    let (mut push, mut ack) = ((0, 0), (0, 0));
+    for round in 1..4 {
+        control.change(round);
+        let mut frames = Vec::new();
+        for (number, stream) in streams.iter_mut().enumerate() {
+            let (chunks, counts) = counted(|| stream.take());
+            if number > 1 {
+                push = push.max((counts.count_total, counts.bytes_total));
+                assert_eq!(chunks.len(), 1, "one frame");
+                frames.push(chunks[0].clone());
+            }
+            stream.say(control.ack(&chunks));
+        }
+        assert!(frames.iter().all(|frame| frame.as_ptr() == frames[0].as_ptr()), "the same memory for all");
+        for stream in &mut streams {
+            let (chunks, counts) = counted(|| stream.take());
+            assert_eq!(chunks, Vec::<Bytes>::new());
+            ack = ack.max((counts.count_total, counts.bytes_total));
+        }
+    }
+    [push, ack]
+}
+
+#[test]
+fn a_push_and_its_acknowledgement_allocate_the_same_whatever_is_subscribed_to() {
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let (few, many) = (costs(protocol, 10), costs(protocol, 1_000));
+        for (few, many) in few.into_iter().zip(many) {
+            assert_eq!(few.0, many.0, "{protocol:?}: {few:?} {many:?}");
+            assert!(many.0 <= 8 && many.1 <= 1_024, "{protocol:?}: {many:?}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_stream_holds_the_same_whatever_it_subscribes_to() {
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let held = [10, 1_000].map(|subscribed| {
+            let mut control = Control::new(protocol, subscribed);
+            let _first = control.open();
+            let (streams, counts) = counted(|| (0..100).map(|_| control.open()).collect::<Vec<_>>());
+            let held = counts.bytes_current / 100;
+            drop(streams);
+            held
+        });
+        assert!(held[1] - held[0] < 100 && held[1] < 8 * 1_024, "{protocol:?}: {held:?} bytes");
+    }
+}
