@@ -52,28 +52,26 @@ pub async fn run(dir: PathBuf, state: watch::Sender<Arc<FileState>>, stop: Cance
     let mut reader = Reader::new(dir);
     let mut look_through_at = Instant::now();
     loop {
-        let look_through = watch.renew() || Instant::now() >= look_through_at;
+        let is_time = Instant::now() >= look_through_at;
         let noticed = notices.take(std::time::Instant::now());
-        let (read, changed) = tokio::task::spawn_blocking(move || {
+        let (kept, looked_through, changed) = tokio::task::spawn_blocking(move || {
             let before = reader.cost();
-            let mut changed = false;
-            if look_through || noticed.everything {
-                changed |= reader.read_all();
-            }
+            let look_through = watch.renew() || is_time || noticed.everything;
+            let mut changed = look_through && reader.read_all();
             changed |= reader.read(&noticed.complete, false);
             changed |= reader.read(&noticed.quiet, true);
             if changed {
                 let (files, documents) = reader.cost().since(before);
                 debug!(files, documents, "rules read");
             }
-            (reader, changed)
+            ((watch, reader), look_through, changed)
         })
         .await?;
-        reader = read;
+        (watch, reader) = kept;
         if changed && reader.is_readable() {
             state.send_replace(Arc::new(reader.state()));
         }
-        if look_through {
+        if looked_through {
             look_through_at = Instant::now() + REREAD;
         }
         if reader.awaits_content() {
