@@ -4,7 +4,7 @@
 //! what is in it ([`build`], [`endpoints`]); one file per resource or filter. May use: `mesh`, `name`,
 //! `resource`, the `proto` crate. Never: refuses a mesh: what cannot be served was a finding before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -98,9 +98,15 @@ pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<Re
         keys.insert(ResourceKey::LocalCluster(slot.clone()));
         keys.insert(ResourceKey::Inbound(slot, features));
     }
+    let mut called_at: BTreeMap<(&QualifiedName, &str), usize> = BTreeMap::new();
+    for call in &workload.calls {
+        *called_at.entry((&call.service, &call.port)).or_default() += 1;
+    }
     for call in &workload.calls {
         let Some((_, called)) = port(mesh, &call.service, &call.port) else { continue };
-        keys.insert(ResourceKey::Outbound(Slot::of_call(workload, call)));
+        let twice = called_at.get(&(&call.service, call.port.as_str())).is_some_and(|count| *count > 1);
+        let listen = twice.then_some(call.listen);
+        keys.insert(ResourceKey::Outbound(Slot::new(&workload.name, &call.service, &call.port, listen)));
         let known = |to: &Destination| port(mesh, &to.service, &to.port).is_some();
         for destination in destinations(workload, call, called).into_iter().filter(known) {
             keys.insert(ResourceKey::Cluster(destination.clone()));
@@ -160,13 +166,6 @@ impl Slot {
         let same = |other: &&Serve| other.service == serve.service && other.port == serve.port;
         let twice = workload.serves.iter().filter(same).count() > 1;
         Self::new(&workload.name, &serve.service, &serve.port, twice.then_some(serve.listen))
-    }
-
-    /// The slot of an entry of `workload.calls`.
-    pub fn of_call(workload: &Workload, call: &Call) -> Self {
-        let same = |other: &&Call| other.service == call.service && other.port == call.port;
-        let twice = workload.calls.iter().filter(same).count() > 1;
-        Self::new(&workload.name, &call.service, &call.port, twice.then_some(call.listen))
     }
 
     fn new(workload: &QualifiedName, service: &QualifiedName, port: &str, listen: Option<SocketAddr>) -> Self {
@@ -256,5 +255,8 @@ fn whole_port(call: &Call) -> Destination {
 
 /// The rules behind a resource, once each, in order.
 fn origins<'a>(rules: impl IntoIterator<Item = &'a RuleRef>) -> Arc<[RuleRef]> {
-    rules.into_iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    let mut rules: Vec<&RuleRef> = rules.into_iter().collect();
+    rules.sort();
+    rules.dedup();
+    rules.into_iter().cloned().collect()
 }
