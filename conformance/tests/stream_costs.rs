@@ -26,6 +26,7 @@ struct Everybody(watch::Receiver<Arc<Snapshot>>);
 impl Directory for Everybody {
     fn admit(&self, _: &http::Extensions, _: &wire::Node) -> Result<Admission, Refusal> {
         Ok(Admission {
+            proven: true,
             workload: "ns/w".parse().expect("a name"),
             address: IpAddr::from([127, 0, 0, 1]),
             snapshots: self.0.clone(),

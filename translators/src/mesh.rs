@@ -69,7 +69,7 @@ pub enum Backing {
     /// The connected proxies of these workloads, by name, and the serving port of each per service port name.
     Workloads(Vec<Serving>),
     /// A list that the MeshService holds.
-    Static(Vec<StaticEndpoint>),
+    Static(Arc<[StaticEndpoint]>),
 }
 
 /// One workload that serves one port of a service.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -27,7 +27,8 @@ impl Label {
 
     /// The label before which no other comes.
     pub(crate) fn first() -> Self {
-        Self("0".into())
+        static FIRST: LazyLock<Label> = LazyLock::new(|| Label("0".into()));
+        FIRST.clone()
     }
 }
 

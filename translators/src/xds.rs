@@ -242,5 +242,8 @@ fn whole_port(call: &Call) -> Destination {
 
 /// The rules behind a resource, once each, in order.
 fn origins<'a>(rules: impl IntoIterator<Item = &'a RuleRef>) -> Arc<[RuleRef]> {
-    rules.into_iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    let mut rules: Vec<&RuleRef> = rules.into_iter().collect();
+    rules.sort();
+    rules.dedup();
+    rules.into_iter().cloned().collect()
 }

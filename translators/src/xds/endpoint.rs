@@ -225,7 +225,7 @@ mod tests {
             labels: BTreeMap::new(),
         };
         let of = |mode| {
-            let mesh = mesh(mode, Backing::Static(vec![listed(2, 5), listed(1, 1), listed(3, 0)]));
+            let mesh = mesh(mode, Backing::Static([listed(2, 5), listed(1, 1), listed(3, 0)].into()));
             endpoints(&mesh, &destination(None), &Instances::new()).value()
         };
         for (mode, mtls) in [(MtlsMode::Strict, true), (MtlsMode::Permissive, false), (MtlsMode::Disabled, false)] {

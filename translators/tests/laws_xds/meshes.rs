@@ -181,7 +181,7 @@ fn assemble(parts: Parts) -> Mesh {
     let services = parts.services.iter().enumerate().map(|(n, ports)| {
         let ports = ports.iter().enumerate().map(|(n, part)| assembled_port(n, part, at)).collect();
         let backing = match &parts.statics[n] {
-            Some(endpoints) => Backing::Static(endpoints.clone()),
+            Some(endpoints) => Backing::Static(endpoints.as_slice().into()),
             None => Backing::Workloads(servings(&names[n], &workloads)),
         };
         let identities = [SpiffeId::of_workload(&TrustDomain::built_in(), &names[n])].into();

@@ -91,7 +91,7 @@ impl Policy {
             let mut ports = declared.ports.iter().filter(|declared| port.is_none_or(|port| *port == declared.name));
             ports.all(|port| !port.protocol.is_http())
         };
-        services.service(name, "/spec/target/service", report).is_some_and(tcp_only)
+        services.service(name, format_args!("/spec/target/service"), report).is_some_and(tcp_only)
     }
 }
 
@@ -210,7 +210,7 @@ fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report
         CallerSpec::Namespace(namespace) => Some(Caller::Namespace(namespace.clone())),
         CallerSpec::Service(name) => {
             let name = name.within(&home);
-            known.services.service(&name, &format!("{at}/service"), report)?;
+            known.services.service(&name, format_args!("{at}/service"), report)?;
             known.backings.identities(&name, report).cloned().map(Caller::Identities)
         }
         CallerSpec::ServiceAccount(name) => {

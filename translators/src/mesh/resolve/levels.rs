@@ -58,10 +58,10 @@ impl Level {
             report.error(Code::Foreign, "/spec/target/service", message).hint = Some(hint);
             return None;
         }
-        let declared = services.service(&service, "/spec/target/service", report)?;
+        let declared = services.service(&service, format_args!("/spec/target/service"), report)?;
         let Some(port) = port else { return Some(Self::Service(service)) };
         let port = port.parse().ok()?;
-        let port = declared.port(Some(&port), "/spec/target/port", report)?;
+        let port = declared.port(Some(&port), format_args!("/spec/target/port"), report)?;
         Some(Self::Port(service, port.name.clone()))
     }
 

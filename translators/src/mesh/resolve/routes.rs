@@ -71,7 +71,7 @@ impl Routing {
         let home = &report.object.key.name.namespace;
         let service = spec.subject.service.within(home);
         let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
-        let declared = known.services.service(&service, "/spec/for/service", report);
+        let declared = known.services.service(&service, format_args!("/spec/for/service"), report);
         if declared.is_some_and(|declared| !declared.has_http()) {
             let message = format!("no port of {service} speaks HTTP");
             report.error(Code::WrongProtocol, "/spec/http", message);
@@ -279,11 +279,11 @@ fn destination(
     report: &mut Report<'_>,
 ) -> Option<Destination> {
     let service = written.service.within(&report.object.key.name.namespace);
-    let declared = known.services.service(&service, &format!("{at}/service"), report)?;
+    let declared = known.services.service(&service, format_args!("{at}/service"), report)?;
     let same = (service == *routed.service && written.port.is_none()).then_some(routed.port);
     let port = match same {
         Some(port) => port,
-        None => declared.port(written.port.as_ref(), &format!("{at}/port"), report)?,
+        None => declared.port(written.port.as_ref(), format_args!("{at}/port"), report)?,
     };
     if !port.protocol.is_http() {
         let field = if written.port.is_some() { "port" } else { "service" };

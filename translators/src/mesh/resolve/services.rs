@@ -3,7 +3,9 @@
 //! Owns: what a MeshService says by itself. May use: `rules`, `facts`. Never: knows who serves it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use super::claims::Unclaimed;
 use super::facts::Fact;
@@ -29,7 +31,7 @@ pub(super) struct Declared {
     /// By number.
     pub ports: Vec<DeclaredPort>,
     /// A fixed list; `None` stands for the workloads that serve it.
-    pub endpoints: Option<Vec<StaticEndpoint>>,
+    pub endpoints: Option<Arc<[StaticEndpoint]>>,
 }
 
 /// One port of a service.
@@ -48,7 +50,12 @@ pub(super) type Services = Stage<Declared, Unclaimed>;
 
 impl Services {
     /// The service `name`; a finding at `pointer` when there is none.
-    pub(super) fn service(&self, name: &QualifiedName, pointer: &str, report: &mut Report<'_>) -> Option<&Declared> {
+    pub(super) fn service(
+        &self,
+        name: &QualifiedName,
+        pointer: fmt::Arguments<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<&Declared> {
         report.reads.push(Fact::Service(name.clone()));
         let found = self.get(name);
         if found.is_none() {
@@ -58,7 +65,7 @@ impl Services {
                 choices = self.iter().map(|(any, _)| any.to_string()).collect();
                 report.reads.push(Fact::AllNames);
             }
-            let finding = report.error(Code::NotFound, pointer, format!("there is no service {name}"));
+            let finding = report.error(Code::NotFound, pointer.to_string(), format!("there is no service {name}"));
             finding.hint = suggest::did_you_mean(&name.to_string(), &choices);
             finding.choices = choices.into_iter().take(MOST_CHOICES).collect();
         }
@@ -129,11 +136,17 @@ impl Declared {
     }
 
     /// The port called `name`, or the only one; findings at `pointer`, the place of `port`.
-    pub(super) fn port(&self, name: Option<&Label>, pointer: &str, report: &mut Report<'_>) -> Option<&DeclaredPort> {
+    pub(super) fn port(
+        &self,
+        name: Option<&Label>,
+        pointer: fmt::Arguments<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<&DeclaredPort> {
         let choices = || self.ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
         match (name, self.ports.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => {
+                let pointer = pointer.to_string();
                 let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
                 report.error(Code::MissingField, parent, "missing field \"port\": the service has several").choices =
                     choices();
@@ -144,7 +157,7 @@ impl Declared {
                 if found.is_none() {
                     let service = &self.origin.object.name;
                     let message = format!("the service {service} has no port {name}");
-                    let finding = report.error(Code::NotFound, pointer, message);
+                    let finding = report.error(Code::NotFound, pointer.to_string(), message);
                     finding.choices = choices();
                     finding.hint = suggest::did_you_mean(name.as_str(), &finding.choices);
                 }

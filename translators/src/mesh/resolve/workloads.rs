@@ -3,7 +3,7 @@
 //! Owns: identities, and which addresses collide. May use: `rules`, `services`. Never: knows a policy.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::claims::Claim;
 use super::report::Report;
@@ -76,8 +76,8 @@ fn serves(spec: &WorkloadSpec, name: &QualifiedName, services: &Services, report
             report.error(Code::Foreign, format!("{at}/service"), message).hint = Some(hint);
             continue;
         }
-        let Some(declared) = services.service(&service, &format!("{at}/service"), report) else { continue };
-        let Some(port) = declared.port(written.port.as_ref(), &format!("{at}/port"), report) else { continue };
+        let Some(declared) = services.service(&service, format_args!("{at}/service"), report) else { continue };
+        let Some(port) = declared.port(written.port.as_ref(), format_args!("{at}/port"), report) else { continue };
         if serves.iter().any(|other| other.service == service && other.port == port.name) {
             report.error(Code::Conflict, at, format!("{service} {} is served twice", port.name));
             continue;
@@ -98,8 +98,8 @@ fn calls(spec: &WorkloadSpec, name: &QualifiedName, services: &Services, report:
     for (index, written) in spec.calls.iter().enumerate() {
         let at = format!("/spec/calls/{index}");
         let service = written.service.within(&name.namespace);
-        let Some(declared) = services.service(&service, &format!("{at}/service"), report) else { continue };
-        let Some(port) = declared.port(written.port.as_ref(), &format!("{at}/port"), report) else { continue };
+        let Some(declared) = services.service(&service, format_args!("{at}/service"), report) else { continue };
+        let Some(port) = declared.port(written.port.as_ref(), format_args!("{at}/port"), report) else { continue };
         calls.push(Call { origin: report.origin(at), service, port: port.name.clone(), listen: written.listen.0 });
     }
     calls
@@ -107,24 +107,58 @@ fn calls(spec: &WorkloadSpec, name: &QualifiedName, services: &Services, report:
 
 /// No two listeners on one address, and no application where its own proxy listens.
 fn addresses_differ(spec: &WorkloadSpec, report: &mut Report<'_>) {
-    let serves = spec.serves.iter().enumerate().map(|(n, serve)| (format!("/spec/serves/{n}/listen"), serve.listen.0));
-    let calls = spec.calls.iter().enumerate().map(|(n, call)| (format!("/spec/calls/{n}/listen"), call.listen.0));
-    let mut taken: Vec<(String, SocketAddr)> = Vec::new();
-    for (pointer, address) in serves.chain(calls) {
-        match taken.iter().find(|(_, other)| collide(*other, address)) {
-            Some((first, other)) => {
-                let message = format!("{address} collides with {other} at {first}");
-                report.error(Code::Conflict, pointer, message);
+    let serves = spec.serves.iter().enumerate().map(|(n, serve)| (("serves", n), serve.listen.0));
+    let calls = spec.calls.iter().enumerate().map(|(n, call)| (("calls", n), call.listen.0));
+    let mut taken = Taken::default();
+    for ((list, index), address) in serves.chain(calls) {
+        match taken.colliding(address) {
+            Some(((first, n), other)) => {
+                let message = format!("{address} collides with {other} at /spec/{first}/{n}/listen");
+                report.error(Code::Conflict, format!("/spec/{list}/{index}/listen"), message);
             }
-            None => taken.push((pointer, address)),
+            None => taken.take((list, index), address),
         }
     }
     for (index, serve) in spec.serves.iter().enumerate() {
-        if let Some((listener, address)) = taken.iter().find(|(_, address)| collide(*address, serve.app.0)) {
-            let message = format!("the proxy itself listens on {address} at {listener}");
+        if let Some(((list, n), address)) = taken.colliding(serve.app.0) {
+            let message = format!("the proxy itself listens on {address} at /spec/{list}/{n}/listen");
             report.error(Code::Conflict, format!("/spec/serves/{index}/app"), message);
         }
     }
+}
+
+/// The sockets of a workload's listeners, none of which collide.
+#[derive(Default)]
+struct Taken<'a> {
+    /// In the order in which they are written.
+    sockets: Vec<((&'a str, usize), SocketAddr)>,
+    /// The first one that an address collides with: the address itself, or a wildcard for those that it covers.
+    first: BTreeMap<SocketAddr, usize>,
+}
+
+// === impl Taken ===
+
+impl<'a> Taken<'a> {
+    /// The first socket that cannot be bound together with `address`.
+    fn colliding(&self, address: SocketAddr) -> Option<((&'a str, usize), SocketAddr)> {
+        let collides = |ip: IpAddr| self.first.get(&SocketAddr::new(ip, address.port())).copied();
+        let first = [address.ip()].into_iter().chain(wildcards(address.ip())).filter_map(collides);
+        let first = first.filter(|at| collide(self.sockets[*at].1, address)).min()?;
+        Some(self.sockets[first])
+    }
+
+    fn take(&mut self, place: (&'a str, usize), address: SocketAddr) {
+        for ip in [address.ip()].into_iter().chain(wildcards(address.ip())) {
+            self.first.entry(SocketAddr::new(ip, address.port())).or_insert(self.sockets.len());
+        }
+        self.sockets.push((place, address));
+    }
+}
+
+/// The wildcard addresses that cover an address.
+fn wildcards(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let v4 = ip.is_ipv4().then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    v4.into_iter().chain([IpAddr::V6(Ipv6Addr::UNSPECIFIED)])
 }
 
 /// Whether two sockets cannot be bound together.
