@@ -1,11 +1,14 @@
 //! Who is woken by what.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use proptest::prelude::*;
 use translators::resource::{Kind, Resource};
 use translators::xds::Features;
 
 use super::*;
+use crate::ca::Issuance;
 use crate::translate::Translation;
 
 fn resource(kind: Kind, name: &str, content: &[u8]) -> Arc<Resource> {
@@ -92,4 +95,87 @@ fn the_streams_of_a_group_that_is_gone_are_told() {
     next.groups.remove(&group("ns/a"));
     writer.write(Some(next), issued);
     assert!(a.has_changed().is_err(), "the sender is gone");
+}
+
+/// One step of a history: what it puts into or takes out of the groups, and what it certifies.
+#[derive(Debug, Clone)]
+enum Step {
+    Put(&'static str, Kind, &'static str, u8),
+    Remove(&'static str, Kind, &'static str),
+    Gone(&'static str),
+    Certify(&'static str, u8),
+    Roots(u8),
+    /// What was put so far is published.
+    Publish,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let of = || prop::sample::select(["ns/a", "ns/b", "ns/c"].as_slice());
+    let kind = || prop::sample::select([Kind::Cluster, Kind::Endpoints, Kind::Route].as_slice());
+    let name = || prop::sample::select(["x", "y"].as_slice());
+    prop_oneof![
+        4 => (of(), kind(), name(), 0..3u8).prop_map(|(group, kind, name, says)| Step::Put(group, kind, name, says)),
+        1 => (of(), kind(), name()).prop_map(|(group, kind, name)| Step::Remove(group, kind, name)),
+        1 => of().prop_map(Step::Gone),
+        2 => (of(), 0..3u8).prop_map(|(group, says)| Step::Certify(group, says)),
+        1 => (0..3u8).prop_map(Step::Roots),
+        3 => Just(Step::Publish),
+    ]
+}
+
+fn issuance(says: u8) -> Issuance {
+    Issuance {
+        secret: resource(Kind::Secret, "identity", &[says]),
+        identity: "spiffe://cluster.local/ns/ns/sa/x".parse().expect("valid"),
+        serial: String::new(),
+        not_before: SystemTime::UNIX_EPOCH,
+        not_after: SystemTime::UNIX_EPOCH,
+        renew_at: SystemTime::UNIX_EPOCH,
+        ttl: Duration::ZERO,
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_group_holds_its_translation_and_its_own_secrets(steps in prop::collection::vec(step(), 1..40)) {
+        let mut writer = Writer::default();
+        let (mut next, mut issued) = (translation(), Issued::clone(&issued()));
+        for step in steps {
+            match step {
+                Step::Put(name, kind, of, says) => put(&mut next, &[name], &resource(kind, of, &[says])),
+                Step::Remove(name, kind, of) => {
+                    if let Some(snapshot) = next.groups.get_mut(&group(name)) {
+                        Arc::make_mut(snapshot).of_mut(kind).remove(of);
+                    }
+                }
+                Step::Gone(name) => drop(next.groups.remove(&group(name))),
+                Step::Certify(name, says) => {
+                    issued.certificates.insert(name.parse().expect("valid"), Arc::new(issuance(says)));
+                }
+                Step::Roots(says) => issued.trust_bundle = resource(Kind::Secret, "trust-bundle", &[says]),
+                Step::Publish => {
+                    let watch = |(group, sender): (&GroupKey, &Arc<watch::Sender<Arc<Snapshot>>>)| {
+                        (group.clone(), sender.borrow().clone(), sender.subscribe())
+                    };
+                    let before: Vec<_> = writer.groups.iter().map(watch).collect();
+                    writer.write(Some(next.clone()), Arc::new(issued.clone()));
+                    prop_assert!(writer.groups.keys().eq(next.groups.keys()));
+                    for (group, sender) in &writer.groups {
+                        let held = sender.borrow().clone();
+                        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret) {
+                            prop_assert_eq!(held.of(kind).version(), next.groups[group].of(kind).version());
+                        }
+                        let own = issued.certificates.get(&group.workload).map(|issuance| &issuance.secret);
+                        let secrets: Vec<_> = own.into_iter().chain([&issued.trust_bundle]).collect();
+                        prop_assert_eq!(held.of(Kind::Secret).iter().collect::<Vec<_>>(), secrets);
+                    }
+                    for (group, held, seen) in before {
+                        let now = writer.groups.get(&group).map(|sender| sender.borrow().clone());
+                        let other = now.is_none_or(|now| !now.says_the_same(&held));
+                        prop_assert_eq!(seen.has_changed().unwrap_or(true), other, "who is woken has something new");
+                    }
+                }
+            }
+        }
+    }
 }
