@@ -146,7 +146,7 @@ impl Holdings {
             if number > 0 && made(number) != Some(Some(index)) {
                 return Err(Fault::Foreign { name: text(), number });
             }
-            (std::mem::replace(&mut self.assignments[index], Some(number)), number)
+            (self.assignments[index].replace(number), number)
         } else {
             let number = mark(entry.body);
             if number > 0 && made(number) != Some(None) {

@@ -65,7 +65,7 @@ pub struct Server {
 }
 
 enum Control {
-    Peer(Peer),
+    Peer(Box<Peer>),
     Chancery {
         process: Box<Chancery>,
         /// Nobody else is given it while this runs.
@@ -137,7 +137,7 @@ impl Server {
             rules: world.rules,
             pid,
             cpu: CpuMeter::new(pid),
-            control: Control::Peer(peer),
+            control: Control::Peer(Box::new(peer)),
         })
     }
 

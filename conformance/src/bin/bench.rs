@@ -79,11 +79,10 @@ async fn main() -> ExitCode {
         Some(Peer::ServeNaive { file }) => naive::run(&file).await.map(|()| ExitCode::SUCCESS),
         None => until_interrupted(bench(&args)).await,
     };
-    let code = done.unwrap_or_else(|error| {
+    done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::from(2)
-    });
-    code
+    })
 }
 
 /// Runs `bench`; when interrupted, drops it, and with it every process and file that it has.
