@@ -3,7 +3,6 @@
 //! Owns: the routes, who may ask (nobody from another site), the server. May use: `report`, `telemetry`, and
 //! the [`Status`] that the application publishes. Never: changes anything, or shows a secret: it is given none.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use imbl::OrdMap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,17 +38,20 @@ use view::Problem;
 /// Where a rule stands in its text.
 pub type Locate = Arc<dyn Fn(&RuleRef) -> Option<Location> + Send + Sync>;
 
+/// What is wrong with the rules, put together for whoever asks.
+pub type List = Arc<dyn Fn() -> Vec<Finding> + Send + Sync>;
+
 /// What the application says of itself.
 #[derive(Clone)]
 pub struct Status {
     /// Whether proxies can be served; otherwise what is missing, such as a source that has not synced.
     pub ready: Result<(), String>,
     /// What is wrong with the rules.
-    pub findings: Arc<[Finding]>,
+    pub findings: List,
     /// Where a rule stands.
     pub locate: Locate,
     /// Until when the certificate of each workload is valid.
-    pub certificates: BTreeMap<QualifiedName, SystemTime>,
+    pub certificates: OrdMap<QualifiedName, SystemTime>,
 }
 
 /// Everything that the API shows. Cloning shares it.
@@ -78,9 +81,9 @@ impl Status {
     pub fn starting(reason: impl Into<String>) -> Self {
         Self {
             ready: Err(reason.into()),
-            findings: Arc::new([]),
+            findings: Arc::new(Vec::new),
             locate: Arc::new(|_| None),
-            certificates: BTreeMap::new(),
+            certificates: OrdMap::new(),
         }
     }
 }
@@ -89,7 +92,7 @@ impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Status")
             .field("ready", &self.ready)
-            .field("findings", &self.findings)
+            .field("findings", &(self.findings)())
             .field("certificates", &self.certificates)
             .finish_non_exhaustive()
     }

@@ -82,7 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::default();
     let table = Table::default();
 
-    let files = watch::Sender::new(FileState::default());
+    let files = watch::Sender::new(Arc::<FileState>::default());
     let instance_record = data_dir.join("instances.json");
     let instances = watch::Sender::new(instances::load(&instance_record));
     let inputs = watch::Sender::new(None);
@@ -102,7 +102,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         serves: admission::serves(table.clone()),
     };
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
-    let translator = Translator::new(Some(data_dir));
+    let (translator, records) = Translator::open(Some(data_dir));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
     let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
     let incoming = Arc::clone(&identities).guard(connections);
@@ -135,6 +135,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("instances", gather);
     tasks.spawn("fold", fold);
     tasks.spawn("translate", translate);
+    tasks.spawn("records", records.run());
     tasks.spawn("publish", publish);
     tasks.spawn("settled", settle);
     tasks.spawn("wanted identities", want);

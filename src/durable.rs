@@ -4,7 +4,7 @@
 //! for a service that runs as a user of its own, and for an Envoy of another.
 //!
 //! Owns: how a file of the data directory is replaced, and whose it is. May use: the file system. Never: knows what a file
-//! means, or changes one in place.
+//! means, or changes what one holds otherwise than by adding to its end.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -52,6 +52,14 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// For what can be made again.
 pub fn replace_cached(path: &Path, contents: &[u8]) -> io::Result<()> {
     written_beside(path, contents)?.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Adds `contents` to the end of `path`, which is there; once this returns, they survive a power cut. One before may
+/// leave a part of them.
+pub fn append(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = File::options().append(true).open(path)?;
+    file.write_all(contents)?;
+    file.sync_data()
 }
 
 /// Moves `from` to `to` in the same directory; once this returns, the move survives a power cut.

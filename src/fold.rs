@@ -17,7 +17,7 @@ use crate::sources::instances::Instances;
 /// How long the sources must be quiet before gathered changes go on.
 const QUIET: Duration = Duration::from_millis(10);
 /// How long changes are gathered at most.
-const AT_MOST: Duration = Duration::from_millis(250);
+const AT_MOST: Duration = Duration::from_millis(50);
 
 /// Everything that the sources say. Parts that did not change are the same allocation as before.
 #[derive(Debug, Clone)]
@@ -30,17 +30,17 @@ pub struct Inputs {
 
 /// Folds the sources into `inputs` until stopped; `inputs` holds `None` until all of them are synced.
 pub async fn run(
-    mut files: watch::Receiver<FileState>,
+    mut files: watch::Receiver<Arc<FileState>>,
     mut instances: watch::Receiver<Instances>,
     inputs: watch::Sender<Option<Inputs>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut file_state = Arc::new(files.borrow_and_update().clone());
     let mut last_passed: Option<Instant> = None;
     loop {
+        let file_state = Arc::clone(&files.borrow_and_update());
         let instance_state = instances.borrow_and_update().clone();
         if file_state.synced {
-            inputs.send_replace(Some(Inputs { files: Arc::clone(&file_state), instances: instance_state }));
+            inputs.send_replace(Some(Inputs { files: file_state, instances: instance_state }));
             last_passed = Some(Instant::now());
         }
         tokio::select! {
@@ -52,15 +52,11 @@ pub async fn run(
         if last_passed.is_some_and(|passed| passed.elapsed() < QUIET) {
             gather(&mut files, &mut instances).await;
         }
-        // Every reading has objects of its own.
-        let current = files.borrow_and_update();
-        if !current.objects.ptr_eq(&file_state.objects) || current.synced != file_state.synced {
-            file_state = Arc::new(current.clone());
-        }
     }
 }
 
-async fn gather(files: &mut watch::Receiver<FileState>, instances: &mut watch::Receiver<Instances>) {
+/// Waits until no change has come for a while.
+async fn gather(files: &mut watch::Receiver<Arc<FileState>>, instances: &mut watch::Receiver<Instances>) {
     let end = Instant::now() + AT_MOST;
     while let Ok(Ok(())) = tokio::time::timeout_at(end.min(Instant::now() + QUIET), async {
         tokio::select! { changed = files.changed() => changed, changed = instances.changed() => changed }
@@ -73,10 +69,14 @@ async fn gather(files: &mut watch::Receiver<FileState>, instances: &mut watch::R
 mod tests {
     use super::*;
 
+    fn synced() -> Arc<FileState> {
+        Arc::new(FileState { synced: true, ..FileState::default() })
+    }
+
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
     async fn nothing_is_passed_on_before_every_source_is_synced_and_changes_are_gathered() {
-        let files = watch::Sender::new(FileState::default());
+        let files = watch::Sender::new(Arc::<FileState>::default());
         let instances = watch::Sender::new(Instances::default());
         let (inputs, mut passed) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -85,12 +85,12 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(passed.borrow_and_update().is_none());
 
-        files.send_replace(FileState { synced: true, ..FileState::default() });
+        files.send_replace(synced());
         tokio::time::timeout(Duration::from_millis(1), passed.changed()).await.expect("at once").expect("open");
         let first = passed.borrow_and_update().clone().expect("synced");
 
         tokio::time::sleep(Duration::from_secs(1)).await;
-        instances.send_replace(Arc::new(Vec::new()));
+        instances.send_replace(Instances::default());
         tokio::time::timeout(Duration::from_millis(1), passed.changed()).await.expect("at once").expect("open");
         let second = passed.borrow_and_update().clone().expect("synced");
         assert!(Arc::ptr_eq(&first.files, &second.files), "what did not change is the same");
@@ -104,13 +104,13 @@ mod tests {
         };
         let change = async {
             for _ in 0..100 {
-                files.send_replace(FileState { synced: true, ..FileState::default() });
+                files.send_replace(synced());
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         };
         tokio::select! { () = count => {}, () = change => {} }
-        assert!((2..=5).contains(&times), "100 changes within half a second are passed on {times} times");
+        assert!((8..=12).contains(&times), "100 changes within half a second are passed on {times} times");
         stop.cancel();
     }
 }

@@ -14,6 +14,7 @@ pub mod sources;
 
 pub mod fold;
 
+pub mod snapshot;
 pub mod translate;
 
 pub mod publish;
@@ -42,6 +43,7 @@ pub mod clock;
 pub mod config;
 pub mod durable;
 pub mod escape;
+pub mod journal;
 pub mod pace;
 pub mod server;
 pub mod task;

@@ -3,22 +3,25 @@
 //! Owns: the current [`Snapshot`] of every group. May use: `translate`, `ca` (their results). Never:
 //! translates, encodes or knows a protocol. One task writes; readers take an `Arc` and never lock.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use translators::mesh::Mesh;
 use translators::name::QualifiedName;
-use translators::resource::{Kind, Name};
+use translators::resource::Kind;
+use translators::xds::Features;
 
-use crate::ca::rotation::Issued;
-use crate::translate::{GroupKey, GroupPlan, RulesPart, Translation};
+use crate::ca::Issued;
+use crate::translate::{GroupKey, RulesPart, Translation};
 
-pub mod snapshot;
+pub use crate::snapshot::{self, Change, ResourceSet, Snapshot};
 
-pub use snapshot::{Change, ResourceSet, Snapshot};
+/// The groups, each with what it holds and those who wait for more.
+type Groups = OrdMap<GroupKey, Arc<watch::Sender<Arc<Snapshot>>>>;
 
 /// What is published. Cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -31,20 +34,19 @@ pub struct Table {
 pub struct Published {
     /// What follows from the rules; `None` until every source is synced.
     pub rules: Option<Arc<RulesPart>>,
-    groups: BTreeMap<GroupKey, Arc<watch::Sender<Arc<Snapshot>>>>,
+    groups: Groups,
 }
 
-/// The writer's side: what every group holds, and which groups hold a load assignment.
+/// The writer's side: what was published last.
 #[derive(Debug, Default)]
 struct Writer {
     translation: Option<Translation>,
     issued: Option<Arc<Issued>>,
-    groups: BTreeMap<GroupKey, Arc<watch::Sender<Arc<Snapshot>>>>,
-    users: BTreeMap<Name, BTreeSet<GroupKey>>,
+    groups: Groups,
 }
 
-/// Publishes translations and certificates into `table` until stopped; `published` is the number of the
-/// translation of rules that was published last.
+/// Publishes translations and certificates into `table` until stopped; `published` is the number of the last
+/// translation of rules for whose acceptance somebody waits.
 pub async fn run(
     table: Table,
     mut translations: watch::Receiver<Option<Translation>>,
@@ -58,9 +60,11 @@ pub async fn run(
         let next = translations.borrow_and_update().clone();
         if writer.write(next, next_issued) {
             let rules = writer.translation.as_ref().map(|translation| Arc::clone(&translation.rules));
-            let number = rules.as_ref().map_or(0, |rules| rules.number);
+            let awaited = rules.as_ref().filter(|rules| rules.climbing).map(|rules| rules.number);
             table.current.store(Arc::new(Published { rules, groups: writer.groups.clone() }));
-            published.send_replace(number);
+            if let Some(number) = awaited {
+                published.send_replace(number);
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -94,8 +98,7 @@ impl Published {
 
     /// What the groups of a workload hold now: one for each set of features that its Envoys know.
     pub fn snapshots_of<'a>(&'a self, workload: &'a QualifiedName) -> impl Iterator<Item = Arc<Snapshot>> + 'a {
-        let groups = self.groups.iter().filter(move |(group, _)| group.workload == *workload);
-        groups.map(|(_, sender)| Arc::clone(&sender.borrow()))
+        of_workload(&self.groups, workload).map(|(_, sender)| Arc::clone(&sender.borrow()))
     }
 }
 
@@ -108,105 +111,88 @@ impl Writer {
             self.issued = Some(issued);
             return false;
         };
-        let same_rules = self.translation.as_ref().is_some_and(|former| Arc::ptr_eq(&former.rules, &next.rules));
-        if same_rules {
-            self.put_endpoints(&next);
-            self.put_certificates(&issued);
-        } else {
-            self.put_groups(&next, &issued);
-        }
+        let former = self.translation.take();
+        let same_rules = former.as_ref().is_some_and(|former| Arc::ptr_eq(&former.rules, &next.rules));
+        self.put_certificates(&issued);
+        self.put_groups(&former.map(|former| former.groups).unwrap_or_default(), &next.groups, &issued);
         self.translation = Some(next);
         self.issued = Some(issued);
         !same_rules
     }
 
-    /// Only endpoints moved: each changed assignment goes to the groups that hold it, and wakes no other.
-    fn put_endpoints(&mut self, next: &Translation) {
-        let Some(former) = &self.translation else { return };
-        let mut changed: BTreeMap<&GroupKey, Vec<&Name>> = BTreeMap::new();
-        for item in former.endpoints.diff(&next.endpoints) {
-            let name = match item {
-                imbl::ordmap::DiffItem::Add(name, _) | imbl::ordmap::DiffItem::Update { new: (name, _), .. } => name,
-                imbl::ordmap::DiffItem::Remove(..) => continue,
-            };
-            for group in self.users.get(name).into_iter().flatten() {
-                changed.entry(group).or_default().push(name);
+    /// The groups that hold something else than before; no other is looked at.
+    fn put_groups(&mut self, former: &Snapshots, next: &Snapshots, issued: &Issued) {
+        for change in former.diff(next) {
+            match change {
+                DiffItem::Add(group, snapshot) => {
+                    let mut first = Snapshot::clone(snapshot);
+                    put_secrets(&mut first, &group.workload, issued);
+                    self.groups.insert(group.clone(), Arc::new(watch::Sender::new(Arc::new(first))));
+                }
+                DiffItem::Update { new: (group, snapshot), .. } => {
+                    if let Some(sender) = self.groups.get(group) {
+                        change_to(sender, |held| {
+                            let secrets = held.of(Kind::Secret).clone();
+                            *held = Snapshot::clone(snapshot);
+                            *held.of_mut(Kind::Secret) = secrets;
+                        });
+                    }
+                }
+                DiffItem::Remove(group, _) => drop(self.groups.remove(group)),
             }
-        }
-        for (group, names) in changed {
-            let Some(sender) = self.groups.get(group) else { continue };
-            change(sender, |snapshot| {
-                let set = snapshot.of_mut(Kind::Endpoints);
-                names
-                    .iter()
-                    .filter_map(|name| next.endpoints.get(*name))
-                    .fold(false, |any, r| set.put(Arc::clone(r)) | any)
-            });
         }
     }
 
-    fn put_certificates(&mut self, issued: &Arc<Issued>) {
-        if self.issued.as_ref().is_some_and(|former| Arc::ptr_eq(former, issued)) {
-            return;
+    /// The groups that hold another certificate than before; all of them, where the roots are others.
+    fn put_certificates(&self, issued: &Arc<Issued>) {
+        let Some(former) = self.issued.as_ref().filter(|former| !Arc::ptr_eq(former, issued)) else { return };
+        let put = |(group, sender): (&GroupKey, &Arc<watch::Sender<Arc<Snapshot>>>)| {
+            change_to(sender, |held| put_secrets(held, &group.workload, issued));
+        };
+        if former.trust_bundle != issued.trust_bundle {
+            return self.groups.iter().for_each(put);
         }
-        for (group, sender) in &self.groups {
-            change(sender, |snapshot| put_secrets(snapshot, group, issued));
-        }
-    }
-
-    fn put_groups(&mut self, next: &Translation, issued: &Arc<Issued>) {
-        self.groups.retain(|group, _| next.rules.groups.contains_key(group));
-        self.users.clear();
-        for (group, plan) in &next.rules.groups {
-            for name in &plan.endpoints {
-                self.users.entry(name.clone()).or_default().insert(group.clone());
+        for change in former.certificates.diff(&issued.certificates) {
+            match change {
+                DiffItem::Add(workload, _) | DiffItem::Update { new: (workload, _), .. } => {
+                    of_workload(&self.groups, workload).for_each(put);
+                }
+                // What a group has been given stays valid until it ends.
+                DiffItem::Remove(..) => {}
             }
-            let sender = self.groups.entry(group.clone()).or_insert_with(|| Arc::new(watch::Sender::default()));
-            change(sender, |snapshot| {
-                let rules = put_plan(snapshot, plan, next);
-                put_secrets(snapshot, group, issued) | rules
-            });
         }
     }
 }
 
-/// Changes a group's snapshot and wakes its streams, if there was anything to change.
-fn change(sender: &watch::Sender<Arc<Snapshot>>, put: impl FnOnce(&mut Snapshot) -> bool) {
+/// What each group is to hold, apart from secrets.
+type Snapshots = OrdMap<GroupKey, Arc<Snapshot>>;
+
+/// The groups of one workload; the others are not looked at.
+fn of_workload<'a, T>(
+    groups: &'a OrdMap<GroupKey, T>,
+    workload: &'a QualifiedName,
+) -> impl Iterator<Item = (&'a GroupKey, &'a T)> {
+    let first = GroupKey { workload: workload.clone(), features: Features::default() };
+    groups.range(first..).take_while(move |(group, _)| group.workload == *workload)
+}
+
+/// Changes a group's snapshot, and wakes its streams if that gives proxies something else to hold.
+fn change_to(sender: &watch::Sender<Arc<Snapshot>>, change: impl FnOnce(&mut Snapshot)) {
     sender.send_if_modified(|current| {
         let mut next = Snapshot::clone(current);
-        let changed = put(&mut next);
-        if changed {
-            *current = Arc::new(next);
-        }
-        changed
+        change(&mut next);
+        let says_more = !next.says_the_same(current);
+        *current = Arc::new(next);
+        says_more
     });
 }
 
-fn put_plan(snapshot: &mut Snapshot, plan: &GroupPlan, translation: &Translation) -> bool {
-    let mut changed = false;
-    let mut wanted: BTreeMap<Kind, BTreeSet<&Name>> = BTreeMap::new();
-    let endpoints = plan.endpoints.iter().filter_map(|name| translation.endpoints.get(name));
-    for resource in plan.resources.values().chain(endpoints) {
-        wanted.entry(resource.kind()).or_default().insert(resource.name());
-        changed |= snapshot.of_mut(resource.kind()).put(Arc::clone(resource));
-    }
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret) {
-        let set = snapshot.of_mut(kind);
-        let wanted = wanted.remove(&kind).unwrap_or_default();
-        let gone: Vec<Name> = set.iter().map(|r| r.name()).filter(|name| !wanted.contains(name)).cloned().collect();
-        for name in gone {
-            changed |= set.remove(&name);
-        }
-    }
-    changed
-}
-
-fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) -> bool {
+fn put_secrets(snapshot: &mut Snapshot, workload: &QualifiedName, issued: &Issued) {
     let set = snapshot.of_mut(Kind::Secret);
-    let own = issued.certificates.get(&group.workload).map(|issuance| &issuance.secret);
-    own.into_iter()
-        .chain([&issued.trust_bundle])
-        .fold(false, |changed, resource| set.put(Arc::clone(resource)) | changed)
+    if let Some(issuance) = issued.certificates.get(workload) {
+        set.put(Arc::clone(&issuance.secret));
+    }
+    set.put(Arc::clone(&issued.trust_bundle));
 }
 
 #[cfg(test)]

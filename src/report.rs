@@ -1,11 +1,12 @@
 //! Report: what proxies say back, as data. Connected proxies, what each was sent, has accepted and refused.
 //!
-//! Owns: the status of every stream. May use: `translators` names. Never: steers anything; whoever wants to
-//! act on a fact watches it here, as a source watches its origin.
+//! Owns: the status of every stream, each behind a lock of its own. May use: `translators` names. Never: steers
+//! anything; whoever wants to act on a fact watches it here, as a source watches its origin. What nobody acts on wakes
+//! nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -69,6 +70,21 @@ pub struct Rejection {
     pub since: SystemTime,
 }
 
+/// What others act on of a connected proxy; see [`Proxy`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of Proxy")]
+pub struct Connected {
+    pub node: String,
+    pub workload: QualifiedName,
+    pub address: IpAddr,
+    pub listeners: BTreeSet<Name>,
+    pub has_certificate: bool,
+}
+
+/// The connected proxies, by stream, in the order in which the streams began: a persistent map, so that what has
+/// changed is found in the size of the change.
+pub type Connections = imbl::OrdMap<u64, Arc<Connected>>;
+
 /// The connected proxies. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -78,13 +94,13 @@ pub struct Report {
 #[derive(Debug)]
 struct Shared {
     streams: Mutex<Streams>,
-    changed: watch::Sender<u64>,
+    connections: watch::Sender<Connections>,
 }
 
 #[derive(Debug, Default)]
 struct Streams {
     next: u64,
-    proxies: BTreeMap<u64, Proxy>,
+    open: BTreeMap<u64, Arc<Mutex<Proxy>>>,
     /// The responses that were sent on streams that have ended.
     ended: BTreeMap<Kind, u64>,
 }
@@ -94,6 +110,7 @@ struct Streams {
 pub struct StreamReport {
     report: Report,
     id: u64,
+    proxy: Arc<Mutex<Proxy>>,
 }
 
 // === impl TypeStatus ===
@@ -121,13 +138,23 @@ impl Proxy {
     pub fn in_sync(&self) -> bool {
         self.types.values().all(|status| status.rejections.is_empty() && status.sent == status.acked)
     }
+
+    fn connected(&self) -> Arc<Connected> {
+        Arc::new(Connected {
+            node: self.node.clone(),
+            workload: self.workload.clone(),
+            address: self.address,
+            listeners: self.listeners.clone(),
+            has_certificate: self.has_certificate,
+        })
+    }
 }
 
 // === impl Report ===
 
 impl Default for Report {
     fn default() -> Self {
-        let shared = Shared { streams: Mutex::default(), changed: watch::Sender::new(0) };
+        let shared = Shared { streams: Mutex::default(), connections: watch::Sender::default() };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -135,58 +162,135 @@ impl Default for Report {
 impl Report {
     /// Enters a stream.
     pub fn connect(&self, proxy: Proxy) -> StreamReport {
-        let id = self.with(|streams| {
-            let id = streams.next;
-            streams.next += 1;
-            streams.proxies.insert(id, proxy);
-            id
+        let connected = proxy.connected();
+        let proxy = Arc::new(Mutex::new(proxy));
+        let mut streams = lock(&self.shared.streams);
+        let id = streams.next;
+        streams.next += 1;
+        streams.open.insert(id, Arc::clone(&proxy));
+        drop(streams);
+        self.shared.connections.send_modify(|connections| {
+            connections.insert(id, connected);
         });
-        StreamReport { report: self.clone(), id }
+        StreamReport { report: self.clone(), id, proxy }
     }
 
     /// Every connected proxy, in the order in which the streams began.
     pub fn proxies(&self) -> Vec<Proxy> {
-        let streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.proxies.values().cloned().collect()
+        let open: Vec<_> = lock(&self.shared.streams).open.values().cloned().collect();
+        open.iter().map(|proxy| lock(proxy).clone()).collect()
     }
 
     /// How many responses were sent since the process began, on every stream, by type.
     pub fn responses(&self) -> BTreeMap<Kind, u64> {
-        let streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = lock(&self.shared.streams);
         let mut responses = streams.ended.clone();
-        for (kind, status) in streams.proxies.values().flat_map(|proxy| &proxy.types) {
-            *responses.entry(*kind).or_default() += status.responses;
+        for proxy in streams.open.values() {
+            add_responses(&mut responses, &lock(proxy));
         }
         responses
     }
 
-    /// Wakes whenever something has changed.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.shared.changed.subscribe()
-    }
-
-    fn with<T>(&self, change: impl FnOnce(&mut Streams) -> T) -> T {
-        let result = change(&mut self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner));
-        self.shared.changed.send_modify(|version| *version += 1);
-        result
+    /// The connected proxies as far as others act on them; wakes whenever one comes or goes, accepts a further listener
+    /// or its first certificate.
+    pub fn watch(&self) -> watch::Receiver<Connections> {
+        self.shared.connections.subscribe()
     }
 }
 
 // === impl StreamReport ===
 
 impl StreamReport {
-    /// Changes the proxy's entry, and gives back what the change says.
-    pub fn update<T: Default>(&self, change: impl FnOnce(&mut Proxy) -> T) -> T {
-        self.report.with(|streams| streams.proxies.get_mut(&self.id).map(change).unwrap_or_default())
+    /// Changes the proxy's entry, and gives back what the change says. Other streams are not waited for; the listeners
+    /// of an entry only become more.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Proxy) -> T) -> T {
+        let mut proxy = lock(&self.proxy);
+        let acted_on = |proxy: &Proxy| (proxy.listeners.len(), proxy.has_certificate);
+        let before = acted_on(&proxy);
+        let result = change(&mut proxy);
+        if acted_on(&proxy) != before {
+            self.report.shared.connections.send_modify(|connections| {
+                connections.insert(self.id, proxy.connected());
+            });
+        }
+        result
     }
 }
 
 impl Drop for StreamReport {
     fn drop(&mut self) {
-        self.report.with(|streams| {
-            for (kind, status) in streams.proxies.remove(&self.id).into_iter().flat_map(|proxy| proxy.types) {
-                *streams.ended.entry(kind).or_default() += status.responses;
-            }
+        let shared = &self.report.shared;
+        let mut streams = lock(&shared.streams);
+        streams.open.remove(&self.id);
+        add_responses(&mut streams.ended, &lock(&self.proxy));
+        drop(streams);
+        shared.connections.send_modify(|connections| {
+            connections.remove(&self.id);
         });
+    }
+}
+
+fn add_responses(responses: &mut BTreeMap<Kind, u64>, proxy: &Proxy) {
+    for (kind, status) in &proxy.types {
+        *responses.entry(*kind).or_default() += status.responses;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(node: &str) -> Proxy {
+        Proxy {
+            node: node.to_owned(),
+            workload: "shop/cart".parse().expect("valid"),
+            address: [127, 0, 0, 1].into(),
+            envoy: String::new(),
+            protocol: "delta",
+            connected: SystemTime::UNIX_EPOCH,
+            types: BTreeMap::new(),
+            listeners: BTreeSet::new(),
+            has_certificate: false,
+        }
+    }
+
+    #[test]
+    fn streams_do_not_wait_for_each_other_and_only_what_is_acted_on_wakes() {
+        let report = Report::default();
+        let mut changes = report.watch();
+        let mut woken = || {
+            let woken = changes.has_changed().expect("open");
+            changes.mark_unchanged();
+            woken
+        };
+        let a = report.connect(proxy("a"));
+        assert!(woken());
+        let b = report.connect(proxy("b"));
+        assert!(woken());
+        for _ in 0..100 {
+            // One lock for both would never be free.
+            a.update(|a| b.update(|b| (a.types.entry(Kind::Cluster).or_default().responses += 1, b.node.len())));
+        }
+        assert!(!woken());
+        b.update(|b| b.listeners.extend(["in/shop/cart/http".into()]));
+        assert!(woken());
+        b.update(|b| b.listeners.extend(["in/shop/cart/http".into()]));
+        assert!(!woken());
+        let former = report.watch().borrow().clone();
+        b.update(|b| b.has_certificate = true);
+        assert!(woken());
+        let now = report.watch().borrow().clone();
+        assert_eq!(former.diff(&now).count(), 1, "what has changed is told, not all");
+        assert_eq!(report.proxies()[1].listeners.len(), 1);
+        drop(a);
+        assert!(woken());
+        assert_eq!(report.responses(), [(Kind::Cluster, 100)].into());
+        let left: Vec<_> = report.proxies().into_iter().map(|proxy| proxy.node).collect();
+        let connected: Vec<_> = report.watch().borrow().values().map(|proxy| proxy.node.clone()).collect();
+        assert_eq!((left, connected), (vec!["b".to_owned()], vec!["b".to_owned()]));
     }
 }

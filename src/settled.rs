@@ -3,12 +3,12 @@
 //! Owns: the comparison of what is published with what was accepted. May use: `report` and `publish`, as data.
 //! Never: waits for a proxy that has gone: one that is an instance still is expected back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use translators::mesh::Instance;
 use translators::resource::Kind;
 
 use crate::publish::{Published, Table};
@@ -38,11 +38,9 @@ pub async fn run(
         if number > *settled.borrow() {
             let accepted = || {
                 let (proxies, published) = (report.proxies(), table.current());
-                let back = |instance: &Instance| {
-                    proxies.iter().any(|proxy| proxy.workload == instance.workload && proxy.node == instance.node)
-                };
+                let back: BTreeSet<_> = proxies.iter().map(|proxy| (&proxy.workload, &proxy.node)).collect();
                 Instant::now() >= returned
-                    && instances.borrow().iter().all(back)
+                    && instances.borrow().keys().all(|(workload, node)| back.contains(&(workload, node)))
                     && proxies.iter().all(|proxy| has_accepted(proxy, &published))
             };
             if accepted() {

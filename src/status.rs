@@ -4,31 +4,46 @@
 //! looks at a proxy; that is `report`'s.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use translators::name::QualifiedName;
 
 use crate::admin::Status;
-use crate::ca::Issued;
+use crate::ca::{Issuance, Issued};
 use crate::translate::Translation;
 
-/// Keeps `status` current until stopped.
+/// Keeps `status` current until stopped. What costs more than a change does is put together when somebody asks.
 pub async fn run(
     mut translation: watch::Receiver<Option<Translation>>,
     mut issued: watch::Receiver<Arc<Issued>>,
     status: watch::Sender<Arc<Status>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut former: OrdMap<QualifiedName, Arc<Issuance>> = OrdMap::new();
+    let mut certificates: OrdMap<QualifiedName, SystemTime> = OrdMap::new();
     loop {
-        let certificates =
-            issued.borrow_and_update().certificates.iter().map(|(w, i)| (w.clone(), i.not_after)).collect();
-        if let Some(translation) = translation.borrow_and_update().clone() {
-            let rules = translation.rules;
+        let next = issued.borrow_and_update().certificates.clone();
+        for change in former.diff(&next) {
+            match change {
+                DiffItem::Add(workload, issuance) | DiffItem::Update { new: (workload, issuance), .. } => {
+                    certificates.insert(workload.clone(), issuance.not_after);
+                }
+                DiffItem::Remove(workload, _) => drop(certificates.remove(workload)),
+            }
+        }
+        former = next;
+        let rules = translation.borrow_and_update().as_ref().map(|translation| Arc::clone(&translation.rules));
+        if let Some(rules) = rules {
+            let of_findings = Arc::clone(&rules);
             status.send_replace(Arc::new(Status {
                 ready: Ok(()),
-                findings: rules.findings.as_slice().into(),
+                findings: Arc::new(move || of_findings.findings.all()),
                 locate: Arc::new(move |rule| rules.locate(rule)),
-                certificates,
+                certificates: certificates.clone(),
             }));
         }
         tokio::select! {

@@ -8,16 +8,23 @@
 mod body;
 mod delta;
 mod frame;
+mod group;
+mod names;
 mod node;
+mod push;
 mod refusal;
+mod request;
 pub mod service;
 pub mod session;
+mod shelf;
 mod sotw;
 mod subscription;
 mod types;
 
+pub use group::Group;
+pub use request::Request;
 pub use service::{Admission, Directory, Refusal, Service};
-pub use session::{Answer, Fault, Outcome, Protocol, Request, Response, Session};
+pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! 3. Translate: drives the pure translators, as much of them as a change needs, and keeps the last good form.
 //!
-//! Owns: the last good form of every object, and which resources are rebuilt. May use: `translators`,
-//! `fold`. Never: knows who is connected otherwise than as an instance. A change of endpoints rebuilds load
-//! assignments alone and does not pass through the rules.
+//! Owns: the order of it: what is in force, where the mTLS modes stand, which resources follow. May use: `translators`,
+//! `fold`, `journal`, `snapshot`. Never: knows who is connected otherwise than as an instance, or looks at what a change
+//! does not concern. A change of endpoints rebuilds load assignments alone and does not pass through the rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,22 +12,30 @@ use std::time::Duration;
 use imbl::OrdMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use translators::finding::{Finding, Location, Severity};
-use translators::mesh::{Backing, Destination, Instance, Mesh};
+use tracing::warn;
+use translators::finding::Location;
+use translators::mesh::Mesh;
 use translators::name::{QualifiedName, RuleRef};
-use translators::resource::{Name, Resource};
 use translators::rules::Objects;
-use translators::xds::{self, Features, ResourceKey};
+use translators::xds::Features;
 
 use crate::fold::Inputs;
+use crate::snapshot::Snapshot;
 use crate::sources::files::FileState;
 
+mod catalog;
+mod findings;
 mod ladder;
 mod last_good;
+mod records;
 
+use catalog::Catalog;
 use ladder::Ladder;
 use last_good::{Accepted, LastGood};
+use records::ToRecord;
+
+pub use findings::Findings;
+pub use records::Records;
 
 /// How long a step of the mTLS ladder waits for proxies that do not accept what they are sent.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,26 +49,17 @@ pub struct GroupKey {
     pub features: Features,
 }
 
-/// What one group is to hold, apart from certificates.
-#[derive(Debug, Clone, Default)]
-pub struct GroupPlan {
-    /// Everything but endpoints, by kind and name.
-    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
-    /// The names of its load assignments.
-    pub endpoints: BTreeSet<Name>,
-}
-
-/// What follows from the rules.
+/// What follows from the rules, but for the groups.
 #[derive(Debug)]
 pub struct RulesPart {
     /// Counts translations of rules.
     pub number: u64,
+    /// Whether the next step of a change of mTLS mode waits until everybody has accepted this one.
+    pub climbing: bool,
     /// The mesh.
     pub mesh: Mesh,
-    /// The groups.
-    pub groups: BTreeMap<GroupKey, GroupPlan>,
     /// Every finding, of the files and of the resolution.
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
     /// The objects in force.
     pub objects: Objects,
 }
@@ -70,8 +69,8 @@ pub struct RulesPart {
 pub struct Translation {
     /// What follows from the rules.
     pub rules: Arc<RulesPart>,
-    /// The load assignments of all groups, by name.
-    pub endpoints: OrdMap<Name, Arc<Resource>>,
+    /// What each group is to hold, apart from secrets.
+    pub groups: OrdMap<GroupKey, Arc<Snapshot>>,
 }
 
 /// Translates `inputs` into `translation` until stopped.
@@ -104,8 +103,8 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             changed = inputs.changed() => if changed.is_err() { return Ok(()) },
             changed = features.changed() => if changed.is_err() { return Ok(()) },
-            changed = settled.changed(), if translator.climbing => if changed.is_err() { return Ok(()) },
-            () = tokio::time::sleep(STEP_TIMEOUT), if translator.climbing => {
+            changed = settled.changed(), if translator.ladder.is_climbing() => if changed.is_err() { return Ok(()) },
+            () = tokio::time::sleep(STEP_TIMEOUT), if translator.ladder.is_climbing() => {
                 warn!("not every proxy has accepted the last step of a change of mTLS mode, going on");
                 waited = true;
             }
@@ -118,33 +117,34 @@ pub async fn run(
 pub struct Translator {
     last_good: LastGood,
     files: Option<Arc<FileState>>,
-    instances: Arc<Vec<Instance>>,
     features: BTreeSet<Features>,
     ladder: Ladder,
-    climbing: bool,
     number: u64,
-    shown: BTreeSet<String>,
-    current: Option<Translation>,
+    catalog: Catalog,
+    current: Option<Arc<RulesPart>>,
+    to_record: ToRecord,
 }
 
 // === impl Translator ===
 
 impl Translator {
-    /// A translator that keeps what must survive a restart in the data directory `data_dir`, or nowhere.
-    pub fn new(data_dir: Option<&Path>) -> Self {
-        let file = |name: &str| data_dir.map(|dir| dir.join(name));
-        Self {
-            last_good: LastGood::load(file("last-good.json")),
+    /// A translator that begins where the records in the data directory `data_dir` end, and those records; without
+    /// a directory it begins anew.
+    pub fn open(data_dir: Option<&Path>) -> (Self, Records) {
+        let (records, to_record) = Records::open(data_dir);
+        let (objects, steps) = (to_record.objects.borrow().clone(), to_record.steps.borrow().clone());
+        let translator = Self {
+            last_good: LastGood::new(objects),
             files: None,
-            instances: Arc::default(),
             features: BTreeSet::new(),
-            ladder: Ladder::load(file("mtls-modes.json")),
-            climbing: false,
+            ladder: Ladder::new(steps),
             // Nothing has settled yet: proxies of a former run are still to come back.
             number: 1,
-            shown: BTreeSet::new(),
+            catalog: Catalog::default(),
             current: None,
-        }
+            to_record,
+        };
+        (translator, records)
     }
 
     /// Translates what has changed; `None` when nothing that a proxy or a reader of the status sees has.
@@ -153,141 +153,37 @@ impl Translator {
         let settled = settled >= self.number;
         let same_rules =
             self.files.as_ref().is_some_and(|files| Arc::ptr_eq(files, &inputs.files)) && self.features == *features;
-        if !same_rules || self.current.is_none() || (self.climbing && settled) {
-            return Some(self.rules(inputs, features, settled));
-        }
-        let changed = changed_workloads(&self.instances, &inputs.instances);
-        self.instances = Arc::clone(&inputs.instances);
-        let current = self.current.as_mut()?;
-        let mut moved = false;
-        for (destination, name) in destinations(&current.rules) {
-            if serves_any(&current.rules.mesh, &destination, &changed) {
-                moved |= put(
-                    &mut current.endpoints,
-                    name,
-                    xds::endpoints(&current.rules.mesh, &destination, &self.instances),
-                );
-            }
-        }
-        moved.then(|| current.clone())
-    }
-
-    fn rules(&mut self, inputs: &Inputs, features: &BTreeSet<Features>, settled: bool) -> Translation {
-        self.files = Some(Arc::clone(&inputs.files));
-        self.instances = Arc::clone(&inputs.instances);
+        let current = self.current.clone().filter(|_| same_rules && !(self.ladder.is_climbing() && settled));
+        let rules = current.clone().unwrap_or_else(|| self.rules(&inputs.files, settled));
+        let held = self.catalog.groups().clone();
         self.features.clone_from(features);
+        self.catalog.follow(&rules.mesh, features, &inputs.instances);
+        self.current = Some(Arc::clone(&rules));
+        let groups = self.catalog.groups().clone();
+        let same = current.is_some() && held.ptr_eq(&groups);
+        (!same).then_some(Translation { rules, groups })
+    }
 
-        let Accepted { resolution, objects, findings } = self.last_good.accept(&inputs.files);
-        self.show(&findings);
+    /// How many resources the last translation had built.
+    pub fn built(&self) -> usize {
+        self.catalog.built()
+    }
+
+    fn rules(&mut self, files: &Arc<FileState>, settled: bool) -> Arc<RulesPart> {
+        self.files = Some(Arc::clone(files));
+        let Accepted { resolution, objects, refused } = self.last_good.accept(files);
+        let findings = Findings { files: Arc::clone(files), refused, resolved: resolution.findings };
+        match &self.current {
+            Some(former) => findings.log_since(&former.findings),
+            None => findings.log_since(&Findings::default()),
+        }
         let mut mesh = resolution.mesh;
-        self.climbing = self.ladder.climb(&mut mesh, settled);
+        let climbing = self.ladder.climb(&mut mesh, settled);
         self.number += 1;
-
-        let former = self.current.take();
-        let mut built = BTreeMap::new();
-        let mut groups = BTreeMap::new();
-        for (name, workload) in &mesh.workloads {
-            for features in features {
-                let group = GroupKey { workload: name.clone(), features: *features };
-                let former = former.as_ref().and_then(|former| former.rules.groups.get(&group));
-                let plan = group_plan(&mesh, xds::plan(&mesh, workload, *features), former, &mut built);
-                groups.insert(group, plan);
-            }
-        }
-        let rules = Arc::new(RulesPart { number: self.number, mesh, groups, findings, objects });
-        let mut endpoints = former.map(|former| former.endpoints).unwrap_or_default();
-        let wanted: BTreeMap<_, _> = destinations(&rules).into_iter().map(|(d, name)| (name, d)).collect();
-        let gone: Vec<_> = endpoints.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
-        for name in gone {
-            endpoints.remove(&name);
-        }
-        for (name, destination) in wanted {
-            put(&mut endpoints, name, xds::endpoints(&rules.mesh, &destination, &self.instances));
-        }
-        let translation = Translation { rules, endpoints };
-        self.current = Some(translation.clone());
-        translation
+        self.to_record.objects.send_replace(self.last_good.objects().clone());
+        self.to_record.steps.send_replace(self.ladder.steps().clone());
+        Arc::new(RulesPart { number: self.number, climbing, mesh, findings, objects })
     }
-
-    /// Says new findings in the log, one line each, and those that are over.
-    fn show(&mut self, findings: &[Finding]) {
-        let now: BTreeSet<String> = findings.iter().map(ToString::to_string).collect();
-        for finding in findings {
-            let line = finding.to_string();
-            if !self.shown.contains(&line) {
-                match finding.severity {
-                    Severity::Error => tracing::error!("{line}"),
-                    Severity::Warning => warn!("{line}"),
-                }
-            }
-        }
-        for line in self.shown.difference(&now) {
-            info!("no longer: {line}");
-        }
-        self.shown = now;
-    }
-}
-
-/// The resources of one group: built once for all groups that share them, and kept where nothing changed.
-fn group_plan(
-    mesh: &Mesh,
-    keys: BTreeSet<ResourceKey>,
-    former: Option<&GroupPlan>,
-    built: &mut BTreeMap<ResourceKey, Arc<Resource>>,
-) -> GroupPlan {
-    let mut plan = GroupPlan::default();
-    for key in keys {
-        if let ResourceKey::Endpoints(_) = key {
-            plan.endpoints.insert(key.name());
-            continue;
-        }
-        let resource = built.entry(key.clone()).or_insert_with(|| {
-            let resource = xds::build(mesh, &key);
-            match former.and_then(|former| former.resources.get(&key)) {
-                Some(held) if **held == resource => Arc::clone(held),
-                Some(_) | None => Arc::new(resource),
-            }
-        });
-        plan.resources.insert(key, Arc::clone(resource));
-    }
-    plan
-}
-
-/// Every destination that some group sends to, and the name of its load assignment.
-fn destinations(rules: &RulesPart) -> BTreeMap<Destination, Name> {
-    let mut found = BTreeMap::new();
-    for plan in rules.groups.values() {
-        for key in plan.resources.keys() {
-            if let ResourceKey::Cluster(destination) = key
-                && !found.contains_key(destination)
-            {
-                found.insert(destination.clone(), ResourceKey::Endpoints(destination.clone()).name());
-            }
-        }
-    }
-    found
-}
-
-fn put(endpoints: &mut OrdMap<Name, Arc<Resource>>, name: Name, resource: Resource) -> bool {
-    if endpoints.get(&name).is_some_and(|held| **held == resource) {
-        return false;
-    }
-    endpoints.insert(name, Arc::new(resource));
-    true
-}
-
-/// The workloads of the instances that only one of the two lists has.
-fn changed_workloads(old: &[Instance], new: &[Instance]) -> BTreeSet<QualifiedName> {
-    let old: BTreeSet<_> = old.iter().collect();
-    let new: BTreeSet<_> = new.iter().collect();
-    old.symmetric_difference(&new).map(|instance| instance.workload.clone()).collect()
-}
-
-fn serves_any(mesh: &Mesh, destination: &Destination, workloads: &BTreeSet<QualifiedName>) -> bool {
-    mesh.services.get(&destination.service).is_some_and(|service| match &service.backing {
-        Backing::Static(_) => false,
-        Backing::Workloads(serving) => serving.iter().any(|serving| workloads.contains(&serving.workload)),
-    })
 }
 
 // === impl RulesPart ===

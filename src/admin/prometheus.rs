@@ -111,8 +111,9 @@ fn proxies(registry: &mut Registry, state: &AdminState) {
 
 fn findings(registry: &mut Registry, status: &Status) {
     let findings = Family::<BySeverity, Gauge>::default();
+    let all = (status.findings)();
     for (severity, name) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {
-        let count = status.findings.iter().filter(|finding| finding.severity == severity).count();
+        let count = all.iter().filter(|finding| finding.severity == severity).count();
         findings.get_or_create(&BySeverity { severity: name }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     registry.register("chancery_findings", "Mistakes in the rules", findings);

@@ -136,7 +136,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 }
 
 pub(super) fn findings(status: &Status) -> view::Findings {
-    view::Findings { findings: status.findings.iter().map(|shown| finding(shown, status)).collect() }
+    view::Findings { findings: (status.findings)().iter().map(|shown| finding(shown, status)).collect() }
 }
 
 fn finding(finding: &Finding, status: &Status) -> view::Finding {

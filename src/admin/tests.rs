@@ -64,9 +64,9 @@ fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
         .hint("did you mean \"cart\"?");
     let status = Status {
         ready: Ok(()),
-        findings: Arc::new([finding]),
+        findings: Arc::new(move || vec![finding.clone()]),
         locate: Arc::new(|_| Some(Location { file: "rules.yaml".into(), line: 14, column: 3 })),
-        certificates: [("shop/cart-v1".parse().expect("valid"), at(86_400))].into(),
+        certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), at(86_400)),
     };
     let (sender, status) = watch::channel(Arc::new(status));
     (AdminState { report, telemetry: Telemetry::default(), status }, stream, sender)

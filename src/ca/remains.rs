@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::authority::Purpose;
 
 /// What is only ever written once both authorities exist.
-const STATE: [&str; 4] = ["instances.json", "last-good.json", "identity/revoked.json", "ca/leaves"];
+const STATE: [&str; 4] = ["instances.json", "last-good.jsonl", "identity/revoked.json", "ca/leaves"];
 
 /// What a data directory that lost the authority for `purpose` still holds of its use; nothing if it may be
 /// a fresh one. With state goes the other authority: begun anew is the whole directory, so that no credential

@@ -3,13 +3,16 @@
 //! Owns: which leaf a workload holds and when the next one is due. May use: `ca::authority`, `ca::leaf`,
 //! `ca::store`. Never: decides which identities there are, or publishes what has not changed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use rand::Rng;
+use rayon::prelude::*;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,12 +29,14 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// How long the task sleeps at most: the wall clock may be set, or the machine suspended, meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How many are issued before those that are ready are published.
+const BATCH: usize = 256;
 
 /// The identities that are to have a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The identity of each workload.
-    pub identities: BTreeMap<QualifiedName, SpiffeId>,
+    pub identities: OrdMap<QualifiedName, SpiffeId>,
     /// How long a leaf is valid.
     pub leaf_ttl: Duration,
 }
@@ -40,7 +45,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
     /// The certificate of each workload.
-    pub certificates: BTreeMap<QualifiedName, Issuance>,
+    pub certificates: OrdMap<QualifiedName, Arc<Issuance>>,
     /// The roots that every workload trusts, as an SDS resource.
     pub trust_bundle: Arc<Resource>,
 }
@@ -60,6 +65,8 @@ pub struct Issuance {
     pub not_after: SystemTime,
     /// When it will be replaced.
     pub renew_at: SystemTime,
+    /// How long it was to be valid.
+    pub ttl: Duration,
 }
 
 /// The task that issues and renews.
@@ -67,14 +74,15 @@ pub struct Issuer {
     authority: Arc<Authority>,
     store: LeafStore,
     clock: Clock,
-    trust_bundle: Arc<Resource>,
-    held: BTreeMap<QualifiedName, Held>,
+    issued: Issued,
+    wanted: Arc<Wanted>,
+    /// The moment of every renewal.
+    renewals: BTreeSet<(SystemTime, QualifiedName)>,
+    /// Those to look at in the next step.
+    pending: BTreeSet<QualifiedName>,
+    failed: BTreeSet<QualifiedName>,
     retry: Option<Retry>,
-}
-
-struct Held {
-    ttl: Duration,
-    issuance: Issuance,
+    last_step: SystemTime,
 }
 
 /// When what failed is tried again.
@@ -90,7 +98,7 @@ impl Issued {
     /// No certificate yet; what the channel holds before the issuer runs.
     pub fn none(authority: &Authority) -> Self {
         let trust_bundle = Arc::new(secret::trust_bundle(authority.certificate_pem()));
-        Self { certificates: BTreeMap::new(), trust_bundle }
+        Self { certificates: OrdMap::new(), trust_bundle }
     }
 }
 
@@ -99,9 +107,18 @@ impl Issued {
 impl Issuer {
     /// An issuer for `authority` that keeps its leaves in the data directory `data_dir`.
     pub fn new(authority: Arc<Authority>, data_dir: &Path, clock: Clock) -> Self {
-        let store = LeafStore::new(data_dir, &authority);
-        let trust_bundle = Issued::none(&authority).trust_bundle;
-        Self { authority, store, clock, trust_bundle, held: BTreeMap::new(), retry: None }
+        Self {
+            store: LeafStore::new(data_dir, &authority),
+            issued: Issued::none(&authority),
+            authority,
+            clock,
+            wanted: Arc::default(),
+            renewals: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            retry: None,
+            last_step: SystemTime::UNIX_EPOCH,
+        }
     }
 
     /// Issues what is wanted and publishes it, until stopped.
@@ -123,13 +140,15 @@ impl Issuer {
             })
             .await?;
             issued.send_if_modified(|current| {
-                let new = self.issued();
-                let changed = **current != new;
+                let changed = !current.certificates.ptr_eq(&self.issued.certificates);
                 if changed {
-                    *current = Arc::new(new);
+                    *current = Arc::new(self.issued.clone());
                 }
                 changed
             });
+            if !self.pending.is_empty() && !stop.is_cancelled() {
+                continue;
+            }
             tokio::select! {
                 () = tokio::time::sleep(self.until_next()) => {}
                 changed = wanted.changed() => if changed.is_err() { break },
@@ -140,33 +159,71 @@ impl Issuer {
         Ok(())
     }
 
-    fn issued(&self) -> Issued {
-        let certificates = self.held.iter().map(|(workload, held)| (workload.clone(), held.issuance.clone())).collect();
-        Issued { certificates, trust_bundle: Arc::clone(&self.trust_bundle) }
-    }
-
-    /// Brings what is held in line with what is wanted.
-    fn step(&mut self, wanted: &Wanted) {
-        self.forget_all_but(wanted);
+    /// Brings what is held in line with what is wanted: all of it, or a batch where there is more to do.
+    fn step(&mut self, wanted: &Arc<Wanted>) {
         let now = self.clock.now();
-        let mut failed = None;
-        for (workload, identity) in &wanted.identities {
-            if self.held.get(workload).is_some_and(|held| held.serves(identity, wanted.leaf_ttl, now)) {
-                continue;
-            }
-            match self.restore_or_issue(workload, identity, wanted.leaf_ttl, now) {
-                Ok(held) => drop(self.held.insert(workload.clone(), held)),
+        self.take_note(wanted, now);
+        let rest = self.pending.iter().nth(BATCH).cloned().map(|first| self.pending.split_off(&first));
+        let batch = std::mem::replace(&mut self.pending, rest.unwrap_or_default());
+        let due = |name: QualifiedName| {
+            let identity = wanted.identities.get(&name)?.clone();
+            let held = self.issued.certificates.get(&name);
+            let serves = held.is_some_and(|held| held.serves(&identity, wanted.leaf_ttl, now));
+            (!serves).then_some((name, identity))
+        };
+        let due: Vec<(QualifiedName, SpiffeId)> = batch.into_iter().filter_map(due).collect();
+        let issue =
+            |(name, identity): &(QualifiedName, SpiffeId)| self.restore_or_issue(name, identity, wanted.leaf_ttl, now);
+        let issued: Vec<Result<Issuance, IssueError>> = due.par_iter().map(issue).collect();
+        let mut last_error = None;
+        for ((workload, identity), issuance) in due.into_iter().zip(issued) {
+            match issuance {
+                Ok(issuance) => self.hold(workload, issuance),
                 Err(error) => {
-                    self.drop_unless_valid(workload, identity, now);
-                    failed = Some(error);
+                    self.drop_unless_valid(&workload, &identity, now);
+                    self.failed.insert(workload);
+                    last_error = Some(error);
                 }
             }
         }
-        self.retry = failed.map(|error| {
-            let retry = Retry::after(self.retry, now);
-            warn!(error = &error as &dyn std::error::Error, pause = ?retry.pause, "certificates were not issued");
-            retry
-        });
+        match last_error {
+            Some(error) => {
+                let retry = Retry::after(self.retry, now);
+                warn!(error = &error as &dyn std::error::Error, pause = ?retry.pause, "certificates were not issued");
+                self.retry = Some(retry);
+            }
+            None if self.failed.is_empty() => self.retry = None,
+            None => {}
+        }
+    }
+
+    /// Whom to look at: what is wanted otherwise than before, what is due, and what failed.
+    fn take_note(&mut self, wanted: &Arc<Wanted>, now: SystemTime) {
+        let former = std::mem::replace(&mut self.wanted, Arc::clone(wanted));
+        for change in former.identities.diff(&wanted.identities) {
+            match change {
+                DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } => {
+                    self.pending.insert(name.clone());
+                }
+                DiffItem::Remove(name, _) => self.forget(name),
+            }
+        }
+        // Whoever sets the clock back makes certificates that are not valid yet.
+        if former.leaf_ttl != wanted.leaf_ttl || now < self.last_step {
+            self.pending.extend(wanted.identities.keys().cloned());
+        }
+        self.last_step = now;
+        let due = self.renewals.iter().take_while(|(at, _)| *at <= now).map(|(_, name)| name.clone());
+        self.pending.extend(due);
+        self.pending.append(&mut self.failed);
+    }
+
+    fn hold(&mut self, workload: QualifiedName, issuance: Issuance) {
+        self.renewals.insert((issuance.renew_at, workload.clone()));
+        let former = self.issued.certificates.insert(workload.clone(), Arc::new(issuance));
+        if let Some(former) = former {
+            self.renewals.remove(&(former.renew_at, workload));
+        }
     }
 
     fn restore_or_issue(
@@ -175,11 +232,12 @@ impl Issuer {
         identity: &SpiffeId,
         ttl: Duration,
         now: SystemTime,
-    ) -> Result<Held, IssueError> {
+    ) -> Result<Issuance, IssueError> {
         // Only what this process does not hold yet can be on disk and still be of use.
-        let restored = if self.held.contains_key(workload) { None } else { self.store.load(workload, now) };
-        if let Some(held) = restored.map(Held::new).filter(|held| held.serves(identity, ttl, now)) {
-            return Ok(held);
+        let is_held = self.issued.certificates.contains_key(workload);
+        let restored = if is_held { None } else { self.store.load(workload, now) };
+        if let Some(issuance) = restored.map(Issuance::new).filter(|issuance| issuance.serves(identity, ttl, now)) {
+            return Ok(issuance);
         }
         let leaf = leaf::issue(&self.authority, Profile::Workload(identity), ttl, now)?;
         let life = leaf.not_after.duration_since(now).unwrap_or_default();
@@ -189,69 +247,70 @@ impl Issuer {
             warn!(%workload, %error, "the certificate could not be kept; a restart will issue another");
         }
         info!(%workload, %identity, serial = stored.leaf.serial, "certificate issued");
-        Ok(Held::new(stored))
+        Ok(Issuance::new(stored))
     }
 
     /// A leaf that could not be replaced is kept while it is still of use.
     fn drop_unless_valid(&mut self, workload: &QualifiedName, identity: &SpiffeId, now: SystemTime) {
-        if self
-            .held
-            .get(workload)
-            .is_some_and(|held| held.issuance.identity != *identity || held.issuance.not_after <= now)
-        {
-            self.held.remove(workload);
+        let held = self.issued.certificates.get(workload);
+        if held.is_some_and(|held| held.identity != *identity || held.not_after <= now) {
+            self.drop_held(workload);
         }
     }
 
-    fn forget_all_but(&mut self, wanted: &Wanted) {
-        let gone: Vec<_> = self.held.keys().filter(|held| !wanted.identities.contains_key(*held)).cloned().collect();
-        for workload in gone {
-            self.held.remove(&workload);
-            if let Err(error) = self.store.remove(&workload) {
-                warn!(%workload, %error, "the certificate could not be removed");
-            }
+    fn forget(&mut self, workload: &QualifiedName) {
+        self.drop_held(workload);
+        self.pending.remove(workload);
+        self.failed.remove(workload);
+        if let Err(error) = self.store.remove(workload) {
+            warn!(%workload, %error, "the certificate could not be removed");
+        }
+    }
+
+    fn drop_held(&mut self, workload: &QualifiedName) {
+        if let Some(former) = self.issued.certificates.remove(workload) {
+            self.renewals.remove(&(former.renew_at, workload.clone()));
         }
     }
 
     fn until_next(&self) -> Duration {
         let now = self.clock.now();
-        let renewals = self.held.values().map(|held| held.issuance.renew_at);
-        let next = match self.retry {
-            // What is overdue is what failed: it waits for the retry.
-            Some(retry) => renewals.filter(|at| *at > now).chain([retry.at]).min(),
-            None => renewals.min(),
-        };
+        // What is overdue is what failed: it waits for the retry.
+        let overdue = |at: &SystemTime| self.retry.is_some() && *at <= now;
+        let renewal = self.renewals.iter().map(|(at, _)| *at).find(|at| !overdue(at));
+        let next = renewal.into_iter().chain(self.retry.map(|retry| retry.at)).min();
         next.map_or(LONGEST_SLEEP, |at| at.duration_since(now).unwrap_or_default()).min(LONGEST_SLEEP)
     }
 }
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer").field("authority", &self.authority).field("certificates", &self.held.len()).finish()
+        f.debug_struct("Issuer")
+            .field("authority", &self.authority)
+            .field("certificates", &self.issued.certificates.len())
+            .finish()
     }
 }
 
-// === impl Held ===
+// === impl Issuance ===
 
-impl Held {
+impl Issuance {
     fn new(stored: Stored) -> Self {
         let leaf = stored.leaf;
-        let secret = Arc::new(secret::certificate(secret::IDENTITY, &leaf.chain_pem, &leaf.key_pem));
-        let issuance = Issuance {
-            secret,
+        Self {
+            secret: Arc::new(secret::certificate(secret::IDENTITY, &leaf.chain_pem, &leaf.key_pem)),
             identity: stored.identity,
             serial: leaf.serial,
             not_before: leaf.not_before,
             not_after: leaf.not_after,
             renew_at: stored.renew_at,
-        };
-        Self { ttl: stored.ttl, issuance }
+            ttl: stored.ttl,
+        }
     }
 
     /// Whether this is what a workload with `identity` is to hold at `now`.
     fn serves(&self, identity: &SpiffeId, ttl: Duration, now: SystemTime) -> bool {
-        let issuance = &self.issuance;
-        issuance.identity == *identity && self.ttl == ttl && issuance.not_before <= now && now < issuance.renew_at
+        self.identity == *identity && self.ttl == ttl && self.not_before <= now && now < self.renew_at
     }
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::ValueEnum;
 use translators::json;
-use translators::mesh::{Backing, Instance, Mesh, Workload, resolve};
+use translators::mesh::{Backing, Instance, Instances, Mesh, Serve, Workload, keyed, resolve};
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
 use translators::xds::bootstrap::{Node, Server};
@@ -102,30 +103,24 @@ pub fn resources(mesh: &Mesh, workload: &Workload, features: Features) -> Vec<Re
 }
 
 /// One ready proxy of each workload, on loopback.
-fn one_instance_each(mesh: &Mesh) -> Vec<Instance> {
+fn one_instance_each(mesh: &Mesh) -> Instances {
     let serving = |name: &QualifiedName| {
         mesh.services.values().any(|service| match &service.backing {
             Backing::Workloads(serving) => serving.iter().any(|serving| serving.workload == *name),
             Backing::Static(_) => false,
         })
     };
-    mesh.workloads
-        .values()
-        .filter(|workload| serving(&workload.name))
-        .map(|workload| Instance {
-            workload: workload.name.clone(),
-            node: format!("{}-0", workload.name.name),
-            address: [127, 0, 0, 1].into(),
-            listeners: workload
-                .serves
-                .iter()
-                .map(|serve| {
-                    ResourceKey::Inbound(Slot::of_serve(workload, serve), Features::default()).name().to_string()
-                })
-                .collect(),
-            has_certificate: true,
-        })
-        .collect()
+    let listener = |workload: &Workload, serve: &Serve| {
+        ResourceKey::Inbound(Slot::of_serve(workload, serve), Features::default()).name().to_string()
+    };
+    let instance = |workload: &Arc<Workload>| Instance {
+        workload: workload.name.clone(),
+        node: format!("{}-0", workload.name.name),
+        address: [127, 0, 0, 1].into(),
+        listeners: workload.serves.iter().map(|serve| listener(workload, serve)).collect(),
+        has_certificate: true,
+    };
+    keyed(mesh.workloads.values().filter(|workload| serving(&workload.name)).map(instance))
 }
 
 fn by_kind(resources: &[Resource]) -> serde_json::Value {

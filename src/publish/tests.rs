@@ -18,23 +18,34 @@ fn group(name: &str) -> GroupKey {
 
 /// Two groups: `a` holds the endpoints `x` and `shared`, `b` holds `y` and `shared`.
 fn translation() -> Translation {
-    let plan = |names: [&str; 2]| GroupPlan {
-        resources: BTreeMap::new(),
-        endpoints: names.into_iter().map(Name::from).collect(),
-    };
     let rules = RulesPart {
         number: 1,
+        climbing: false,
         mesh: translators::mesh::resolve::resolve(&Default::default()).mesh,
-        groups: [(group("ns/a"), plan(["x", "shared"])), (group("ns/b"), plan(["y", "shared"]))].into(),
-        findings: Vec::new(),
+        findings: Default::default(),
         objects: Default::default(),
     };
-    let endpoints = ["x", "y", "shared"].map(|name| (Name::from(name), resource(Kind::Endpoints, name, b"1")));
-    Translation { rules: Arc::new(rules), endpoints: endpoints.into_iter().collect() }
+    let mut translation = Translation { rules: Arc::new(rules), groups: OrdMap::new() };
+    for name in ["x", "y", "shared"] {
+        let groups: &[&str] = match name {
+            "x" => &["ns/a"],
+            "y" => &["ns/b"],
+            _ => &["ns/a", "ns/b"],
+        };
+        put(&mut translation, groups, &resource(Kind::Endpoints, name, b"1"));
+    }
+    translation
+}
+
+fn put(translation: &mut Translation, groups: &[&str], resource: &Arc<Resource>) {
+    for name in groups {
+        let snapshot = translation.groups.entry(group(name)).or_default();
+        Arc::make_mut(snapshot).of_mut(resource.kind()).put(Arc::clone(resource));
+    }
 }
 
 fn issued() -> Arc<Issued> {
-    Arc::new(Issued { certificates: BTreeMap::new(), trust_bundle: resource(Kind::Secret, "trust-bundle", b"roots") })
+    Arc::new(Issued { certificates: OrdMap::new(), trust_bundle: resource(Kind::Secret, "trust-bundle", b"roots") })
 }
 
 #[test]
@@ -45,12 +56,12 @@ fn an_endpoint_change_wakes_only_the_groups_that_hold_it() {
     let mut a = writer.groups[&group("ns/a")].subscribe();
     let mut b = writer.groups[&group("ns/b")].subscribe();
 
-    next.endpoints.insert("x".into(), resource(Kind::Endpoints, "x", b"2"));
+    put(&mut next, &["ns/a"], &resource(Kind::Endpoints, "x", b"2"));
     assert!(!writer.write(Some(next.clone()), Arc::clone(&issued)), "the rules are the same");
     assert!(a.has_changed().expect("open") && !b.has_changed().expect("open"));
     assert_eq!(a.borrow_and_update().of(Kind::Endpoints).get("x").expect("held").value(), b"2".as_slice());
 
-    next.endpoints.insert("shared".into(), resource(Kind::Endpoints, "shared", b"2"));
+    put(&mut next, &["ns/a", "ns/b"], &resource(Kind::Endpoints, "shared", b"2"));
     writer.write(Some(next.clone()), Arc::clone(&issued));
     assert!(a.has_changed().expect("open") && b.has_changed().expect("open"));
     let (a, b) = (a.borrow_and_update().clone(), b.borrow_and_update().clone());
@@ -78,9 +89,7 @@ fn the_streams_of_a_group_that_is_gone_are_told() {
     writer.write(Some(translation()), Arc::clone(&issued));
     let a = writer.groups[&group("ns/a")].subscribe();
     let mut next = translation();
-    let mut rules = Arc::try_unwrap(next.rules).expect("one owner");
-    rules.groups.remove(&group("ns/a"));
-    next.rules = Arc::new(rules);
+    next.groups.remove(&group("ns/a"));
     writer.write(Some(next), issued);
     assert!(a.has_changed().is_err(), "the sender is gone");
 }

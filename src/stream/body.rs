@@ -6,61 +6,56 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use futures::Stream;
 use futures::future::BoxFuture;
-use http_body::Frame;
+use futures::{FutureExt, StreamExt};
+use http_body::{Body, Frame};
 use proto::wire;
-use tokio::sync::watch;
+use tokio::time::Sleep;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
-use tonic::codec::Streaming;
 use translators::resource::Kind;
 use translators::xds::secret::IDENTITY;
 
-use super::frame;
+use super::frame::{self, Messages};
 use super::node::Remembered;
+use super::request::Request;
 use super::service::{Directory, Shared};
-use super::session::{Answer, Outcome, Protocol, Request, Response, Session};
+use super::session::{Answer, Outcome, Protocol, Response, Session};
 use crate::publish::Snapshot;
 use crate::report::{Proxy, Rejection, StreamReport};
 
-/// The frames of one stream, until its trailers.
-pub(super) fn frames<D: Directory>(
+/// One stream: the frames of its response until its trailers.
+pub(super) struct Driver<D, B> {
     shared: Arc<Shared<D>>,
     protocol: Protocol,
     extensions: http::Extensions,
-    requests: Streaming<Request>,
-) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
-    let driver = Driver { shared, protocol, extensions, requests, open: None, frames: Vec::new() };
-    futures::stream::unfold(Some(driver), async |driver| {
-        let mut driver = driver?;
-        match driver.next().await {
-            Ok(chunk) => Some((Ok(Frame::data(chunk)), Some(driver))),
-            Err(end) => Some((Ok(frame::of_status(&end)), None)),
-        }
-    })
-}
-
-/// One stream.
-struct Driver<D> {
-    shared: Arc<Shared<D>>,
-    protocol: Protocol,
-    extensions: http::Extensions,
-    requests: Streaming<Request>,
-    open: Option<Open>,
-    /// What is left of the response that is being sent, last chunk first.
-    frames: Vec<Bytes>,
+    requests: Messages<B>,
+    /// Waits for the stop with a token of its own: streams do not meet at the shared one.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    open: Option<Box<Open>>,
+    /// What is left of the response that is being sent.
+    chunks: std::vec::IntoIter<Bytes>,
+    /// The trailers were given.
+    done: bool,
 }
 
 /// What a stream has once it was let in.
 struct Open {
     session: Session,
     node: Remembered,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The newest of `snapshots`.
+    snapshot: Arc<Snapshot>,
+    snapshots: WatchStream<Arc<Snapshot>>,
     ended: BoxFuture<'static, String>,
+    /// Ready when the session is to be asked again; there while it says when.
+    alarm: Option<(Instant, Pin<Box<Sleep>>)>,
     report: StreamReport,
     /// The report holds refusals.
     refusing: bool,
@@ -68,50 +63,59 @@ struct Open {
 
 // === impl Driver ===
 
-impl<D: Directory> Driver<D> {
+impl<D: Directory, B> Driver<D, B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(super) fn new(
+        shared: Arc<Shared<D>>,
+        protocol: Protocol,
+        extensions: http::Extensions,
+        requests: Messages<B>,
+    ) -> Self {
+        let stop = Box::pin(CancellationToken::child_token(&shared.stop).cancelled_owned());
+        let chunks = Vec::new().into_iter();
+        Self { shared, protocol, extensions, requests, stop, open: None, chunks, done: false }
+    }
+
     /// The next chunk, or how the stream ends.
-    async fn next(&mut self) -> Result<Bytes, Status> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        if let Some(chunk) = self.chunks.next() {
+            return Poll::Ready(Ok(chunk));
+        }
         loop {
-            if let Some(chunk) = self.frames.pop() {
-                return Ok(chunk);
+            if self.stop.poll_unpin(context).is_ready() {
+                return Poll::Ready(Err(Status::unavailable("the server stops")));
             }
-            if self.shared.stop.is_cancelled() {
-                return Err(Status::unavailable("the server stops"));
+            if let Some(open) = &mut self.open
+                && let Poll::Ready(response) = open.poll_next(context)?
+            {
+                self.chunks = response.entries.into_iter();
+                return Poll::Ready(Ok(response.head));
             }
-            let Some(open) = &mut self.open else {
-                let stop = &self.shared.stop;
-                let first = tokio::select! {
-                    () = stop.cancelled() => continue,
-                    request = self.requests.message() => request?.ok_or_else(ended)?,
-                };
-                let open = self.admit(&first)?;
-                self.open.insert(open).on_request(&first)?;
-                continue;
-            };
-            let snapshot = Arc::clone(&open.snapshots.borrow_and_update());
-            if let Some(response) = open.session.poll(&snapshot, Instant::now()) {
-                open.sent(&response);
-                self.frames = frame::of_response(response);
-                continue;
-            }
-            drop(snapshot);
-            open.forget_mended();
-            tokio::select! {
-                () = self.shared.stop.cancelled() => {}
-                () = sleep_until(open.session.wake_at()) => {}
-                reason = &mut open.ended => return Err(Status::unauthenticated(reason)),
-                changed = open.snapshots.changed() => {
-                    changed.map_err(|_| Status::unavailable("the configuration of the proxy is gone"))?;
+            let Poll::Ready(message) = self.requests.poll_next(context)? else { return Poll::Pending };
+            let message = message.ok_or_else(ended)?;
+            let request = Request::read(self.protocol, &message)?;
+            match &mut self.open {
+                Some(open) => {
+                    open.node.again(request.node)?;
+                    open.on_request(&request)?;
                 }
-                request = self.requests.message() => open.on_request(&request?.ok_or_else(ended)?)?,
+                None => {
+                    let mut open = Box::new(self.admit(&request)?);
+                    open.on_request(&request)?;
+                    self.open = Some(open);
+                }
             }
         }
     }
 
     /// Lets the stream in on its first request.
-    fn admit(&self, request: &Request) -> Result<Open, Status> {
-        let (remembered, node) = Remembered::first(request.node())?;
+    fn admit(&self, request: &Request<'_>) -> Result<Open, Status> {
+        let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
+        let group = self.shared.groups.of(&admission.workload, &admission.snapshots);
         let proxy = Proxy {
             envoy: envoy_version(&node),
             node: node.id,
@@ -126,25 +130,91 @@ impl<D: Directory> Driver<D> {
             listeners: BTreeSet::new(),
             has_certificate: false,
         };
-        let session = Session::new(self.protocol);
+        let mut snapshots = admission.snapshots;
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let session = Session::within(group, self.protocol);
         Ok(Open {
             session: if admission.proven { session } else { session.without_secrets() },
             node: remembered,
-            snapshots: admission.snapshots,
+            snapshot,
+            snapshots: WatchStream::from_changes(snapshots),
             ended: admission.ended,
+            alarm: None,
             report: self.shared.report.connect(proxy),
             refusing: false,
         })
     }
 }
 
+impl<D: Directory, B> Body for Driver<D, B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        self.poll_next(context).map(|next| match next {
+            Ok(chunk) => Some(Ok(Frame::data(chunk))),
+            Err(end) => {
+                self.done = true;
+                self.open = None;
+                Some(Ok(frame::of_status(&end)))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+}
+
 // === impl Open ===
 
 impl Open {
-    fn on_request(&mut self, request: &Request) -> Result<(), Status> {
-        self.node.again(request.node())?;
-        let snapshot = Arc::clone(&self.snapshots.borrow());
-        if let Some(answer) = self.session.on_request(request, &snapshot, Instant::now())? {
+    /// The next response; waits for a change, the end of the credential, and the time that the session gives.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Response, Status>> {
+        if let Poll::Ready(reason) = self.ended.poll_unpin(context) {
+            return Poll::Ready(Err(Status::unauthenticated(reason)));
+        }
+        while let Poll::Ready(snapshot) = self.snapshots.poll_next_unpin(context) {
+            let gone = || Status::unavailable("the configuration of the proxy is gone");
+            self.snapshot = snapshot.ok_or_else(gone)?;
+        }
+        loop {
+            let now = Instant::now();
+            if let Some(response) = self.session.poll(&self.snapshot, now) {
+                self.sent(&response);
+                return Poll::Ready(Ok(response));
+            }
+            self.forget_mended();
+            if !self.alarm(now, context) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether the time is over that the session gives; else it is waited for.
+    fn alarm(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let Some(at) = self.session.wake_at() else {
+            self.alarm = None;
+            return false;
+        };
+        let set = self.alarm.take().filter(|(set, _)| *set == at);
+        let (_, sleep) = self.alarm.insert(set.unwrap_or_else(|| (at, Box::pin(tokio::time::sleep_until(at.into())))));
+        // A time that is over and changes nothing must not be asked for again and again.
+        sleep.poll_unpin(context).is_ready() && at > now
+    }
+
+    fn on_request(&mut self, request: &Request<'_>) -> Result<(), Status> {
+        if let Some(answer) = self.session.on_request(request, &self.snapshot, Instant::now())? {
             self.answered(answer);
         }
         Ok(())
@@ -187,7 +257,7 @@ impl Open {
                 Outcome::Accepted(names) => {
                     status.acked = Some(version);
                     match kind {
-                        Kind::Listener => proxy.listeners.extend(names),
+                        Kind::Listener => proxy.listeners.extend(names.iter().cloned()),
                         Kind::Secret => proxy.has_certificate |= names.iter().any(|name| **name == *IDENTITY),
                         Kind::Cluster | Kind::Endpoints | Kind::Route => {}
                     }
@@ -197,13 +267,6 @@ impl Open {
                 }
             }
         });
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -3,15 +3,15 @@
 //! Owns: what a client that reconnects already holds, and how a response is composed. May use: the session's
 //! types. Never: holds state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message;
 use proto::wire;
-use translators::resource::{Kind, Name};
+use translators::resource::{Kind, Name, Version};
 
-use super::session::Content;
+use super::push::Content;
 use crate::publish::ResourceSet;
 
 /// What a client that reconnects says that it holds, beside what there is.
@@ -26,15 +26,15 @@ pub(super) struct Held {
 }
 
 /// Sorts what a client that reconnects says that it holds.
-pub(super) fn held(current: &ResourceSet, versions: &BTreeMap<String, String>) -> Held {
+pub(super) fn held(current: &ResourceSet, versions: &[(&str, &str)]) -> Held {
     let mut held = Held::default();
     for (name, version) in versions {
         match current.get(name) {
-            Some(resource) if resource.version().to_string() == *version => {
+            Some(resource) if spells(version, resource.version()) => {
                 held.same.put(Arc::clone(resource));
             }
             Some(resource) => held.other.push(Name::clone(resource.name())),
-            None => held.gone.push(Name::from(name.as_str())),
+            None => held.gone.push(Name::from(*name)),
         }
     }
     held
@@ -52,14 +52,27 @@ pub(super) fn content(names: &BTreeSet<Name>, current: &ResourceSet) -> Content 
     content
 }
 
-/// The bytes of the response.
-pub(super) fn encode(kind: Kind, nonce: u64, content: &Content) -> (Bytes, Vec<Bytes>) {
+/// The message without its resources.
+pub(super) fn head(kind: Kind, nonce: u64, content: &Content) -> Vec<u8> {
     let head = wire::DeltaDiscoveryResponseHead {
         system_version_info: content.version.to_string(),
         type_url: kind.type_url().to_owned(),
         nonce: nonce.to_string(),
         removed_resources: content.removed.iter().map(ToString::to_string).collect(),
     };
-    let entries = content.resources.iter().map(|resource| resource.delta_entry()).collect();
-    (head.encode_to_vec().into(), entries)
+    head.encode_to_vec()
+}
+
+/// Whether `text` is how the version is written.
+fn spells(text: &str, version: Version) -> bool {
+    /// What is left of the text to be compared.
+    struct Left<'a>(&'a str);
+    impl fmt::Write for Left<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut left = Left(text);
+    write!(left, "{version}").is_ok() && left.0.is_empty()
 }

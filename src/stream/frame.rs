@@ -1,27 +1,36 @@
 //! gRPC messages as frames of an HTTP body.
 //!
-//! Owns: the framing: five bytes, then the message in the chunks that it is made of; trailers at the end.
-//! May use: http-body, tonic's status. Never: copies a resource.
+//! Owns: the framing: five bytes, then the message; trailers at the end. May use: http-body, tonic's status. Never:
+//! copies a message that lies in one chunk, or keeps the room of one that was read.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http_body::Frame;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http_body::{Body, Frame};
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder};
 
-use super::session::{Protocol, Request, Response};
+/// What stands before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
-/// The frames of a response, last first: to be popped.
-pub(super) fn of_response(response: Response) -> Vec<Bytes> {
-    let length = response.head.len() + response.entries.iter().map(Bytes::len).sum::<usize>();
-    let length = u32::try_from(length).expect("the resources of one type fit into 4 GiB");
-    let mut head = BytesMut::with_capacity(5 + response.head.len());
-    head.put_u8(0);
-    head.put_u32(length);
-    head.put_slice(&response.head);
-    let mut frames = response.entries;
-    frames.reverse();
-    frames.push(head.freeze());
-    frames
+/// The messages of a request's body.
+pub(super) struct Messages<B> {
+    body: Pin<Box<B>>,
+    max_bytes: usize,
+    /// What was received and not read yet.
+    rest: Bytes,
+    /// The start of a frame that is not complete.
+    partial: BytesMut,
+}
+
+/// The start of the frame of a message that begins with `head`; `more` bytes of it follow.
+pub(super) fn head(head: &[u8], more: usize) -> Bytes {
+    let length = u32::try_from(head.len() + more).expect("the resources of one type fit into 4 GiB");
+    let mut frame = BytesMut::with_capacity(PREFIX + head.len());
+    frame.put_u8(0);
+    frame.put_u32(length);
+    frame.put_slice(head);
+    frame.freeze()
 }
 
 /// The last frame of a stream.
@@ -33,19 +42,140 @@ pub(super) fn of_status(status: &Status) -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
-/// Decodes the requests of a protocol.
-#[derive(Debug)]
-pub(super) struct RequestDecoder(pub(super) Protocol);
+// === impl Messages ===
 
-impl Decoder for RequestDecoder {
-    type Item = Request;
-    type Error = Status;
+impl<B> Messages<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// The messages of `body`, none larger than `max_bytes`.
+    pub(super) fn new(body: B, max_bytes: usize) -> Self {
+        Self { body: Box::pin(body), max_bytes, rest: Bytes::new(), partial: BytesMut::new() }
+    }
 
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Request>, Status> {
-        let request = match self.0 {
-            Protocol::Sotw => prost::Message::decode(buffer).map(Request::Sotw),
-            Protocol::Delta => prost::Message::decode(buffer).map(Request::Delta),
-        };
-        request.map(Some).map_err(|_| Status::invalid_argument("the request cannot be decoded"))
+    /// The next message; `None` when the peer has closed its half.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            match ready!(self.body.as_mut().poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(chunk) => self.rest = chunk,
+                    // Trailers: nothing follows them.
+                    Err(_) => return Poll::Ready(Ok(None)),
+                },
+                Some(Err(error)) => {
+                    let status = Status::from_error(error.into());
+                    let gone = status.code() == tonic::Code::Cancelled;
+                    return Poll::Ready(if gone { Ok(None) } else { Err(status) });
+                }
+                None if self.partial.is_empty() => return Poll::Ready(Ok(None)),
+                None => return Poll::Ready(Err(Status::internal("the stream ends within a message"))),
+            }
+        }
+    }
+
+    /// A message out of what was received; if there is none, all of that is in `partial`.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.partial.is_empty()
+            && let Some(end) = self.end_of(&self.rest)?
+            && end <= self.rest.len()
+        {
+            return Ok(Some(self.rest.split_to(end).slice(PREFIX..)));
+        }
+        loop {
+            let end = self.end_of(&self.partial)?.unwrap_or(PREFIX);
+            let missing = end - self.partial.len();
+            let more = self.rest.split_to(missing.min(self.rest.len()));
+            self.partial.extend_from_slice(&more);
+            if more.len() < missing {
+                return Ok(None);
+            }
+            if self.end_of(&self.partial)? == Some(end) {
+                self.partial.advance(PREFIX);
+                return Ok(Some(std::mem::take(&mut self.partial).freeze()));
+            }
+        }
+    }
+
+    /// Where the frame ends that begins here, if that can be told yet.
+    fn end_of(&self, mut frame: &[u8]) -> Result<Option<usize>, Status> {
+        if frame.len() < PREFIX {
+            return Ok(None);
+        }
+        match frame.get_u8() {
+            0 => {}
+            1 => return Err(Status::internal("the message is compressed, and no grpc-encoding says how")),
+            flag => return Err(Status::internal(format!("the compression flag of a message is {flag}"))),
+        }
+        let (length, limit) = (frame.get_u32() as usize, self.max_bytes);
+        if length > limit {
+            return Err(Status::out_of_range(format!("the message has {length} bytes, the limit is {limit}")));
+        }
+        Ok(Some(PREFIX + length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use tonic::Code;
+
+    use super::*;
+
+    type Read = (Vec<Vec<u8>>, Result<(), Code>);
+
+    /// The messages of a body of these chunks, and its end.
+    fn read(chunks: Vec<Bytes>) -> Read {
+        let frames = futures::stream::iter(chunks).map(|chunk| Ok::<_, Status>(Frame::data(chunk)));
+        let mut messages = Messages::new(http_body_util::StreamBody::new(frames), 10);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut read = Vec::new();
+        loop {
+            match messages.poll_next(&mut context) {
+                Poll::Ready(Ok(Some(message))) => read.push(message.to_vec()),
+                Poll::Ready(Ok(None)) => return (read, Ok(())),
+                Poll::Ready(Err(status)) => return (read, Err(status.code())),
+                Poll::Pending => panic!("the chunks are there"),
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_read_however_they_are_cut() {
+        let bytes = Bytes::from_static(b"\0\0\0\0\x03abc\0\0\0\0\0\0\0\0\0\x0a0123456789\0\0\0\0\x01x");
+        let expected: Read = (vec![b"abc".into(), vec![], b"0123456789".into(), b"x".into()], Ok(()));
+        for size in 1..=bytes.len() {
+            let chunks = (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..bytes.len().min(at + size)));
+            assert_eq!(read(chunks.collect()), expected, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_ends_the_stream() {
+        for (bytes, code) in [
+            (&b"\0\0\0\0\x0b"[..], Code::OutOfRange),
+            (b"\0\xff\xff\xff\xff", Code::OutOfRange),
+            (b"\x01\0\0\0\x01x", Code::Internal),
+            (b"\x02\0\0\0\x01x", Code::Internal),
+            (b"\0\0\0\0\x02x", Code::Internal),
+            (b"\0\0", Code::Internal),
+        ] {
+            assert_eq!(read(vec![Bytes::from_static(bytes)]), (vec![], Err(code)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_within_a_chunk_is_not_copied() {
+        let chunk = Bytes::from_static(b"\0\0\0\0\x01a\0\0\0\0\x01b");
+        let frames = futures::stream::iter([Ok::<_, Status>(Frame::data(chunk.clone()))]);
+        let mut messages = Messages::new(http_body_util::StreamBody::new(frames), 10);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for at in [5, 11] {
+            let Poll::Ready(Ok(Some(message))) = messages.poll_next(&mut context) else { panic!("a message") };
+            assert_eq!(message.as_ptr(), chunk[at..].as_ptr());
+        }
     }
 }

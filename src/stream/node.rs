@@ -2,7 +2,6 @@
 //!
 //! Owns: what of a node must not change. May use: the wire messages. Never: keeps a node (60 kB each).
 
-use bytes::Bytes;
 use prost::Message;
 use proto::wire;
 use translators::resource::Version;
@@ -21,7 +20,7 @@ pub(super) struct Remembered {
 
 impl Remembered {
     /// Reads the node of a stream's first request.
-    pub(super) fn first(bytes: &Bytes) -> Result<(Self, wire::Node), Fault> {
+    pub(super) fn first(bytes: &[u8]) -> Result<(Self, wire::Node), Fault> {
         let node = read(bytes)?;
         if node.id.is_empty() {
             return Err(Fault::NoNode);
@@ -33,7 +32,7 @@ impl Remembered {
 
     /// Checks the node of a later request, which may be left out. Other members may change: Envoy sends the
     /// node again when its dynamic parameters do.
-    pub(super) fn again(&mut self, bytes: &Bytes) -> Result<(), Fault> {
+    pub(super) fn again(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let digest = Version::of(bytes);
         if bytes.is_empty() || digest == self.digest {
             return Ok(());
@@ -47,12 +46,14 @@ impl Remembered {
     }
 }
 
-fn read(bytes: &Bytes) -> Result<wire::Node, Fault> {
-    wire::Node::decode(bytes.clone()).map_err(|_| Fault::InvalidNode)
+fn read(bytes: &[u8]) -> Result<wire::Node, Fault> {
+    wire::Node::decode(bytes).map_err(|_| Fault::InvalidNode)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn node(id: &str, cluster: &str, agent: &str) -> Bytes {

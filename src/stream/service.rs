@@ -15,11 +15,11 @@ use proto::wire;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::codec::Streaming;
 use translators::name::QualifiedName;
 
-use super::body;
-use super::frame::RequestDecoder;
+use super::body::Driver;
+use super::frame::Messages;
+use super::group::Groups;
 use super::session::{Fault, Protocol};
 use crate::publish::Snapshot;
 use crate::report::Report;
@@ -77,6 +77,7 @@ pub(super) struct Shared<D> {
     pub(super) directory: D,
     pub(super) report: Report,
     pub(super) stop: CancellationToken,
+    pub(super) groups: Groups,
 }
 
 // === impl Service ===
@@ -84,7 +85,7 @@ pub(super) struct Shared<D> {
 impl<D: Directory> Service<D> {
     /// A service that asks `directory`, tells `report`, and ends every stream when `stop` is cancelled.
     pub fn new(directory: D, report: Report, stop: CancellationToken) -> Self {
-        let shared = Arc::new(Shared { directory, report, stop });
+        let shared = Arc::new(Shared { directory, report, stop, groups: Groups::default() });
         Self { shared, max_request_bytes: MAX_REQUEST_BYTES }
     }
 
@@ -127,9 +128,9 @@ where
             _ => return ready(Ok(Status::unimplemented("no such method").into_http())),
         };
         let (parts, inbound) = request.into_parts();
-        let requests = Streaming::new_request(RequestDecoder(protocol), inbound, None, Some(self.max_request_bytes));
-        let frames = body::frames(Arc::clone(&self.shared), protocol, parts.extensions, requests);
-        let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+        let requests = Messages::new(inbound, self.max_request_bytes);
+        let driver = Driver::new(Arc::clone(&self.shared), protocol, parts.extensions, requests);
+        let body = tonic::body::Body::new(driver);
         let mut response = http::Response::new(body);
         response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
         ready(Ok(response))
@@ -152,9 +153,12 @@ impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::TooManyNames => Self::resource_exhausted(fault.to_string()),
-            Fault::NoNode | Fault::InvalidNode | Fault::NodeChanged | Fault::NoType | Fault::OtherProtocol => {
-                Self::invalid_argument(fault.to_string())
-            }
+            Fault::Undecodable
+            | Fault::NoNode
+            | Fault::InvalidNode
+            | Fault::NodeChanged
+            | Fault::NoType
+            | Fault::OtherProtocol => Self::invalid_argument(fault.to_string()),
         }
     }
 }

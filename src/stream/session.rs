@@ -7,16 +7,19 @@
 //! difference, as far as it is subscribed to, plus the names that are owed for another reason, is the next
 //! response. It is computed when it is asked for, so nothing queues.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proto::wire;
 use translators::name::RuleRef;
-use translators::resource::{Kind, Name, Resource, Version};
+use translators::resource::{Kind, Name, Version};
 
-use super::types::TypeState;
+use super::group::{Due, Group};
+use super::names::Names;
+use super::push::{Made, Push};
+use super::request::{List, Request, Wants};
+use super::types::{News, TypeState};
 use super::{delta, sotw};
 use crate::publish::{ResourceSet, Snapshot};
 
@@ -27,7 +30,7 @@ pub const GRACE: Duration = Duration::from_secs(5);
 const MAX_NAMES: usize = 200_000;
 
 /// Which of the two protocols a stream speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// State of the world.
     Sotw,
@@ -35,18 +38,12 @@ pub enum Protocol {
     Delta,
 }
 
-/// A request of either protocol.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Request {
-    /// State of the world.
-    Sotw(wire::DiscoveryRequest),
-    /// Incremental.
-    Delta(wire::DeltaDiscoveryRequest),
-}
-
 /// Why a stream has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
+    /// The request is no request.
+    #[error("the request cannot be decoded")]
+    Undecodable,
     /// The first request names no node.
     #[error("the first request of a stream has no node id")]
     NoNode,
@@ -82,7 +79,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// It holds these now.
-    Accepted(Vec<Name>),
+    Accepted(Arc<[Name]>),
     /// It refused; see [`crate::report::Rejection`].
     Refused {
         /// The gRPC code.
@@ -96,25 +93,17 @@ pub enum Outcome {
     },
 }
 
-/// A response: the message on the wire is the head followed by the entries.
+/// A response: the frame on the wire is the head followed by the entries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     /// The type.
     pub kind: Kind,
     /// The version of what it says.
     pub version: Version,
-    /// The message without its resources.
+    /// The gRPC frame: all of it if other streams are sent the same, else without the resources.
     pub head: Bytes,
-    /// The resources; shared with every other stream.
+    /// The resources that follow; shared with every other stream.
     pub entries: Vec<Bytes>,
-}
-
-/// What a response says, before it is bytes.
-#[derive(Debug)]
-pub(super) struct Content {
-    pub(super) version: Version,
-    pub(super) resources: Vec<Arc<Resource>>,
-    pub(super) removed: Vec<Name>,
 }
 
 /// One stream.
@@ -122,40 +111,23 @@ pub(super) struct Content {
 pub struct Session {
     protocol: Protocol,
     secrets: bool,
+    group: Arc<Group>,
+    /// The last that was used.
     nonce: u64,
     types: [TypeState; Kind::ALL.len()],
-}
-
-// === impl Request ===
-
-impl Request {
-    /// The encoded node.
-    pub fn node(&self) -> &Bytes {
-        match self {
-            Self::Sotw(request) => &request.node,
-            Self::Delta(request) => &request.node,
-        }
-    }
-}
-
-// === impl Content ===
-
-impl Content {
-    /// Whether it says the same, in whatever order.
-    fn says_the_same(&self, other: &Self) -> bool {
-        let said = |content: &Self| -> BTreeMap<Name, Version> {
-            content.resources.iter().map(|resource| (Name::clone(resource.name()), resource.version())).collect()
-        };
-        self.removed == other.removed && self.resources.len() == other.resources.len() && said(self) == said(other)
-    }
 }
 
 // === impl Session ===
 
 impl Session {
-    /// A stream that has said nothing yet.
+    /// A stream that has said nothing yet, alone in its group.
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, secrets: true, nonce: 0, types: Default::default() }
+        Self::within(Arc::default(), protocol)
+    }
+
+    /// A stream that has said nothing yet.
+    pub fn within(group: Arc<Group>, protocol: Protocol) -> Self {
+        Self { protocol, secrets: true, group, nonce: 0, types: Default::default() }
     }
 
     /// The same without secrets: they are passed over like a type that is not served.
@@ -169,14 +141,16 @@ impl Session {
     /// looked at. A type that is not served is passed over.
     pub fn on_request(
         &mut self,
-        request: &Request,
+        request: &Request<'_>,
         snapshot: &Snapshot,
         now: Instant,
     ) -> Result<Option<Answer>, Fault> {
-        match (self.protocol, request) {
-            (Protocol::Sotw, Request::Sotw(request)) => self.on_sotw(request, snapshot),
-            (Protocol::Delta, Request::Delta(request)) => self.on_delta(request, snapshot, now),
-            (Protocol::Sotw, Request::Delta(_)) | (Protocol::Delta, Request::Sotw(_)) => Err(Fault::OtherProtocol),
+        match (self.protocol, &request.wants) {
+            (Protocol::Sotw, Wants::Sotw { version, names }) => self.on_sotw(request, version, names, snapshot),
+            (Protocol::Delta, Wants::Delta { subscribe, unsubscribe, holds }) => {
+                self.on_delta(request, [subscribe, unsubscribe], holds, snapshot, now)
+            }
+            (Protocol::Sotw, Wants::Delta { .. }) | (Protocol::Delta, Wants::Sotw { .. }) => Err(Fault::OtherProtocol),
         }
     }
 
@@ -227,78 +201,128 @@ impl Session {
         &mut self.types[kind as usize]
     }
 
-    fn on_sotw(&mut self, request: &wire::DiscoveryRequest, snapshot: &Snapshot) -> Result<Option<Answer>, Fault> {
-        let Some(kind) = self.kind_of(&request.type_url)? else { return Ok(None) };
-        if request.resource_names.len() > MAX_NAMES {
+    fn on_sotw(
+        &mut self,
+        request: &Request<'_>,
+        version: &str,
+        names: &List<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Answer>, Fault> {
+        let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
+        if names.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
-        let state = self.of_mut(kind);
-        if sotw::is_stale(&request.response_nonce, state.nonce) {
+        let state = &mut self.types[kind as usize];
+        if sotw::is_stale(request.nonce, state.nonce) {
             return Ok(None);
         }
         let answer = match &state.outstanding {
-            Some(sent) if !request.response_nonce.is_empty() => {
-                let accepted = sotw::accepts_despite_error(kind, &request.version_info, sent.version, state.accepted);
-                state.on_answer(kind, request.error_detail.as_ref().filter(|_| !accepted))
+            Some(sent) if !request.nonce.is_empty() => {
+                let accepted = sotw::accepts_despite_error(kind, version, sent.content.version, state.accepted);
+                state.on_answer(kind, request.error.filter(|_| !accepted))
             }
             _ => None,
         };
         let current = snapshot.of(kind);
-        let difference = state.subscription.replace(kind, &request.resource_names, |name| intern(current, name));
+        let difference = state.subscription.replace(kind, names, &self.group, |name| intern(current, name));
         state.subscribe(kind, difference, current);
         Ok(answer)
     }
 
     fn on_delta(
         &mut self,
-        request: &wire::DeltaDiscoveryRequest,
+        request: &Request<'_>,
+        [subscribe, unsubscribe]: [&List<'_>; 2],
+        holds: &[(&str, &str)],
         snapshot: &Snapshot,
         now: Instant,
     ) -> Result<Option<Answer>, Fault> {
-        let Some(kind) = self.kind_of(&request.type_url)? else { return Ok(None) };
-        let state = self.of_mut(kind);
-        if state.subscription.size() + request.resource_names_subscribe.len() > MAX_NAMES {
+        let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
+        let state = &mut self.types[kind as usize];
+        if state.subscription.size() + subscribe.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
-        let answers_last = state.nonce.is_some_and(|nonce| nonce.to_string() == request.response_nonce);
-        let answer = if answers_last { state.on_answer(kind, request.error_detail.as_ref()) } else { None };
+        let answers_last = state.nonce.is_some_and(|nonce| request.nonce.parse() == Ok(nonce));
+        let answer = if answers_last { state.on_answer(kind, request.error) } else { None };
         let current = snapshot.of(kind);
-        let (first, subscribe, unsubscribe) =
-            (!state.requested, &request.resource_names_subscribe, &request.resource_names_unsubscribe);
-        let difference = state.subscription.change(kind, first, subscribe, unsubscribe, |name| intern(current, name));
-        let reconnects = first && difference.everything;
+        let (first, group) = (!state.requested, &self.group);
+        let difference =
+            state.subscription.change(kind, first, subscribe, unsubscribe, group, |name| intern(current, name));
+        // Endpoints that are not answered are sent when their cluster is; nothing brings the other named types again.
+        let resumes = difference.everything || (kind == Kind::Endpoints && difference.all && !holds.is_empty());
         state.subscribe(kind, difference, current);
-        Ok(if reconnects { state.reconnect(kind, current, &request.initial_resource_versions, now) } else { answer })
+        Ok(if first && resumes { state.reconnect(kind, current, holds, now) } else { answer })
     }
 
     /// New and changed resources of `kind`, and whatever is owed.
     fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
         let current = snapshot.of(kind);
         let protocol = self.protocol;
-        let waits = matches!(kind, Kind::Listener | Kind::Route) && self.clusters_are_on_their_way(snapshot, now);
-        let state = self.of_mut(kind);
-        if !state.requested || state.outstanding.is_some() {
+        let state = self.of(kind);
+        if !state.requested || state.outstanding.is_some() || state.is_quiet(current) {
             return None;
         }
+        let waits = matches!(kind, Kind::Listener | Kind::Route) && self.clusters_are_on_their_way(snapshot, now);
+        let state = self.of_mut(kind);
         if state.subscription.is_empty() {
             state.seen = current.clone();
             return None;
         }
         // What answers a subscription to a whole says the whole.
-        let whole = state.due || (kind.is_full_state() && !state.owed.is_empty());
+        let whole = state.due || (kind.is_full_state() && state.owes());
+        let waits = waits && !whole;
+        let due_to_all = if waits { None } else { state.due_to_all(protocol, kind, current) };
+        if let Some(response) = due_to_all.and_then(|due| self.join(due, snapshot, now)) {
+            return Some(response);
+        }
+        let state = self.of_mut(kind);
+        let (woken, clusters) = (state.woken.clone(), kind == Kind::Cluster);
         // A whole that was refused may be another one without a name that is not asked for any more.
         let again = state.retry && protocol == Protocol::Sotw && kind.is_full_state();
         let again = again && state.refused.content.is_some();
-        let names = if waits && !whole { state.asked(current) } else { state.news(protocol, kind, current, now) };
+        let News { names, brings_new } = match waits {
+            true => News { names: state.asked(current), brings_new: false },
+            false => state.news(protocol, kind, current, now),
+        };
         let due = std::mem::take(&mut state.due) || (again && !state.retry);
         if names.is_empty() && !due {
             return None;
         }
-        let response = self.respond(kind, &names, current, due, now);
-        if response.is_some() && kind == Kind::Cluster {
-            self.wake_endpoints(&names, snapshot);
+        let alone = !state.held.is_empty();
+        let taken = || names.iter().filter(|name| current.get(name).is_some()).cloned().collect();
+        let clusters = if clusters { self.group.share(taken()) } else { None };
+        let made = Made { names: self.of(kind).subscription.names().cloned(), woken, clusters, brings_new };
+        let push = self.respond(kind, &names, current, due, made, now)?;
+        if let Some(clusters) = &push.made.clusters {
+            self.types[Kind::Endpoints as usize].wake(clusters, &self.group);
         }
-        response
+        if let Some(due) = due_to_all.filter(|_| !alone) {
+            self.group.put(due, &push);
+        }
+        Some(push.in_pieces())
+    }
+
+    /// The response that another stream was sent in the same place, if there is one.
+    fn join(&mut self, due: Due, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let state = &mut self.types[due.kind as usize];
+        let same = |one: Option<&Arc<Names>>, other: &Option<Arc<Names>>| {
+            one.map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+        };
+        let push = self.group.push(&due, |push| {
+            let names = same(state.subscription.names(), &push.made.names);
+            names && same(state.woken.as_ref(), &push.made.woken) && push.nonce > self.nonce
+        })?;
+        state.owes_all = false;
+        state.due = false;
+        state.retry = false;
+        state.woken = None;
+        state.seen = snapshot.of(due.kind).clone();
+        state.sent(&push, now);
+        self.nonce = push.nonce;
+        if let Some(clusters) = &push.made.clusters {
+            self.types[Kind::Endpoints as usize].wake(clusters, &self.group);
+        }
+        Some(push.in_one())
     }
 
     /// Clusters and endpoints that are gone, once nothing that the proxy holds refers to them.
@@ -329,7 +353,9 @@ impl Session {
         if names.is_empty() {
             return None;
         }
-        self.respond(kind, &names, snapshot.of(kind), false, now)
+        let made = Made { names: state.subscription.names().cloned(), ..Made::default() };
+        let push = self.respond(kind, &names, snapshot.of(kind), false, made, now)?;
+        Some(push.in_pieces())
     }
 
     /// A cluster that is new takes requests only when the proxy has warmed it, which is when it accepts it: a route
@@ -339,22 +365,15 @@ impl Session {
         clusters.awaits_new(snapshot.of(Kind::Cluster)) && clusters.sent_at.is_some_and(|at| now < at + GRACE)
     }
 
-    /// A proxy that takes a cluster again waits for its endpoints again, whether or not they changed.
-    fn wake_endpoints(&mut self, clusters: &BTreeSet<Name>, snapshot: &Snapshot) {
-        let current = snapshot.of(Kind::Cluster);
-        let endpoints = self.of_mut(Kind::Endpoints);
-        let taken = clusters.iter().filter(|name| current.get(name).is_some() && endpoints.subscription.covers(name));
-        endpoints.woken.extend(taken.cloned());
-    }
-
     fn respond(
         &mut self,
         kind: Kind,
         names: &BTreeSet<Name>,
         current: &ResourceSet,
         due: bool,
+        made: Made,
         now: Instant,
-    ) -> Option<Response> {
+    ) -> Option<Arc<Push>> {
         let protocol = self.protocol;
         let state = &mut self.types[kind as usize];
         let content = match protocol {
@@ -368,16 +387,10 @@ impl Session {
             state.refused.suspects.extend(names.iter().cloned());
             return None;
         }
-        self.nonce += 1;
-        let (head, entries) = match protocol {
-            Protocol::Sotw => sotw::encode(kind, self.nonce, &content),
-            Protocol::Delta => delta::encode(kind, self.nonce, &content),
-        };
-        let version = content.version;
-        state.nonce = Some(self.nonce);
-        state.outstanding = Some(content);
-        state.sent_at = Some(now);
-        Some(Response { kind, version, head, entries })
+        self.nonce = self.group.nonce();
+        let push = Arc::new(Push::new(protocol, kind, self.nonce, content, made));
+        state.sent(&push, now);
+        Some(push)
     }
 }
 

@@ -6,19 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::wire;
 use translators::resource::{Kind, Name, Resource, Version};
 
-use super::session::Content;
+use super::push::Content;
 use super::subscription::Subscription;
 use crate::publish::ResourceSet;
 
 /// Whether the request answers an older response than the last one: a newer answer is under way.
 pub(super) fn is_stale(nonce: &str, last: Option<u64>) -> bool {
-    !nonce.is_empty() && last.is_some_and(|last| nonce != last.to_string())
+    !nonce.is_empty() && last.is_some_and(|last| nonce.parse() != Ok(last))
 }
 
 /// Whether an answer with an error accepts nevertheless: the version is the one just sent, and no earlier
@@ -53,15 +52,14 @@ pub(super) fn content(
     Content { version: current.version(), resources: resources.collect(), removed: Vec::new() }
 }
 
-/// The bytes of the response.
-pub(super) fn encode(kind: Kind, nonce: u64, content: &Content) -> (Bytes, Vec<Bytes>) {
+/// The message without its resources.
+pub(super) fn head(kind: Kind, nonce: u64, content: &Content) -> Vec<u8> {
     let head = wire::DiscoveryResponseHead {
         version_info: content.version.to_string(),
         type_url: kind.type_url().to_owned(),
         nonce: nonce.to_string(),
     };
-    let entries = content.resources.iter().map(|resource| resource.sotw_entry()).collect();
-    (head.encode_to_vec().into(), entries)
+    head.encode_to_vec()
 }
 
 /// A cluster without endpoints: absence would say nothing.

@@ -2,19 +2,27 @@
 //!
 //! Owns: the set of names and the wildcard with its legacy form. May use: names. Never: knows what exists.
 
-use imbl::OrdSet;
-use translators::resource::{Kind, Name};
+use std::sync::Arc;
+
+use translators::resource::{Kind, Name, Version};
+
+use super::group::Group;
+use super::names::Names;
+use super::request::List;
 
 /// How a request spells "everything".
 const WILDCARD: &str = "*";
 
-/// What a stream wants of one type. The names are a persistent set: cloning shares it.
-#[derive(Debug, Clone, Default)]
+/// What a stream wants of one type. The names are shared with whoever in the group wants the same.
+#[derive(Debug, Default)]
 pub(super) struct Subscription {
     wildcard: bool,
     /// A list was given once: from then on an empty list means nothing, not everything.
     named: bool,
-    names: OrdSet<Name>,
+    /// None if there are none.
+    names: Option<Arc<Names>>,
+    /// The digest of the last whole list.
+    listed: Option<Version>,
 }
 
 /// What a request changed.
@@ -22,6 +30,8 @@ pub(super) struct Subscription {
 pub(super) struct Difference {
     /// Everything was subscribed to.
     pub(super) everything: bool,
+    /// All of the names that are subscribed to are to be answered.
+    pub(super) all: bool,
     /// Names to be answered, known or not.
     pub(super) asked: Vec<Name>,
 }
@@ -31,38 +41,65 @@ pub(super) struct Difference {
 impl Subscription {
     /// Whether it takes the resource `name`.
     pub(super) fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains(name)
+        self.wildcard || self.names.as_ref().is_some_and(|names| names.contains(name))
     }
 
     /// Whether it takes nothing.
     pub(super) fn is_empty(&self) -> bool {
-        !self.wildcard && self.names.is_empty()
+        !self.wildcard && self.names.is_none()
     }
 
-    /// How many names it holds; `None` for everything.
+    pub(super) fn wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// The names that it takes, wildcard or not.
+    pub(super) fn names(&self) -> Option<&Arc<Names>> {
+        self.names.as_ref()
+    }
+
+    /// How many names it takes; `None` for everything.
     pub(super) fn len(&self) -> Option<usize> {
-        (!self.wildcard).then(|| self.names.len())
+        (!self.wildcard).then(|| self.size())
+    }
+
+    /// How many names are held, wildcard or not.
+    pub(super) fn size(&self) -> usize {
+        self.names.as_ref().map_or(0, |names| names.len())
     }
 
     /// State of the world: the whole list, each time.
-    pub(super) fn replace(&mut self, kind: Kind, list: &[String], intern: impl Fn(&str) -> Name) -> Difference {
-        let mut wanted: Vec<&str> = list.iter().map(String::as_str).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let explicit = wanted.binary_search(&WILDCARD).is_ok();
-        wanted.retain(|name| *name != WILDCARD);
+    pub(super) fn replace(
+        &mut self,
+        kind: Kind,
+        list: &List<'_>,
+        group: &Group,
+        intern: impl Fn(&str) -> Name,
+    ) -> Difference {
+        let listed = list.digest();
+        if self.listed.replace(listed) == Some(listed) {
+            return Difference::default();
+        }
+        let mut wanted = in_order(list);
+        let explicit = take_wildcard(&mut wanted);
         self.named |= !list.is_empty();
         let wildcard = explicit || (!self.named && kind.is_full_state());
 
         let mut difference = Difference { everything: wildcard && !self.wildcard, ..Difference::default() };
         self.wildcard = wildcard;
-        if self.names.len() == wanted.len() && self.names.iter().zip(&wanted).all(|(held, name)| **held == **name) {
-            return difference;
+        match &self.names {
+            None => {
+                self.names = group.names(&wanted, intern);
+                difference.all = self.names.is_some();
+            }
+            Some(held) if held.are(&wanted) => {}
+            Some(held) => {
+                let names = group.names(&wanted, |name| held.get(name).cloned().unwrap_or_else(|| intern(name)));
+                let new = names.iter().flat_map(|names| names.iter()).filter(|name| !held.contains(name));
+                difference.asked = new.cloned().collect();
+                self.names = names;
+            }
         }
-        let names: OrdSet<Name> =
-            wanted.iter().map(|name| self.names.get(*name).cloned().unwrap_or_else(|| intern(name))).collect();
-        difference.asked = names.iter().filter(|name| !self.names.contains(*name)).cloned().collect();
-        self.names = names;
         difference
     }
 
@@ -71,31 +108,42 @@ impl Subscription {
         &mut self,
         kind: Kind,
         first: bool,
-        subscribe: &[String],
-        unsubscribe: &[String],
+        subscribe: &List<'_>,
+        unsubscribe: &List<'_>,
+        group: &Group,
         intern: impl Fn(&str) -> Name,
     ) -> Difference {
         let mut difference = Difference::default();
-        if first && subscribe.is_empty() && unsubscribe.is_empty() && kind.is_full_state() {
-            self.wildcard = true;
-            difference.everything = true;
+        if subscribe.is_empty() && unsubscribe.is_empty() {
+            difference.everything = first && kind.is_full_state();
+            self.wildcard |= difference.everything;
+            return difference;
         }
-        for name in subscribe {
+        if self.names.is_none() && unsubscribe.is_empty() {
+            let mut wanted = in_order(subscribe);
+            difference.everything = take_wildcard(&mut wanted) && !self.wildcard;
+            self.wildcard |= difference.everything;
+            self.names = group.names(&wanted, intern);
+            difference.all = self.names.is_some();
+            return difference;
+        }
+        let mut names = self.names.take().map(Arc::unwrap_or_clone).unwrap_or_default();
+        for name in subscribe.iter() {
             if name == WILDCARD {
                 difference.everything |= !self.wildcard;
                 self.wildcard = true;
             } else {
-                let name = intern(name);
-                self.names.insert(Name::clone(&name));
+                let name = names.get(name).cloned().unwrap_or_else(|| intern(name));
+                names.insert(Name::clone(&name));
                 difference.asked.push(name);
             }
         }
         let mut dropped = Vec::new();
-        for name in unsubscribe {
+        for name in unsubscribe.iter() {
             if name == WILDCARD {
                 self.wildcard = false;
                 difference.everything = false;
-            } else if let Some(name) = self.names.remove(name.as_str()) {
+            } else if let Some(name) = names.remove(name) {
                 dropped.push(name);
             }
         }
@@ -103,13 +151,24 @@ impl Subscription {
             // The client forgets what it unsubscribes from: under a wildcard it has to be told again.
             difference.asked.append(&mut dropped);
         } else {
-            difference.asked.retain(|name| self.names.contains(name));
+            difference.asked.retain(|name| names.contains(name));
         }
+        self.names = group.share(names);
         difference
     }
+}
 
-    /// How many names are held, wildcard or not.
-    pub(super) fn size(&self) -> usize {
-        self.names.len()
-    }
+/// The names of a list in order, each once.
+fn in_order<'a>(list: &'a List<'_>) -> Vec<&'a str> {
+    let mut names = Vec::with_capacity(list.len());
+    names.extend(list.iter());
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Takes the wildcard out of names that are in order; says whether it was there.
+fn take_wildcard(names: &mut Vec<&str>) -> bool {
+    let found = names.binary_search(&WILDCARD);
+    found.map(|at| names.remove(at)).is_ok()
 }

@@ -4,3 +4,4 @@ mod grpc;
 mod laws;
 mod peer;
 mod scenarios;
+mod sharing;

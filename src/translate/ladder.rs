@@ -1,26 +1,27 @@
 //! The ladder: a port's mTLS mode changes in steps, none of which fails a request.
 //!
-//! Owns: which step of the way each port is on, also over a restart. May use: `translators::mesh`. Never: knows time or proxies;
+//! Owns: which step of the way each port is on, and how that is recorded. May use: `translators::mesh`, `journal`.
+//! Never: looks at services that neither changed nor are on their way, or knows time or proxies;
 //! whoever drives it says when the last step has arrived everywhere.
 //!
 //! From `disabled` to `strict` a port's own proxies first take both kinds of connection, then callers turn to
 //! mTLS, then plaintext ends; and the other way round. Each step waits for the one before.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
-use translators::mesh::{Mesh, MtlsMode};
+use translators::mesh::{Mesh, MtlsMode, Service};
 use translators::name::QualifiedName;
 
-use crate::durable;
+use crate::journal::Record;
 
 /// A step, in order: neighbours may follow each other without a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Step {
+pub(super) enum Step {
     /// Plaintext on both sides.
     Disabled,
     /// The proxies of the service take both, callers still use plaintext.
@@ -31,81 +32,115 @@ enum Step {
     Strict,
 }
 
+/// The step of every port, by service and by the name of the port.
+pub(super) type Steps = OrdMap<QualifiedName, Arc<BTreeMap<String, Step>>>;
+
 /// Where every port stands.
 #[derive(Debug, Default)]
-pub struct Ladder {
-    path: Option<PathBuf>,
-    ports: BTreeMap<(QualifiedName, String), Step>,
+pub(super) struct Ladder {
+    steps: Steps,
+    /// The services as the rules last had them.
+    wanted: OrdMap<QualifiedName, Arc<Service>>,
+    /// Those that are on their way.
+    climbing: BTreeSet<QualifiedName>,
 }
 
-/// The step of one port, on disk.
+/// The steps of one service, on disk.
 #[derive(Debug, Serialize, Deserialize)]
-struct Recorded {
+pub(super) struct Recorded {
     service: QualifiedName,
-    port: String,
-    step: Step,
+    ports: BTreeMap<String, Step>,
 }
 
 // === impl Ladder ===
 
 impl Ladder {
-    /// The ladder as it was left in the file `path`; a record that cannot be read counts as none.
-    pub fn load(path: Option<PathBuf>) -> Self {
-        let recorded = path.as_deref().map(durable::read_json::<Vec<Recorded>>).transpose();
-        let recorded = recorded.map(Option::flatten).unwrap_or_else(|error| {
-            warn!(%error, "record of mTLS modes cannot be read, starting without");
-            None
-        });
-        let entry = |Recorded { service, port, step }| ((service, port), step);
-        Self { path, ports: recorded.unwrap_or_default().into_iter().map(entry).collect() }
+    /// The ladder as a former run left it.
+    pub(super) fn new(steps: Steps) -> Self {
+        Self { steps, ..Self::default() }
+    }
+
+    /// The step of every port.
+    pub(super) fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// Whether steps remain.
+    pub(super) fn is_climbing(&self) -> bool {
+        !self.climbing.is_empty()
     }
 
     /// Takes every port one step towards the mode that the rules give it, if `settled` (the last step has
     /// arrived everywhere), and puts into `mesh` the modes that hold meanwhile. Says whether steps remain.
-    pub fn climb(&mut self, mesh: &mut Mesh, settled: bool) -> bool {
-        let mut remaining = false;
-        let mut ports = BTreeMap::new();
-        let names: Vec<QualifiedName> = mesh.services.keys().cloned().collect();
-        for name in &names {
-            let Some(service) = mesh.services.get_mut(name) else { continue };
-            for index in 0..service.ports.len() {
-                let port = &service.ports[index];
-                let wanted = Step::of(port.mtls.value);
-                let key = (name.clone(), port.name.clone());
-                let now = match self.ports.get(&key) {
-                    None => wanted,
-                    // Taking plaintext as well disturbs nobody.
-                    Some(Step::Strict) if wanted == Step::Permissive => wanted,
-                    Some(at) if settled => at.towards(wanted),
-                    Some(at) => *at,
-                };
-                remaining |= now != wanted;
-                if now != wanted {
-                    let port = &mut Arc::make_mut(service).ports[index];
-                    port.mtls.value = now.mode();
-                    port.callers_use_mtls = now >= Step::Permissive;
-                }
-                ports.insert(key, now);
+    pub(super) fn climb(&mut self, mesh: &mut Mesh, settled: bool) -> bool {
+        let mut concerned = std::mem::take(&mut self.climbing);
+        if self.wanted.is_empty() {
+            concerned.extend(self.steps.keys().cloned());
+        }
+        concerned.extend(self.wanted.diff(&mesh.services).map(|change| match change {
+            DiffItem::Add(name, _) | DiffItem::Remove(name, _) | DiffItem::Update { new: (name, _), .. } => {
+                name.clone()
+            }
+        }));
+        self.wanted = mesh.services.clone();
+        for name in concerned {
+            let Some(service) = self.wanted.get(&name) else {
+                self.steps.remove(&name);
+                continue;
+            };
+            let former = self.steps.get(&name).map(Arc::as_ref);
+            let step =
+                |(port, wanted)| (port, next(former.and_then(|former| former.get(port)).copied(), wanted, settled));
+            let ports = service.ports.iter().map(|port| (port.name.as_str(), Step::of(port.mtls.value)));
+            let steps: BTreeMap<String, Step> = ports.map(step).map(|(port, step)| (port.to_owned(), step)).collect();
+            let meanwhile = on_the_way(service, &steps);
+            if former != Some(&steps) {
+                self.steps.insert(name.clone(), Arc::new(steps));
+            }
+            if let Some(meanwhile) = meanwhile {
+                mesh.services.insert(name.clone(), Arc::new(meanwhile));
+                self.climbing.insert(name);
             }
         }
-        if self.ports != ports {
-            self.ports = ports;
-            self.record();
-        }
-        remaining
+        self.is_climbing()
+    }
+}
+
+/// The step after `at` towards `wanted`.
+fn next(at: Option<Step>, wanted: Step, settled: bool) -> Step {
+    match at {
+        None => wanted,
+        // Taking plaintext as well disturbs nobody.
+        Some(Step::Strict) if wanted == Step::Permissive => wanted,
+        Some(at) if settled => at.towards(wanted),
+        Some(at) => at,
+    }
+}
+
+/// The service as it is meanwhile; `None` if every port is where it is to be.
+fn on_the_way(wanted: &Service, steps: &BTreeMap<String, Step>) -> Option<Service> {
+    let mut service = None;
+    for (index, port) in wanted.ports.iter().enumerate() {
+        let Some(step) = steps.get(&port.name).filter(|step| **step != Step::of(port.mtls.value)) else { continue };
+        let port = &mut service.get_or_insert_with(|| wanted.clone()).ports[index];
+        port.mtls.value = step.mode();
+        port.callers_use_mtls = *step >= Step::Permissive;
+    }
+    service
+}
+
+// === impl Recorded ===
+
+impl Record for Recorded {
+    type Key = QualifiedName;
+    type Value = Arc<BTreeMap<String, Step>>;
+
+    fn of(service: &QualifiedName, ports: &Self::Value) -> Self {
+        Self { service: service.clone(), ports: BTreeMap::clone(ports) }
     }
 
-    fn record(&self) {
-        let Some(path) = &self.path else { return };
-        let entry = |((service, port), step): (&(QualifiedName, String), &Step)| Recorded {
-            service: service.clone(),
-            port: port.clone(),
-            step: *step,
-        };
-        let recorded: Vec<Recorded> = self.ports.iter().map(entry).collect();
-        if let Err(error) = durable::write_json(path, &recorded) {
-            warn!(path = %path.display(), %error, "record of mTLS modes cannot be written");
-        }
+    fn entry(self) -> Option<(QualifiedName, Self::Value)> {
+        Some((self.service, Arc::new(self.ports)))
     }
 }
 
@@ -139,6 +174,7 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Journal;
 
     /// The modes that `from -> to` goes through, as (mode, callers use mTLS).
     fn way(from: MtlsMode, to: MtlsMode) -> Vec<(MtlsMode, bool)> {
@@ -188,9 +224,12 @@ mod tests {
     #[test]
     fn a_restart_goes_on_where_it_was() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = Some(dir.path().join("ladder.json"));
-        Ladder::load(path.clone()).climb(&mut mesh(MtlsMode::Strict), true);
-        let mut ladder = Ladder::load(path);
+        let open = || Journal::<Recorded>::open(Some(dir.path().join("modes.jsonl")));
+        let (mut journal, steps) = open();
+        let mut ladder = Ladder::new(steps);
+        ladder.climb(&mut mesh(MtlsMode::Strict), true);
+        journal.write(ladder.steps());
+        let mut ladder = Ladder::new(open().1);
         let mut mesh = mesh(MtlsMode::Disabled);
         assert!(ladder.climb(&mut mesh, false), "there is a way to go");
         assert_eq!(mesh.services.values().next().expect("one service").ports[0].mtls.value, MtlsMode::Strict);

@@ -1,19 +1,19 @@
 //! The last good form of every object: what stays in force while an edit is broken, also across a restart.
 //!
-//! Owns: which form of an object counts, and the record of it on disk. May use: `sources::files` (what was
-//! read), `translators`. Never: mends an object; a broken one has its former form or none.
+//! Owns: which form of an object counts, and how it is recorded. May use: `sources::files` (what was read),
+//! `translators`, `journal`. Never: mends an object; a broken one has its former form or none.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 use translators::finding::{Finding, Severity};
-use translators::mesh::resolve;
+use translators::mesh::resolve::{Resolution, Resolver};
 use translators::name::ObjectKey;
 use translators::rules::{self, Object, Objects, Spec};
 
-use crate::durable;
+use crate::journal::Record;
 use crate::sources::files::FileState;
 
 /// How often the refused are replaced at most: once by their last good form, once without entries that are wrong
@@ -21,23 +21,25 @@ use crate::sources::files::FileState;
 const MOST_ROUNDS: usize = 8;
 
 /// The last form of every object that was accepted: what stays in force while an edit is broken.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LastGood {
-    path: Option<PathBuf>,
     objects: Objects,
+    by_file: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
+    resolver: Resolver,
 }
 
 /// What is in force.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) resolution: resolve::Resolution,
+    pub(super) resolution: Resolution,
     pub(super) objects: Objects,
-    pub(super) findings: Vec<Finding>,
+    /// What is wrong with the objects whose last good form is in force.
+    pub(super) refused: Vec<Finding>,
 }
 
 /// One object on disk: its text, and where it stood.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     file: String,
     line: u32,
     text: String,
@@ -46,85 +48,102 @@ struct Kept {
 // === impl LastGood ===
 
 impl LastGood {
-    pub(super) fn load(path: Option<PathBuf>) -> Self {
-        let objects = path.as_deref().map(read_kept).unwrap_or_default();
-        Self { path, objects }
+    /// What was kept by a former run.
+    pub(super) fn new(kept: Objects) -> Self {
+        let mut last_good = Self::default();
+        last_good.keep(kept);
+        last_good
+    }
+
+    /// The last good form of each object.
+    pub(super) fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     /// The objects in force: those of the files, and the last good form of each that is broken.
     pub(super) fn accept(&mut self, files: &FileState) -> Accepted {
         let mut objects = files.objects.clone();
         for (file, key) in &files.broken {
-            match key {
-                Some(key) => {
-                    if let (false, Some(good)) = (objects.contains_key(key), self.objects.get(key)) {
-                        objects.insert(key.clone(), Arc::clone(good));
-                    }
-                }
-                // Nobody can tell which object the document was: whatever the file had is still there.
-                None => {
-                    for (key, good) in self.objects.iter().filter(|(_, good)| good.file == *file) {
-                        objects.entry(key.clone()).or_insert_with(|| Arc::clone(good));
-                    }
+            // Where nobody can tell which object the document was, whatever the file had is still there.
+            let of_file = || self.by_file.get(file).into_iter().flatten();
+            for key in key.iter().chain(of_file().filter(|_| key.is_none())) {
+                if let (false, Some(good)) = (objects.contains_key(key), self.objects.get(key)) {
+                    objects.insert(key.clone(), Arc::clone(good));
                 }
             }
         }
-        let mut findings = files.findings.clone();
-        let mut resolution = resolve::resolve(&objects);
+        let mut refused = Vec::new();
+        let mut resolution = self.resolver.update(&objects);
         for _ in 0..MOST_ROUNDS {
             let mut replaced = false;
             for key in &resolution.refused {
+                let Some(good) = self.objects.get(key) else { continue };
                 let wrong = errors_of(&resolution, key);
-                let good = self
-                    .objects
-                    .get(key)
-                    .filter(|good| objects.get(key).is_some_and(|refused| !refused.same_content(good)));
-                if let Some(good) = good {
-                    objects.insert(key.clone(), Arc::clone(good));
-                    findings.extend(wrong);
-                    replaced = true;
-                } else if let Some(rest) = self.objects.get(key).and_then(|good| without(good, &wrong)) {
-                    objects.insert(key.clone(), Arc::new(rest));
-                    findings.extend(wrong);
+                let edited = objects.get(key).is_some_and(|refused| !refused.same_content(good));
+                let instead = if edited { Some(Arc::clone(good)) } else { without(good, &wrong).map(Arc::new) };
+                if let Some(instead) = instead {
+                    objects.insert(key.clone(), instead);
+                    refused.extend(wrong);
                     replaced = true;
                 }
             }
             if !replaced {
                 break;
             }
-            resolution = resolve::resolve(&objects);
+            resolution = self.resolver.update(&objects);
         }
-        findings.append(&mut resolution.all_findings());
-        findings.sort();
-        findings.dedup();
         let mut good = objects.clone();
         for key in &resolution.refused {
             good.remove(key);
         }
         self.keep(good);
-        Accepted { resolution, objects, findings }
+        Accepted { resolution, objects, refused }
     }
 
     fn keep(&mut self, good: Objects) {
-        let same = self.objects.len() == good.len()
-            && self.objects.iter().zip(&good).all(|((k, a), (l, b))| k == l && a.same_content(b) && a.line == b.line);
-        if same {
-            return;
+        for change in self.objects.diff(&good) {
+            let (old, new) = match change {
+                DiffItem::Add(_, new) => (None, Some(new)),
+                DiffItem::Update { old: (_, old), new: (_, new) } => (Some(old), Some(new)),
+                DiffItem::Remove(_, old) => (Some(old), None),
+            };
+            if let Some(old) = old {
+                let of_file = self.by_file.entry(Arc::clone(&old.file)).or_default();
+                of_file.remove(&old.key);
+                if of_file.is_empty() {
+                    self.by_file.remove(&old.file);
+                }
+            }
+            if let Some(new) = new {
+                self.by_file.entry(Arc::clone(&new.file)).or_default().insert(new.key.clone());
+            }
         }
         self.objects = good;
-        let Some(path) = &self.path else { return };
-        let kept: Vec<Kept> = self
-            .objects
-            .values()
-            .map(|object| Kept { file: object.file.to_string(), line: object.line, text: object.text.to_string() })
-            .collect();
-        if let Err(error) = durable::write_json(path, &kept) {
-            warn!(path = %path.display(), %error, "last good rules cannot be written");
-        }
     }
 }
 
-fn errors_of(resolution: &resolve::Resolution, key: &ObjectKey) -> Vec<Finding> {
+// === impl Kept ===
+
+impl Record for Kept {
+    type Key = ObjectKey;
+    type Value = Arc<Object>;
+
+    fn of(_: &ObjectKey, object: &Arc<Object>) -> Self {
+        Self { file: object.file.to_string(), line: object.line, text: object.text.to_string() }
+    }
+
+    /// Reads a kept text again, at the line where it stood.
+    fn entry(self) -> Option<(ObjectKey, Arc<Object>)> {
+        let object = rules::parse_from(&self.file, &self.text, self.line).objects.into_iter().next()?;
+        Some((object.key.clone(), object))
+    }
+
+    fn alike(one: &Arc<Object>, other: &Arc<Object>) -> bool {
+        (&one.file, one.line, &one.text) == (&other.file, other.line, &other.text)
+    }
+}
+
+fn errors_of(resolution: &Resolution, key: &ObjectKey) -> Vec<Finding> {
     let of_object = resolution.findings.get(key).into_iter().flat_map(|findings| findings.iter());
     of_object.filter(|finding| finding.severity == Severity::Error).cloned().collect()
 }
@@ -150,19 +169,4 @@ fn without(good: &Object, wrong: &[Finding]) -> Option<Object> {
         object.spec = Spec::Workload(rest);
         object
     })
-}
-
-fn read_kept(path: &Path) -> Objects {
-    match durable::read_json::<Vec<Kept>>(path) {
-        Ok(kept) => kept.unwrap_or_default().iter().filter_map(parse_kept).map(|o| (o.key.clone(), o)).collect(),
-        Err(error) => {
-            warn!(path = %path.display(), %error, "last good rules cannot be read, starting without");
-            Objects::new()
-        }
-    }
-}
-
-/// Reads a kept text again, at the line where it stood.
-fn parse_kept(kept: &Kept) -> Option<Arc<Object>> {
-    rules::parse_from(&kept.file, &kept.text, kept.line).objects.into_iter().next()
 }

@@ -1,8 +1,15 @@
 //! What a change costs, and what stays in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use translators::mesh::{Instance, keyed};
+use translators::resource::Kind;
 
 use super::*;
+
+mod cost;
+mod laws;
+mod world;
 
 const RULES: &str = "\
 apiVersion: chancery.dev/v1alpha1
@@ -31,7 +38,7 @@ fn inputs(text: &str, instances: Vec<Instance>) -> Inputs {
     let broken = parsed.broken.iter().map(|key| ("rules.yaml".into(), key.clone())).collect();
     let collected = translators::rules::collect([parsed]);
     let files = FileState { synced: true, objects: collected.objects, findings: collected.findings, broken };
-    Inputs { files: Arc::new(files), instances: Arc::new(instances) }
+    Inputs { files: Arc::new(files), instances: keyed(instances) }
 }
 
 fn features() -> BTreeSet<Features> {
@@ -48,6 +55,20 @@ fn instance(node: &str) -> Instance {
     }
 }
 
+/// The resources that are another allocation now, of all groups.
+fn changed(first: &Translation, second: &Translation) -> Vec<String> {
+    let mut changed = Vec::new();
+    for (group, snapshot) in &second.groups {
+        for resource in Kind::ALL.into_iter().flat_map(|kind| snapshot.of(kind).iter()) {
+            let held = first.groups.get(group).and_then(|held| held.of(resource.kind()).get(resource.name()));
+            if !held.is_some_and(|held| Arc::ptr_eq(held, resource)) {
+                changed.push(format!("{} {}", resource.kind(), resource.name()));
+            }
+        }
+    }
+    changed
+}
+
 fn timeout_in_force(translation: &Translation) -> Option<Duration> {
     let service = translation.rules.mesh.services.values().next().expect("one service");
     let (_, route) = service.ports[0].routes.iter().next().expect("one route");
@@ -56,47 +77,39 @@ fn timeout_in_force(translation: &Translation) -> Option<Duration> {
 
 #[test]
 fn an_endpoint_change_does_not_pass_through_the_rules() {
-    let mut translator = Translator::new(None);
+    let mut translator = Translator::open(None).0;
     let mut now = inputs(RULES, Vec::new());
     let first = translator.translate(&now, &features(), 0).expect("new");
-    let name: Name = "out/shop/cart/http".into();
-    now.instances = Arc::new(vec![instance("a")]);
+    now.instances = keyed([instance("a")]);
     let second = translator.translate(&now, &features(), 0).expect("changed");
     assert!(Arc::ptr_eq(&first.rules, &second.rules));
-    assert_ne!(first.endpoints.get(&name), second.endpoints.get(&name));
+    assert_eq!(changed(&first, &second), ["EDS out/shop/cart/http"]);
+    assert_eq!(translator.built(), 1);
     // The same set again, or one of a workload that serves nothing here, changes nothing.
-    now.instances = Arc::new(vec![instance("a")]);
+    now.instances = keyed([instance("a")]);
     assert!(translator.translate(&now, &features(), 0).is_none());
     let stranger = Instance { workload: "shop/web".parse().expect("valid"), ..instance("b") };
-    now.instances = Arc::new(vec![instance("a"), stranger]);
+    now.instances = keyed([instance("a"), stranger]);
     assert!(translator.translate(&now, &features(), 0).is_none());
 }
 
 #[test]
 fn a_rule_change_keeps_what_it_does_not_touch() {
-    let mut translator = Translator::new(None);
+    let mut translator = Translator::open(None).0;
     let first = translator.translate(&inputs(RULES, Vec::new()), &features(), 0).expect("new");
     let edited = RULES.replace("timeout: 1s", "timeout: 2s");
     let second = translator.translate(&inputs(&edited, Vec::new()), &features(), 0).expect("changed");
-    let mut changed = Vec::new();
-    for (group, plan) in &second.rules.groups {
-        for (key, resource) in &plan.resources {
-            if !Arc::ptr_eq(resource, &first.rules.groups[group].resources[key]) {
-                changed.push(resource.name().to_string());
-            }
-        }
-    }
-    assert_eq!(changed, ["out/shop/cart/http"], "the route alone");
-    assert!(second.endpoints.ptr_eq(&first.endpoints));
+    assert_eq!(changed(&first, &second), ["RDS out/shop/cart/http"], "the route alone");
+    assert_eq!(translator.built(), 1);
 }
 
 #[test]
 fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let one = Some(Duration::from_secs(1));
-    let mut translator = Translator::new(Some(dir.path()));
+    let (mut translator, mut records) = Translator::open(Some(dir.path()));
     let good = translator.translate(&inputs(RULES, Vec::new()), &features(), 0).expect("new");
-    assert_eq!((timeout_in_force(&good), good.rules.findings.len()), (one, 0));
+    assert_eq!((timeout_in_force(&good), good.rules.findings.all().len()), (one, 0));
 
     let broken = [
         RULES.replace("timeout: 1s", "timeout: soon"),
@@ -107,11 +120,12 @@ fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
     for text in broken {
         let kept = translator.translate(&inputs(&text, Vec::new()), &features(), 0).expect("changed");
         assert_eq!(timeout_in_force(&kept), one, "{text}");
-        let findings: Vec<_> = kept.rules.findings.iter().map(ToString::to_string).collect();
+        let findings: Vec<_> = kept.rules.findings.all().iter().map(ToString::to_string).collect();
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings[0].starts_with("rules.yaml:19:"), "{findings:?}");
 
-        let mut restarted = Translator::new(Some(dir.path()));
+        records.write();
+        let mut restarted = Translator::open(Some(dir.path())).0;
         let kept = restarted.translate(&inputs(&text, Vec::new()), &features(), 0).expect("new");
         assert_eq!(timeout_in_force(&kept), one, "after a restart: {text}");
     }
@@ -129,7 +143,7 @@ fn a_service_that_goes_takes_only_its_own_entries_from_the_workloads_that_name_i
         "calls: [{service: pay, port: http, listen: \"127.0.0.1:1004\"}, {service: cart, port: http, listen: \"127.0.0.1:1003\"}]",
     );
     let dir = tempfile::tempdir().expect("a directory");
-    let mut translator = Translator::new(Some(dir.path()));
+    let (mut translator, mut records) = Translator::open(Some(dir.path()));
     let calls = |translation: &Translation| -> Vec<String> {
         let web =
             translation.rules.mesh.workloads.values().find(|w| w.name.to_string() == "shop/web").expect("it stays");
@@ -141,12 +155,13 @@ fn a_service_that_goes_takes_only_its_own_entries_from_the_workloads_that_name_i
     for _ in 0..2 {
         let less = translator.translate(&inputs(&both, Vec::new()), &features(), 0).expect("changed");
         assert_eq!(calls(&less), ["shop/cart"]);
-        let findings: Vec<_> = less.rules.findings.iter().map(ToString::to_string).collect();
+        let findings: Vec<_> = less.rules.findings.all().iter().map(ToString::to_string).collect();
         assert!(findings.iter().any(|finding| finding.contains("MX0101 error Workload shop/web")), "{findings:?}");
         // The same after a restart.
-        translator = Translator::new(Some(dir.path()));
+        records.write();
+        (translator, records) = Translator::open(Some(dir.path()));
     }
     let back = translator.translate(&inputs(&whole, Vec::new()), &features(), 0).expect("changed");
     assert_eq!(calls(&back), ["shop/pay", "shop/cart"]);
-    assert_eq!(back.rules.findings, []);
+    assert_eq!(back.rules.findings.all(), []);
 }

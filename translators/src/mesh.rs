@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
+mod instance;
 pub mod resolve;
+
+pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 
 /// Everything that the rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -398,22 +401,6 @@ pub struct Call {
     pub port: String,
     /// Where the proxy listens for the application.
     pub listen: SocketAddr,
-}
-
-/// A connected proxy that serves: an endpoint of what its workload serves.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Instance {
-    /// Its workload.
-    pub workload: QualifiedName,
-    /// Its node id.
-    pub node: String,
-    /// Its own address, for listeners on a wildcard address.
-    pub address: IpAddr,
-    /// The inbound listeners that it has accepted at least once, by resource name.
-    pub listeners: BTreeSet<String>,
-    /// Whether it has ever accepted a certificate; from then on callers use mTLS where the mode allows it.
-    pub has_certificate: bool,
 }
 
 // === impl Sourced ===

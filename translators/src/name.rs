@@ -24,6 +24,11 @@ impl Label {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The label before which no other comes.
+    pub(crate) fn first() -> Self {
+        Self("0".into())
+    }
 }
 
 impl FromStr for Label {
@@ -64,6 +69,11 @@ impl QualifiedName {
     /// The name `name` in `namespace`.
     pub fn new(namespace: Label, name: Label) -> Self {
         Self { namespace, name }
+    }
+
+    /// The name before which no other of `namespace` comes.
+    pub(crate) fn first_of(namespace: &Label) -> Self {
+        Self::new(namespace.clone(), Label::first())
     }
 
     /// Reads `ns/name`, or `name` alone in the namespace `home`.

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::finding::{Code, Finding, Location};
+use crate::finding::{Finding, Location};
 use crate::name::ObjectKey;
 
+mod collection;
 mod document;
 mod envelope;
 pub mod mesh;
@@ -20,14 +21,16 @@ pub mod route;
 pub mod scalar;
 pub mod service;
 pub mod target;
+mod text;
 pub mod workload;
 
-pub use document::{parse, parse_from};
+pub use collection::{Collection, collect};
 pub use envelope::{API_VERSION, Metadata};
 pub(crate) use node::escaped;
+pub use text::{Text, parse, parse_from};
 
 /// One object of the rule language, as read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     /// Its kind, namespace and name.
     pub key: ObjectKey,
@@ -43,7 +46,8 @@ pub struct Object {
     pub text: Arc<str>,
     /// The line of the file on which the document starts.
     pub line: u32,
-    places: BTreeMap<String, node::Place>,
+    /// Where each pointer stands in the document.
+    places: Arc<BTreeMap<String, node::Place>>,
 }
 
 /// What an object says, by kind.
@@ -82,42 +86,12 @@ pub struct Collected {
     pub findings: Vec<Finding>,
 }
 
-/// Puts texts together. One object has one home: of two with the same key the one whose file and line come
-/// first stays, in whatever order the texts are given.
-pub fn collect(parsed: impl IntoIterator<Item = Parsed>) -> Collected {
-    let mut objects = Vec::new();
-    let mut findings = Vec::new();
-    for text in parsed {
-        objects.extend(text.objects);
-        findings.extend(text.findings);
-    }
-    objects.sort_by(|left, right| left.home().cmp(&right.home()).then_with(|| left.text.cmp(&right.text)));
-    let mut homes = Objects::new();
-    for object in objects {
-        match homes.get(&object.key) {
-            Some(first) => {
-                let message = format!("already defined at {}:{}", first.file, first.line());
-                findings.push(
-                    Finding::error(Code::Duplicate, &object.key, "", message)
-                        .hint("remove one of them")
-                        .at(object.location("")),
-                );
-            }
-            None => {
-                homes.insert(object.key.clone(), object);
-            }
-        }
-    }
-    findings.sort_by(crate::finding::by_place);
-    Collected { objects: homes, findings }
-}
-
 // === impl Object ===
 
 impl Object {
     /// Where `pointer` stands, or the nearest of its ancestors that was written.
     pub fn location(&self, pointer: &str) -> Option<Location> {
-        let (line, column) = document::nearest(&self.places, pointer);
+        let (line, column) = document::placed(document::nearest(&self.places, pointer), self.line);
         Some(Location { file: Arc::clone(&self.file), line, column })
     }
 
@@ -136,6 +110,6 @@ impl Object {
 
     /// The line of its first field.
     fn line(&self) -> u32 {
-        document::nearest(&self.places, "").0
+        document::placed(document::nearest(&self.places, ""), self.line).0
     }
 }

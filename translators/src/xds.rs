@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{Call, Consumer, Destination, Instances, Mesh, Port, Serve, Service, Workload};
 use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
@@ -19,6 +19,7 @@ mod cluster;
 mod endpoint;
 mod http;
 mod listener;
+mod plan;
 mod rbac;
 mod retry;
 mod route;
@@ -30,6 +31,7 @@ mod tls;
 mod wire;
 
 pub use endpoint::endpoints;
+pub use plan::{Contribution, Entry, Part, Slots, contribution, parts_alike, plan, plans_alike, reads_alike};
 
 /// One resource of the mesh, before it is built: equal keys give equal bytes in one mesh, whoever receives them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,41 +91,34 @@ pub enum StatsAccessLog {
     Scope,
 }
 
-/// Everything that the proxies of `workload` need, secrets apart: its listeners, the routes and clusters of what
-/// it calls and of where those routes lead, and the endpoints of every one of these clusters.
-pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<ResourceKey> {
-    let mut keys = BTreeSet::new();
-    for serve in workload.serves.iter().filter(|serve| port(mesh, &serve.service, &serve.port).is_some()) {
-        let slot = Slot::of_serve(workload, serve);
-        keys.insert(ResourceKey::LocalCluster(slot.clone()));
-        keys.insert(ResourceKey::Inbound(slot, features));
-    }
-    for call in &workload.calls {
-        let Some((_, called)) = port(mesh, &call.service, &call.port) else { continue };
-        keys.insert(ResourceKey::Outbound(Slot::of_call(workload, call)));
-        let known = |to: &Destination| port(mesh, &to.service, &to.port).is_some();
-        for destination in destinations(workload, call, called).into_iter().filter(known) {
-            keys.insert(ResourceKey::Cluster(destination.clone()));
-            keys.insert(ResourceKey::Endpoints(destination));
-        }
-        if called.protocol.is_http() {
-            let (service, port) = (call.service.clone(), call.port.clone());
-            keys.insert(ResourceKey::Route { service, port, consumer: consumer(called, workload) });
-        }
-    }
-    keys
-}
-
 /// The resource of a key that [`plan`] gave for this mesh. The endpoints of a key are those known without any
 /// connected proxy.
 pub fn build(mesh: &Mesh, key: &ResourceKey) -> Resource {
     match key {
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination),
-        ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot),
-        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &[]),
-        ResourceKey::Inbound(slot, features) => listener::inbound(mesh, slot, *features),
-        ResourceKey::Outbound(slot) => listener::outbound(mesh, slot),
+        ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
+        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &Instances::new()),
+        ResourceKey::Inbound(slot, features) => {
+            let (workload, serve) = slot.serve(mesh);
+            listener::inbound(mesh, workload, serve, slot, *features)
+        }
+        ResourceKey::Outbound(slot) => {
+            let (workload, call) = slot.call(mesh);
+            listener::outbound(mesh, workload, call, slot)
+        }
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+    }
+}
+
+/// As [`build`], for a key of `entry` alone: the entry is not looked for among its siblings.
+pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &ResourceKey) -> Resource {
+    match (key, entry) {
+        (ResourceKey::LocalCluster(slot), Entry::Serve(serve)) => cluster::local(mesh, serve, slot),
+        (ResourceKey::Inbound(slot, features), Entry::Serve(serve)) => {
+            listener::inbound(mesh, workload, serve, slot, *features)
+        }
+        (ResourceKey::Outbound(slot), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot),
+        (_, Entry::Serve(_) | Entry::Call(_)) => build(mesh, key),
     }
 }
 
@@ -157,16 +152,7 @@ impl ResourceKey {
 impl Slot {
     /// The slot of an entry of `workload.serves`.
     pub fn of_serve(workload: &Workload, serve: &Serve) -> Self {
-        let same = |other: &&Serve| other.service == serve.service && other.port == serve.port;
-        let twice = workload.serves.iter().filter(same).count() > 1;
-        Self::new(&workload.name, &serve.service, &serve.port, twice.then_some(serve.listen))
-    }
-
-    /// The slot of an entry of `workload.calls`.
-    pub fn of_call(workload: &Workload, call: &Call) -> Self {
-        let same = |other: &&Call| other.service == call.service && other.port == call.port;
-        let twice = workload.calls.iter().filter(same).count() > 1;
-        Self::new(&workload.name, &call.service, &call.port, twice.then_some(call.listen))
+        Slots::of(workload).slot(workload, Entry::Serve(serve))
     }
 
     fn new(workload: &QualifiedName, service: &QualifiedName, port: &str, listen: Option<SocketAddr>) -> Self {
@@ -186,10 +172,10 @@ impl Slot {
         self.service == *service && self.port == port && self.listen.is_none_or(|only| only == listen)
     }
 
-    fn serve<'a>(&self, mesh: &'a Mesh) -> &'a Serve {
-        let workload = mesh.workloads.get(&self.workload);
-        let serve = workload.and_then(|w| w.serves.iter().find(|s| self.takes(&s.service, &s.port, s.listen)));
-        serve.expect("the plan of this mesh has the slot")
+    fn serve<'a>(&self, mesh: &'a Mesh) -> (&'a Workload, &'a Serve) {
+        let workload = mesh.workloads.get(&self.workload).expect("the plan of this mesh has the slot");
+        let serve = workload.serves.iter().find(|s| self.takes(&s.service, &s.port, s.listen));
+        (workload, serve.expect("the plan of this mesh has the slot"))
     }
 
     fn call<'a>(&self, mesh: &'a Mesh) -> (&'a Workload, &'a Call) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use translators::mesh::resolve;
-use translators::mesh::{Instance, Mesh, Workload};
+use translators::mesh::{Instance, Instances, Mesh, Workload, keyed};
 use translators::xds::{self, Features, ResourceKey};
 use translators::{json, rules};
 
@@ -53,7 +53,7 @@ fn proxies(mesh: &Mesh) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, Va
     mesh.workloads.iter().map(|(name, workload)| (name.to_string(), resources(workload))).collect()
 }
 
-fn instances(mesh: &Mesh, features: Features) -> Vec<Instance> {
+fn instances(mesh: &Mesh, features: Features) -> Instances {
     let inbound = |workload: &Workload| {
         let keys = xds::plan(mesh, workload, features).into_iter();
         keys.filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| key.name().to_string()).collect()
@@ -65,7 +65,7 @@ fn instances(mesh: &Mesh, features: Features) -> Vec<Instance> {
         listeners: inbound(workload),
         has_certificate: true,
     };
-    (1..).zip(mesh.workloads.values()).map(instance).collect()
+    keyed((1..).zip(mesh.workloads.values()).map(instance))
 }
 
 /// YAML with sorted keys.

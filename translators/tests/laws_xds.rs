@@ -7,11 +7,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use prost::Message;
 use proto::envoy::config::listener::v3 as listener_pb;
-use translators::mesh::{Mesh, MtlsMode, Sourced};
-use translators::name::QualifiedName;
+use translators::mesh::{Mesh, MtlsMode, Service, Sourced, keyed};
 use translators::resource::{Kind, Resource};
 use translators::xds::closed::dangling;
-use translators::xds::{Features, ResourceKey, Slot, build, endpoints, plan, secret};
+use translators::xds::{Features, ResourceKey, build, endpoints, plan, plans_alike, reads_alike, secret};
 
 #[path = "laws_xds/meshes.rs"]
 mod meshes;
@@ -26,7 +25,7 @@ fn keys(mesh: &Mesh, features: Features) -> BTreeSet<ResourceKey> {
 
 /// Everything that the proxies of one workload get, with placeholders for its secrets.
 fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> Vec<Resource> {
-    let instances = meshes::instances(mesh, features);
+    let instances = keyed(meshes::instances(mesh, features));
     let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
     let built = keys.iter().map(|key| match key {
         ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &instances),
@@ -37,17 +36,6 @@ fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> V
         | ResourceKey::Route { .. } => build(mesh, key),
     });
     secrets.into_iter().chain(built).collect()
-}
-
-/// The service that a resource is about.
-fn subject(key: &ResourceKey) -> &QualifiedName {
-    match key {
-        ResourceKey::Cluster(destination) | ResourceKey::Endpoints(destination) => &destination.service,
-        ResourceKey::LocalCluster(Slot { service, .. })
-        | ResourceKey::Inbound(Slot { service, .. }, _)
-        | ResourceKey::Outbound(Slot { service, .. })
-        | ResourceKey::Route { service, .. } => service,
-    }
 }
 
 proptest! {
@@ -77,6 +65,7 @@ proptest! {
         }
         let mut shuffled = meshes::instances(&mesh, features);
         shuffled.reverse();
+        let shuffled = keyed(shuffled);
         for key in &keys {
             if let ResourceKey::Endpoints(destination) = key {
                 let resource = endpoints(&mesh, destination, &shuffled);
@@ -103,8 +92,63 @@ proptest! {
         }
         let keys = keys(&mesh, features);
         prop_assert_eq!(&keys, &self::keys(&changed, features));
-        for key in keys.iter().filter(|key| *subject(key) != name) {
+        for key in keys.iter().filter(|key| *key.service() != name) {
             prop_assert_eq!(build(&mesh, key).value(), build(&changed, key).value());
+        }
+    }
+}
+
+/// Takes one thing that a service says from `other`.
+fn take(field: usize, service: &mut Service, other: &Service) {
+    match field {
+        0 => service.identities = ["spiffe://cluster.local/ns/a/sa/other".parse().expect("an identity")].into(),
+        1 => service.backing = other.backing.clone(),
+        2 => service.origin.pointer.push_str("/elsewhere"),
+        3 => drop(service.ports.pop()),
+        _ => {
+            for (port, other) in service.ports.iter_mut().zip(&other.ports) {
+                match field {
+                    4 => port.mtls = other.mtls.clone(),
+                    5 => port.access = other.access.clone(),
+                    6 => port.callers_use_mtls = !port.callers_use_mtls,
+                    7 => port.server_first = other.server_first,
+                    8 => port.protocol = other.protocol,
+                    9 => port.routes = other.routes.clone(),
+                    _ => drop(port.routes.pop_last()),
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Who follows a mesh builds only what does not read alike.
+    #[test]
+    fn what_reads_alike_says_the_same(
+        mesh in meshes::mesh(),
+        other in meshes::mesh(),
+        chosen in any::<prop::sample::Index>(),
+        field in 0usize..11,
+    ) {
+        let features = Features::of_envoy(1, 40);
+        let name = mesh.services.keys().nth(chosen.index(mesh.services.len())).expect("in range").clone();
+        let mut changed = mesh.clone();
+        let service = Arc::make_mut(changed.services.get_mut(&name).expect("present"));
+        take(field, service, other.services.values().next().expect("one at least"));
+        let (former, next) = (&mesh.services[&name], &changed.services[&name]);
+        let (keys, changed_keys) = (keys(&mesh, features), self::keys(&changed, features));
+        prop_assert!(keys == changed_keys || !plans_alike(former, next));
+        for key in keys.intersection(&changed_keys) {
+            if *key.service() != name || reads_alike(key, former, next) {
+                let instances = keyed(meshes::instances(&mesh, features));
+                let build = |mesh: &Mesh| match key {
+                    ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &instances),
+                    _ => build(mesh, key),
+                };
+                prop_assert_eq!(build(&mesh), build(&changed));
+            }
         }
     }
 }

@@ -239,7 +239,7 @@ fn a_lost_authority_is_refused_while_its_state_remains() {
     let others = |lost: &str| format!("DIR/ca/{lost}.pem, DIR/ca/{lost}.key");
     let table: [(&[&str], &[&str], String); 6] = [
         (&["instances.json"], &["mesh", "control"], format!("{mesh}: {anew} DIR/instances.json {end}")),
-        (&["last-good.json"], &["mesh"], format!("{mesh}: {anew} DIR/last-good.json, {} {end}", others("control"))),
+        (&["last-good.jsonl"], &["mesh"], format!("{mesh}: {anew} DIR/last-good.jsonl, {} {end}", others("control"))),
         (&["identity/revoked.json"], &["control"], {
             format!("{control}: {anew} DIR/identity/revoked.json, {} {end}", others("mesh"))
         }),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,14 @@ fn names(state: &FileState) -> Vec<String> {
 }
 
 struct Watched {
-    state: watch::Receiver<FileState>,
+    state: watch::Receiver<Arc<FileState>>,
     stop: CancellationToken,
 }
 
 impl Watched {
     #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
     fn start(dir: &Path) -> Self {
-        let (sender, state) = watch::channel(FileState::default());
+        let (sender, state) = watch::channel(Arc::<FileState>::default());
         let stop = CancellationToken::new();
         tokio::spawn(run(dir.to_owned(), sender, stop.clone()));
         Self { state, stop }
@@ -194,4 +194,109 @@ async fn somebody_who_writes_without_end_beside_and_within_delays_nothing() {
         watched.sees(&["a", "b"]).await;
     };
     tokio::select! { () = busy => {}, () = seen => {} }
+}
+
+#[tokio::test]
+async fn directories_that_are_moved_take_their_files_along() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (rules, away) = (dir.path().join("rules"), dir.path().join("away"));
+    fs::create_dir_all(rules.join("one")).expect("made");
+    fs::write(rules.join("one/a.yaml"), service("a")).expect("written");
+    fs::write(rules.join("b.yaml"), service("b")).expect("written");
+    let mut watched = Watched::start(&rules);
+    watched.sees(&["a", "b"]).await;
+    fs::rename(rules.join("one"), &away).expect("moved");
+    watched.sees(&["b"]).await;
+    fs::write(away.join("c.yaml"), service("c")).expect("written");
+    fs::rename(&away, rules.join("two")).expect("moved");
+    watched.sees(&["a", "b", "c"]).await;
+    fs::write(rules.join("two/a.yaml"), service("d")).expect("written");
+    watched.sees(&["b", "c", "d"]).await;
+    fs::remove_dir_all(rules.join("two")).expect("removed");
+    watched.sees(&["b"]).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_made_anew_is_watched_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rules = dir.path().join("rules");
+    fs::create_dir(&rules).expect("made");
+    fs::write(rules.join("a.yaml"), service("a")).expect("written");
+    let mut watched = Watched::start(&rules);
+    watched.sees(&["a"]).await;
+    fs::create_dir(dir.path().join("next")).expect("made");
+    fs::write(dir.path().join("next/b.yaml"), service("b")).expect("written");
+    fs::rename(&rules, dir.path().join("former")).expect("moved");
+    fs::rename(dir.path().join("next"), &rules).expect("moved");
+    watched.sees(&["b"]).await;
+    fs::write(rules.join("c.yaml"), service("c")).expect("written");
+    watched.sees(&["b", "c"]).await;
+}
+
+/// `count` files of three services each, written long ago.
+fn many(dir: &Path, count: usize) {
+    for n in 0..count {
+        let text = ["x", "y", "z"].map(|which| service(&format!("{which}-{n}"))).join("---\n");
+        let path = dir.join(format!("{n:04}.yaml"));
+        fs::write(&path, text).expect("written");
+        let file = fs::File::options().write(true).open(&path).expect("it is there");
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("dated back");
+    }
+}
+
+#[tokio::test]
+async fn one_edit_reads_one_file_and_parses_one_document_however_many_there_are() {
+    for count in [100, 1000] {
+        let dir = tempfile::tempdir().expect("a directory");
+        many(dir.path(), count);
+        let mut watch = Watch::new(dir.path().to_owned());
+        assert!(watch.renew() && !watch.renew());
+        let mut reader = Reader::new(dir.path().to_owned());
+        assert!(reader.read_all());
+        assert_eq!(reader.cost().since(Default::default()), (count, 3 * count));
+        let start = reader.cost();
+        assert!(!reader.read_all());
+        assert_eq!(reader.cost().since(start), (0, 0), "what looks the same is not read");
+
+        let path = dir.path().join("0007.yaml");
+        let text = fs::read_to_string(&path).expect("it is there");
+        let (before, notices) = (reader.state(), watch.notices());
+        let _ = notices.take(std::time::Instant::now());
+        fs::write(&path, text.replace("y-7", "other")).expect("written");
+        let complete = loop {
+            notices.due().await;
+            let noticed = notices.take(std::time::Instant::now());
+            assert!(!noticed.everything, "{noticed:?}");
+            if !noticed.complete.is_empty() {
+                break noticed.complete;
+            }
+        };
+        assert_eq!(complete, [path.clone()].into());
+        assert!(reader.read(&complete, false));
+        assert_eq!(reader.cost().since(start), (1, 1));
+        let after = reader.state();
+        let untouched =
+            before.objects.values().filter(|o| after.objects.get(&o.key).is_some_and(|n| Arc::ptr_eq(o, n)));
+        assert_eq!((untouched.count(), after.objects.len()), (3 * count - 1, 3 * count));
+
+        // A change of which nobody tells costs as little when everything is looked through.
+        fs::write(&path, text.replace("x-7", "another")).expect("written");
+        let start = reader.cost();
+        assert!(reader.read_all());
+        assert_eq!(reader.cost().since(start), (1, 2));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_has_gone_only_when_it_is_quiet() {
+    let dir = tempfile::tempdir().expect("a directory");
+    many(dir.path(), 2);
+    let mut reader = Reader::new(dir.path().to_owned());
+    reader.read_all();
+    let path = dir.path().join("0001.yaml");
+    fs::remove_file(&path).expect("removed");
+    assert!(!reader.read(&[path.clone()].into(), false), "another may be about to take its place");
+    assert_eq!(reader.state().objects.len(), 6);
+    assert!(reader.read(&[path].into(), true));
+    assert_eq!(reader.state().objects.len(), 3);
 }

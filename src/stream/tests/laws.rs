@@ -2,14 +2,15 @@
 //! sent a name twice in a response nor what it has refused, and is left alone when nothing changes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proto::wire;
 use translators::resource::Kind;
 
-use super::peer::{Peer, Received, decode};
-use crate::stream::session::{Protocol, Request};
+use super::peer::{Peer, Received, Request, decode};
+use crate::stream::session::Protocol;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -56,6 +57,8 @@ struct Model {
     refused: BTreeMap<Kind, Said>,
     /// Subscriptions that crossed a response: they may bring it again.
     crossed: BTreeSet<Kind>,
+    /// The last nonce of the stream.
+    nonce: u64,
 }
 
 impl Model {
@@ -71,6 +74,7 @@ impl Model {
             answered: BTreeMap::new(),
             refused: BTreeMap::new(),
             crossed: BTreeSet::new(),
+            nonce: 0,
         };
         for kind in Kind::ALL {
             let everything = kind.is_full_state();
@@ -203,6 +207,7 @@ impl Model {
         self.listed.clear();
         self.opened.clear();
         self.refused.clear();
+        self.nonce = 0;
         for (kind, names) in self.wanted.clone() {
             if names.as_ref().is_some_and(BTreeSet::is_empty) {
                 self.wanted.remove(&kind);
@@ -230,6 +235,9 @@ impl Model {
                 None => (*name, *content) = (content.trim_matches(char::is_control).to_owned(), String::new()),
             }
         }
+        let nonce = received.nonce.parse().expect("a number");
+        assert!(nonce > self.nonce, "nonce {nonce} after {}", self.nonce);
+        self.nonce = nonce;
         let names = received.resources.iter().map(|(name, ..)| name).chain(&received.removed);
         let distinct: BTreeSet<&String> = names.clone().collect();
         assert_eq!(distinct.len(), names.count(), "a name twice: {received:?}");
@@ -331,20 +339,50 @@ fn holds(protocol: Protocol, steps: Vec<Step>) {
     for step in steps {
         model.step(step);
     }
-    model.settle();
-    // The configuration is mended.
-    for kind in Kind::ALL {
-        for name in NAMES {
-            let bad = model.peer.snapshot.of(kind).get(name).is_some_and(|r| r.value().ends_with(b"bad"));
-            if bad {
-                model.put(kind, name, 9);
+    model.ends_well();
+}
+
+/// The same for streams that share what they are sent: who does what; a change of the configuration is for all.
+fn all_hold(protocol: Protocol, steps: Vec<(usize, Step)>) {
+    let group = Arc::default();
+    let mut models = [0, 1, 2].map(|_| Model::new(protocol));
+    for model in &mut models {
+        model.peer.join(&group);
+        model.reconnect();
+    }
+    for (who, step) in steps {
+        match step {
+            Step::Put(..) | Step::Remove(..) => models.iter_mut().for_each(|model| model.step(step.clone())),
+            Step::Receive | Step::Answer(_) | Step::Subscribe(..) | Step::Pass(_) | Step::Reconnect => {
+                models[who].step(step);
             }
         }
     }
-    model.settle();
-    model.check();
-    model.peer.pass(Duration::from_secs(3600));
-    assert!(!model.receive(), "quiet");
+    // Side by side, so that they share to the end.
+    while models.iter_mut().fold(false, |busy, model| busy | model.receive() | model.answer(true)) {}
+    for mut model in models {
+        model.ends_well();
+    }
+}
+
+impl Model {
+    fn ends_well(&mut self) {
+        let model = self;
+        model.settle();
+        // The configuration is mended.
+        for kind in Kind::ALL {
+            for name in NAMES {
+                let bad = model.peer.snapshot.of(kind).get(name).is_some_and(|r| r.value().ends_with(b"bad"));
+                if bad {
+                    model.put(kind, name, 9);
+                }
+            }
+        }
+        model.settle();
+        model.check();
+        model.peer.pass(Duration::from_secs(3600));
+        assert!(!model.receive(), "quiet");
+    }
 }
 
 proptest! {
@@ -358,6 +396,16 @@ proptest! {
     #[test]
     fn a_delta_client_converges(steps in prop::collection::vec(step(), 0..60)) {
         holds(Protocol::Delta, steps);
+    }
+
+    #[test]
+    fn sotw_clients_of_a_group_converge(steps in prop::collection::vec((0..3usize, step()), 0..100)) {
+        all_hold(Protocol::Sotw, steps);
+    }
+
+    #[test]
+    fn delta_clients_of_a_group_converge(steps in prop::collection::vec((0..3usize, step()), 0..100)) {
+        all_hold(Protocol::Delta, steps);
     }
 }
 

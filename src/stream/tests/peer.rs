@@ -12,7 +12,15 @@ use translators::name::{ObjectKey, ObjectKind, RuleRef};
 use translators::resource::{Kind, Name, Resource};
 
 use crate::publish::Snapshot;
-use crate::stream::session::{Answer, Fault, Protocol, Request, Response, Session};
+use crate::stream::Group;
+use crate::stream::session::{Answer, Fault, Protocol, Response, Session};
+
+/// A request of either protocol.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    Sotw(wire::DiscoveryRequest),
+    Delta(wire::DeltaDiscoveryRequest),
+}
 
 /// `CDS c1=1` puts, `CDS -c1` removes; several at once, separated by commas.
 pub(super) fn edit(snapshot: &mut Snapshot, text: &str) {
@@ -39,8 +47,9 @@ pub(super) fn resource(kind: Kind, name: &str, content: &str) -> Arc<Resource> {
 
 /// The message on the wire.
 pub(super) fn bytes(response: &Response) -> Bytes {
-    let mut message = BytesMut::from(&response.head[..]);
+    let mut message = BytesMut::from(&response.head[5..]);
     response.entries.iter().for_each(|entry| message.extend_from_slice(entry));
+    assert_eq!(response.head[..5], [&[0][..], &(message.len() as u32).to_be_bytes()].concat());
     message.freeze()
 }
 
@@ -92,6 +101,7 @@ pub(super) fn decode(protocol: Protocol, response: &Response) -> Received {
 /// A scripted client. In its scripts the content of a resource is `name:content`, so that a body names itself.
 pub(super) struct Peer {
     protocol: Protocol,
+    group: Arc<Group>,
     pub(super) session: Session,
     pub(super) snapshot: Snapshot,
     pub(super) now: Instant,
@@ -103,6 +113,7 @@ impl Peer {
     pub(super) fn new(protocol: Protocol, contents: &str) -> Self {
         let mut peer = Self {
             protocol,
+            group: Arc::default(),
             session: Session::new(protocol),
             snapshot: Snapshot::default(),
             now: Instant::now(),
@@ -126,8 +137,14 @@ impl Peer {
         edit(&mut self.snapshot, &named.collect::<Vec<_>>().join(", "));
     }
 
+    /// From the next stream on, in this group.
+    pub(super) fn join(&mut self, group: &Arc<Group>) {
+        self.group = Arc::clone(group);
+        self.reconnect();
+    }
+
     pub(super) fn reconnect(&mut self) {
-        self.session = Session::new(self.protocol);
+        self.session = Session::within(Arc::clone(&self.group), self.protocol);
         self.last.clear();
     }
 
@@ -136,6 +153,11 @@ impl Peer {
     }
 
     pub(super) fn request(&mut self, request: Request) -> Result<Option<Answer>, Fault> {
+        let (protocol, message) = match request {
+            Request::Sotw(request) => (Protocol::Sotw, request.encode_to_vec()),
+            Request::Delta(request) => (Protocol::Delta, request.encode_to_vec()),
+        };
+        let request = crate::stream::Request::read(protocol, &message)?;
         self.session.on_request(&request, &self.snapshot, self.now)
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proto::wire;
 use translators::resource::{Kind, Version};
 
-use super::peer::Peer;
-use crate::stream::session::{Fault, GRACE, Outcome, Protocol, Request};
+use super::peer::{Peer, Request};
+use crate::stream::session::{Fault, GRACE, Outcome, Protocol};
 
 const NOTHING: [&str; 0] = [];
 
@@ -194,7 +194,7 @@ fn scenario_16_the_accepted_version_outweighs_a_left_over_error() {
     let version = peer.last[&Kind::Cluster].version.clone();
     peer.accepted.insert(Kind::Cluster, version);
     let (answer, sent) = peer.nack("CDS", &[], "left over");
-    assert_eq!(answer.expect("an answer").outcome, Outcome::Accepted(vec!["a".into()]));
+    assert_eq!(answer.expect("an answer").outcome, Outcome::Accepted(["a".into()].into()));
     assert_eq!(sent, NOTHING);
     // The version tells nothing where an earlier response carried it too.
     let mut peer = sotw("EDS a=1, EDS b=1");
@@ -249,7 +249,7 @@ fn scenario_25_a_wildcard_resumes_where_it_was() {
     let (a, old) = (peer.version("LDS", "a"), Version::of(b"old").to_string());
     let initial = [("a", a.clone()), ("b", old.clone()), ("c", old)];
     let (answer, sent) = peer.delta("LDS", &[], &initial, String::new(), None);
-    assert_eq!(answer.expect("what it holds counts as accepted").outcome, Outcome::Accepted(vec!["a".into()]));
+    assert_eq!(answer.expect("what it holds counts as accepted").outcome, Outcome::Accepted(["a".into()].into()));
     assert_eq!(sent, ["LDS c=1 -b"]);
     // A removed cluster waits for the listeners.
     let mut peer = delta("CDS c=1, LDS l=1");
@@ -271,7 +271,63 @@ fn scenario_26_and_27_names_are_answered_on_a_new_stream_though_nothing_changed(
 
         let mut peer = delta(&format!("{service} a=1"));
         let held = [("a", peer.version(service, "a"))];
-        assert_eq!(peer.delta(service, &["a"], &held, String::new(), None).1, first);
+        let (_, sent) = peer.delta(service, &["a"], &held, String::new(), None);
+        // Endpoints come with their cluster, if that is sent again.
+        assert_eq!(sent, if service == "EDS" { vec![] } else { first });
+    }
+}
+
+/// A delta client that held clusters and endpoints `a` and `b` comes back; what it holds of each is current or not.
+fn comes_back(peer: &mut Peer, service: &str, subscribe: &[&str]) -> (Option<Outcome>, Vec<String>) {
+    let held = ["a", "b"].map(|name| (name, peer.version(service, name)));
+    let held = held.each_ref().map(|(name, version)| (*name, version.clone()));
+    let (answer, sent) = peer.delta(service, subscribe, &held, String::new(), None);
+    (answer.map(|answer| answer.outcome), sent)
+}
+
+#[test]
+fn scenario_26_endpoints_that_a_client_holds_are_not_sent_on_a_new_stream() {
+    let accepted = || Some(Outcome::Accepted(["a".into(), "b".into()].into()));
+    let mut peer = delta("CDS a=1, CDS b=1, EDS a=1, EDS b=1");
+    assert_eq!(comes_back(&mut peer, "CDS", &[]), (accepted(), vec!["CDS".into()]));
+    assert_eq!(comes_back(&mut peer, "EDS", &["a", "b"]), (accepted(), vec![]));
+    peer.delta_ack("CDS");
+    // From here on it is like any other stream.
+    peer.edit("EDS a=2");
+    assert_eq!(peer.drain(), ["EDS a=2"]);
+    peer.delta_ack("EDS");
+    peer.edit("CDS a=2, CDS b=2");
+    assert_eq!(peer.drain(), ["CDS a=2 b=2", "EDS a=2 b=1"], "endpoints follow their cluster");
+
+    // Another version, one that is gone, one that was not held, and one that is not subscribed to any more.
+    let mut peer = delta("EDS a=1, EDS b=1, EDS c=1, EDS e=1");
+    let held = [("a", peer.version("EDS", "a")), ("b", "1".into()), ("d", "1".into()), ("e", "1".into())];
+    let (answer, sent) = peer.delta("EDS", &["a", "b", "c", "d"], &held, String::new(), None);
+    assert_eq!(answer.expect("an answer").outcome, Outcome::Accepted(["a".into()].into()));
+    assert_eq!(sent, ["EDS b=1 c=1 -d"]);
+    // Only the first request of a stream says what is held.
+    peer.delta_ack("EDS");
+    let held = [("e", peer.version("EDS", "e"))];
+    assert_eq!(peer.delta("EDS", &["e"], &held, String::new(), None).1, ["EDS e=1"]);
+}
+
+#[test]
+fn scenario_27_endpoints_follow_a_cluster_that_changed_meanwhile_whatever_is_asked_for_first() {
+    for clusters_first in [true, false] {
+        let mut peer = delta("CDS a=1, CDS b=1, EDS a=1, EDS b=1");
+        let held = ["a", "b"].map(|name| (name, peer.version("CDS", name)));
+        peer.edit("CDS a=2");
+        let clusters = |peer: &mut Peer| peer.delta("CDS", &[], &held, String::new(), None).1;
+        if clusters_first {
+            assert_eq!(clusters(&mut peer), ["CDS a=2"]);
+            assert_eq!(comes_back(&mut peer, "EDS", &["a", "b"]).1, ["EDS a=1"]);
+        } else {
+            assert_eq!(comes_back(&mut peer, "EDS", &["a", "b"]).1, NOTHING);
+            assert_eq!(clusters(&mut peer), ["CDS a=2", "EDS a=1"]);
+        }
+        let _ = ["CDS", "EDS"].map(|service| peer.delta_ack(service));
+        peer.edit("CDS b=2");
+        assert_eq!(peer.drain(), ["CDS b=2", "EDS b=1"]);
     }
 }
 

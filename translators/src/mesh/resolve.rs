@@ -1,31 +1,43 @@
 //! Rules become the mesh: names resolved, defaults filled in, mistakes as findings.
 //!
-//! Owns: the order of resolution (settings, services, workloads, policies, routes), and which object stays
-//! when two claim the same. May use: `rules`, `finding`. Never: fails, or lets a bad object change what does
-//! not refer to it.
+//! Owns: the order of resolution (settings, services, workloads, what is behind services, modes, policies, routes,
+//! the services put together), and what of each stage has to be looked at again after a change. May use: `rules`,
+//! `finding`. Never: fails, or lets a bad object change what does not refer to it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
-use crate::finding::{self, Code, Finding};
-use crate::mesh::{Consumer, Mesh, Port, Service, Sourced, Workload};
-use crate::name::{ObjectKey, QualifiedName, SpiffeId, TrustDomain};
-use crate::rules::{Object, Objects, Spec};
+use crate::finding::{self, Finding};
+use crate::mesh::{Mesh, Port, Service, Workload};
+use crate::name::{ObjectKey, ObjectKind, QualifiedName};
+use crate::rules::{Objects, Spec};
 
-use access::Policy;
-use claims::Claims;
+use access::Policies;
+use backing::Backings;
+use claims::Unclaimed;
+use coverage::Coverage;
+use dirty::Dirty;
+use facts::Fact;
+use ledger::Part;
 use levels::Level;
 use mtls::Modes;
 use report::Report;
-use routes::{Routed, Routes};
-use services::{Declared, Services};
+use routes::{Routed, Routes, Routing, Subject};
+use services::{Declared, DeclaredPort, Services};
 use settings::Settings;
+use sharing::Sharing;
+use stage::{Common, Stage};
+use workloads::ExactNode;
 
 mod access;
 mod backing;
 mod claims;
+mod coverage;
+mod dirty;
+mod facts;
+mod ledger;
 mod levels;
 mod matches;
 mod mtls;
@@ -35,6 +47,8 @@ mod retry;
 mod routes;
 mod services;
 mod settings;
+mod sharing;
+mod stage;
 mod workloads;
 
 /// The mesh, and what is wrong with the rules.
@@ -49,8 +63,29 @@ pub struct Resolution {
 }
 
 /// A resolution that follows a configuration as it changes.
+///
+/// Each stage remembers what its objects came to and what they read of others. An update evaluates the objects that
+/// changed and those that read something which came out otherwise, stage by stage.
 #[derive(Debug, Default)]
-pub struct Resolver {}
+pub struct Resolver {
+    common: Common,
+    settings: Settings,
+    meshes: Stage<Settings, Unclaimed>,
+    services: Services,
+    workloads: Stage<Workload, ExactNode>,
+    mtls_policies: Stage<mtls::Policy, Level>,
+    access_policies: Stage<access::Policy, access::DefaultOf>,
+    traffic_routes: Stage<Routing, Subject>,
+    sharing: Sharing,
+    backings: Backings,
+    modes: Modes,
+    policies: Policies,
+    routes: Routes,
+    coverage: Coverage,
+    /// What the mesh holds.
+    resolved: OrdMap<QualifiedName, Arc<Service>>,
+    kept_workloads: OrdMap<QualifiedName, Arc<Workload>>,
+}
 
 /// Resolves a whole configuration.
 pub fn resolve(objects: &Objects) -> Resolution {
@@ -74,228 +109,253 @@ impl Resolution {
 impl Resolver {
     /// The resolution of `objects`: what does not depend on a change is the same allocation as before.
     pub fn update(&mut self, objects: &Objects) -> Resolution {
-        whole(objects)
-    }
-}
+        let mut dirty = Dirty::default();
+        for change in self.common.objects.diff(objects) {
+            match change {
+                DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => {
+                    dirty.object(key);
+                }
+            }
+        }
+        self.common.objects.clone_from(objects);
+        self.common.evaluated = 0;
 
-fn whole(objects: &Objects) -> Resolution {
-    let mut objects: Vec<&Object> = objects.values().map(AsRef::as_ref).collect();
-    objects.sort_by_key(|object| object.home());
-    let mut resolver = Pass { objects, findings: Vec::new(), refused: BTreeSet::new() };
+        self.follow_settings(&mut dirty);
+        self.follow_services(&mut dirty);
+        self.follow_workloads(&mut dirty);
+        self.follow_backings(&mut dirty);
+        self.follow_modes(&mut dirty);
+        self.follow_policies(&mut dirty);
+        self.follow_routes(&mut dirty);
+        self.put_together(&mut dirty);
+        self.warn(dirty);
 
-    let settings = resolver.settings();
-    let declared = resolver.services();
-    let workloads = resolver.workloads(&settings.trust_domain.value, &declared);
-    let backings = backing::backings(&declared, &workloads);
-    let identities = backing::identities(&settings.trust_domain.value, &declared, &workloads);
-    let modes = resolver.modes(&declared);
-    let known =
-        access::Known { trust_domain: &settings.trust_domain.value, services: &declared, identities: &identities };
-    let policies = resolver.policies(&known);
-    let routes = resolver.routes(&routes::Known { settings: &settings, services: &declared, backings: &backings });
-
-    let rules: Vec<&Policy> = policies.iter().map(|(_, policy)| policy).collect();
-    let ports = |name: &QualifiedName, declared: &Declared| -> Vec<Port> {
-        let port = |port: &services::DeclaredPort| Port {
-            name: port.name.clone(),
-            number: port.number,
-            protocol: port.protocol,
-            server_first: port.server_first,
-            mtls: mtls::effective(&modes, name, &port.name, &settings.mtls),
-            callers_use_mtls: true,
-            access: access::effective(&rules, name, &port.name, &settings.access),
-            routes: routes::of_port(&routes, Routed { service: name, port }, &settings),
+        let (findings, refused) = self.common.ledger.close();
+        let mesh = Mesh {
+            trust_domain: self.settings.trust_domain.clone(),
+            leaf_ttl: self.settings.leaf_ttl.clone(),
+            connect_timeout: self.settings.connect_timeout.clone(),
+            services: self.resolved.clone(),
+            workloads: self.kept_workloads.clone(),
         };
-        declared.ports.iter().map(port).collect()
-    };
-    let services: OrdMap<QualifiedName, Arc<Service>> = declared
-        .0
-        .iter()
-        .map(|(name, service)| {
-            let resolved = Service {
-                name: name.clone(),
-                origin: service.origin.clone(),
-                ports: ports(name, service),
-                backing: backings[name].clone(),
-                identities: identities[name].clone(),
+        Resolution { mesh, findings, refused }
+    }
+
+    /// How much the last update looked at: objects evaluated, services put together, policies held against what
+    /// they cover.
+    pub fn evaluated(&self) -> usize {
+        self.common.evaluated
+    }
+
+    /// Settings that change concern everything.
+    fn follow_settings(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::Mesh);
+        self.meshes.update(ObjectKind::Mesh, names, &mut self.common, |report| match &report.object.spec {
+            Spec::Mesh(spec) => Some((Settings::of(spec, report), None)),
+            _ => None,
+        });
+        let settings = self.meshes.iter().next().map(|(_, settings)| settings.as_ref().clone()).unwrap_or_default();
+        if settings != self.settings {
+            self.settings = settings;
+            self.common.objects.keys().for_each(|key| dirty.object(key));
+            dirty.backings.extend(self.services.iter().map(|(name, _)| name.clone()));
+        }
+    }
+
+    fn follow_services(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::MeshService);
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::MeshService(spec) => Some((Declared::of(spec, report), None)),
+            _ => None,
+        };
+        for change in self.services.update(ObjectKind::MeshService, names, &mut self.common, evaluate) {
+            services::facts(&change).into_iter().for_each(|fact| self.changed(fact, dirty));
+            if change.is_new() {
+                dirty.backings.insert(change.name.clone());
+            }
+            dirty.services.insert(change.name);
+        }
+    }
+
+    fn follow_workloads(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::Workload);
+        let (trust_domain, services) = (&self.settings.trust_domain.value, &self.services);
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::Workload(spec) => {
+                let workload = workloads::workload(spec, trust_domain, services, report);
+                let node = ExactNode::of(&workload);
+                Some((workload, node))
+            }
+            _ => None,
+        };
+        let changes = self.workloads.update(ObjectKind::Workload, names, &mut self.common, evaluate);
+        for change in changes.iter().filter(|change| change.is_new()) {
+            match &change.after {
+                Some(kept) => self.kept_workloads.insert(change.name.clone(), Arc::clone(&kept.value)),
+                None => self.kept_workloads.remove(&change.name),
             };
-            (name.clone(), Arc::new(resolved))
+            dirty.backings.extend(self.backings.follow(change));
+        }
+        self.sharing.follow(&changes, &mut self.common);
+    }
+
+    fn follow_backings(&mut self, dirty: &mut Dirty) {
+        for service in std::mem::take(&mut dirty.backings) {
+            let declared = self.services.get(&service).map(AsRef::as_ref);
+            let trust_domain = &self.settings.trust_domain.value;
+            let facts = self.backings.refresh(&service, declared, &self.kept_workloads, trust_domain);
+            if !facts.is_empty() {
+                dirty.services.insert(service);
+            }
+            facts.into_iter().for_each(|fact| self.changed(fact, dirty));
+        }
+    }
+
+    fn follow_modes(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::MTLSPolicy);
+        let services = &self.services;
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::MTLSPolicy(spec) => {
+                let policy = mtls::Policy::of(spec, services, report)?;
+                let level = policy.level.clone();
+                Some((policy, Some(level)))
+            }
+            _ => None,
+        };
+        let changes = self.mtls_policies.update(ObjectKind::MTLSPolicy, names, &mut self.common, evaluate);
+        self.modes.follow(&changes);
+        for policy in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
+            dirty.covered(&policy.level, &self.services);
+        }
+    }
+
+    fn follow_policies(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::AccessPolicy);
+        let known = access::Known {
+            trust_domain: &self.settings.trust_domain.value,
+            services: &self.services,
+            backings: &self.backings,
+        };
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::AccessPolicy(spec) => {
+                let policy = access::Policy::of(spec, &known, report)?;
+                let claim = policy.claim();
+                Some((policy, claim))
+            }
+            _ => None,
+        };
+        let changes = self.access_policies.update(ObjectKind::AccessPolicy, names, &mut self.common, evaluate);
+        self.policies.follow(&changes);
+        for change in changes {
+            for policy in change.values().filter(|_| change.is_new()) {
+                dirty.covered(&policy.level, &self.services);
+                dirty.levels.insert(policy.level.clone());
+            }
+            dirty.warnings.insert(change.name);
+        }
+    }
+
+    fn follow_routes(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::TrafficRoute);
+        let known = routes::Known { settings: &self.settings, services: &self.services, backings: &self.backings };
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::TrafficRoute(spec) => {
+                let routing = Routing::of(spec, &known, report);
+                let subject = routing.subject.clone();
+                Some((routing, Some(subject)))
+            }
+            _ => None,
+        };
+        let changes = self.traffic_routes.update(ObjectKind::TrafficRoute, names, &mut self.common, evaluate);
+        self.routes.follow(&changes);
+        for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
+            dirty.services.insert(routing.subject.service.clone());
+        }
+    }
+
+    /// Puts services together, and says what is wrong with them only then.
+    fn put_together(&mut self, dirty: &mut Dirty) {
+        for name in std::mem::take(&mut dirty.services) {
+            let key = ObjectKey::new(ObjectKind::MeshService, name);
+            let name = &key.name;
+            let before = self.resolved.get(name).cloned();
+            let service = self.service(name, before.as_deref());
+            self.common.evaluated += 1;
+            let mut findings = Vec::new();
+            if let (Some(service), Some(object)) = (&service, self.common.objects.get(&key)) {
+                let mut report = Report::of(object);
+                mtls::warn(service, &mut report);
+                findings = report.findings;
+            }
+            self.common.ledger.set(&key, Part::Effect, findings);
+            if before.as_deref() == service.as_ref() {
+                continue;
+            }
+            self.coverage.replace(name, before.as_deref(), service.as_ref());
+            dirty.warnings.extend(self.policies.only(name).map(|kept| kept.object.key.name.clone()));
+            match service {
+                Some(service) => self.resolved.insert(name.clone(), Arc::new(service)),
+                None => self.resolved.remove(name),
+            };
+        }
+    }
+
+    /// The service `name` with everything that applies to it; routes that are as they were `before` are shared.
+    fn service(&self, name: &QualifiedName, before: Option<&Service>) -> Option<Service> {
+        let declared = self.services.get(name)?;
+        let behind = self.backings.get(name)?;
+        let port = |port: &DeclaredPort| {
+            let mut routes = self.routes.of_port(Routed { service: name, port }, &self.settings);
+            let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
+            for (consumer, route) in &mut routes {
+                if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
+                    *route = Arc::clone(same);
+                }
+            }
+            Port {
+                name: port.name.clone(),
+                number: port.number,
+                protocol: port.protocol,
+                server_first: port.server_first,
+                mtls: self.modes.effective(name, &port.name, &self.settings.mtls),
+                callers_use_mtls: true,
+                access: self.policies.effective(name, &port.name, &self.settings.access),
+                routes,
+            }
+        };
+        Some(Service {
+            name: name.clone(),
+            origin: declared.origin.clone(),
+            ports: declared.ports.iter().map(port).collect(),
+            backing: behind.backing.clone(),
+            identities: behind.identities.clone(),
         })
-        .collect();
-    for object in resolver.objects.clone() {
-        if let (Spec::MeshService(_), Some(service)) = (&object.spec, services.get(&object.key.name)) {
-            let mut report = Report::of(object);
-            mtls::warn(service, &mut report);
-            resolver.close(report);
+    }
+
+    /// Holds access policies against the ports that they cover.
+    fn warn(&mut self, mut dirty: Dirty) {
+        for level in &dirty.levels {
+            let is_targeted = self.policies.at(level).next().is_some();
+            self.coverage.follow(level, is_targeted, &self.resolved);
         }
-    }
-    for (object, policy) in &policies {
-        let mut report = Report::of(object);
-        access::warn(policy, services.values().map(AsRef::as_ref), &mut report);
-        resolver.close(report);
-    }
-
-    let mut findings: BTreeMap<ObjectKey, Vec<Finding>> = BTreeMap::new();
-    for finding in resolver.findings {
-        if let Some(object) = finding.object.clone() {
-            findings.entry(object).or_default().push(finding);
+        for level in self.coverage.changed() {
+            dirty.warnings.extend(self.policies.at(&level).map(|kept| kept.object.key.name.clone()));
         }
-    }
-    let findings = findings.into_iter().map(|(object, findings)| (object, Arc::from(findings))).collect();
-    let mesh = Mesh {
-        trust_domain: settings.trust_domain,
-        leaf_ttl: settings.leaf_ttl,
-        connect_timeout: settings.connect_timeout,
-        services,
-        workloads: workloads.into_iter().map(|(name, workload)| (name, Arc::new(workload))).collect(),
-    };
-    Resolution { mesh, findings, refused: resolver.refused.into_iter().collect() }
-}
-
-/// The objects in the order in which conflicts are decided, and what was found so far.
-struct Pass<'a> {
-    objects: Vec<&'a Object>,
-    findings: Vec<Finding>,
-    refused: BTreeSet<ObjectKey>,
-}
-
-// === impl Pass ===
-
-impl<'a> Pass<'a> {
-    /// Takes the findings of one object; whether the object may stay.
-    fn close(&mut self, mut report: Report<'_>) -> bool {
-        let refused = report.is_refused();
-        if refused {
-            self.refused.insert(report.object.key.clone());
-        }
-        // A rule is read once for each port that it applies to.
-        report.findings.sort();
-        report.findings.dedup();
-        self.findings.extend(report.findings);
-        !refused
-    }
-
-    fn settings(&mut self) -> Settings {
-        let mut settings = Settings::built_in();
-        for object in self.objects.clone() {
-            if let Spec::Mesh(spec) = &object.spec {
+        for name in dirty.warnings {
+            let key = ObjectKey::new(ObjectKind::AccessPolicy, name);
+            let mut findings = Vec::new();
+            if let (Some(policy), Some(object)) = (self.access_policies.get(&key.name), self.common.objects.get(&key)) {
                 let mut report = Report::of(object);
-                let written = Settings::of(spec, &mut report);
-                if self.close(report) {
-                    settings = written;
-                }
+                access::warn(policy, &self.coverage.of(&policy.level, &self.resolved), &mut report);
+                findings = report.findings;
+                self.common.evaluated += 1;
             }
+            self.common.ledger.set(&key, Part::Effect, findings);
         }
-        settings
     }
 
-    fn services(&mut self) -> Services {
-        let mut services = Services::default();
-        for object in self.objects.clone() {
-            if let Spec::MeshService(spec) = &object.spec {
-                let mut report = Report::of(object);
-                let declared = Declared::of(spec, &mut report);
-                if self.close(report) {
-                    services.0.insert(object.key.name.clone(), declared);
-                }
-            }
-        }
-        services
-    }
-
-    fn workloads(&mut self, trust_domain: &TrustDomain, services: &Services) -> BTreeMap<QualifiedName, Workload> {
-        let mut kept: BTreeMap<QualifiedName, Workload> = BTreeMap::new();
-        let mut by_identity: BTreeMap<SpiffeId, Vec<QualifiedName>> = BTreeMap::new();
-        let mut nodes = Claims::default();
-        for object in self.objects.clone() {
-            if let Spec::Workload(spec) = &object.spec {
-                let mut report = Report::of(object);
-                let workload = workloads::workload(spec, trust_domain, services, &mut report);
-                if let Some(node) = workloads::exact_node(workload.matches.as_ref()) {
-                    nodes.claim(node.clone(), "/spec/match", "matches the same node", &mut report);
-                }
-                let alike = by_identity.get(&workload.identity);
-                let others: Vec<&Workload> = alike.into_iter().flatten().map(|name| &kept[name]).collect();
-                workloads::shared_identity(&workload, &others, &mut report);
-                if self.close(report) {
-                    by_identity.entry(workload.identity.clone()).or_default().push(workload.name.clone());
-                    kept.insert(workload.name.clone(), workload);
-                }
-            }
-        }
-        kept
-    }
-
-    fn modes(&mut self, services: &Services) -> Modes {
-        let mut modes = Modes::new();
-        let mut targets = Claims::default();
-        for object in self.objects.clone() {
-            if let Spec::MTLSPolicy(spec) = &object.spec {
-                let mut report = Report::of(object);
-                let level = Level::of(&spec.target, services, &mut report);
-                if let Some(level) = &level {
-                    targets.claim(level.clone(), "/spec/target", "has the same target", &mut report);
-                }
-                let mode = Sourced::from_rule(spec.mode, report.origin("/spec/mode"));
-                if let (true, Some(level)) = (self.close(report), level) {
-                    modes.insert(level, mode);
-                }
-            }
-        }
-        modes
-    }
-
-    fn policies(&mut self, known: &access::Known<'_>) -> Vec<(&'a Object, Policy)> {
-        let mut policies = Vec::new();
-        let mut defaults = Claims::default();
-        for object in self.objects.clone() {
-            if let Spec::AccessPolicy(spec) = &object.spec {
-                let mut report = Report::of(object);
-                let policy = Policy::of(spec, known, &mut report);
-                if let Some(policy) = policy.as_ref().filter(|policy| policy.default.is_some()) {
-                    let why = "gives the same target a default";
-                    defaults.claim(policy.level.clone(), "/spec/default", why, &mut report);
-                }
-                if let (true, Some(policy)) = (self.close(report), policy) {
-                    policies.push((object, policy));
-                }
-            }
-        }
-        policies.sort_by(|(left, a), (right, b)| (&a.level, &left.key).cmp(&(&b.level, &right.key)));
-        policies
-    }
-
-    fn routes(&mut self, known: &routes::Known<'_>) -> Routes {
-        let mut routes = Routes::new();
-        let mut subjects = Claims::default();
-        for object in self.objects.clone() {
-            if let Spec::TrafficRoute(spec) = &object.spec {
-                let mut report = Report::of(object);
-                let home = &object.key.name.namespace;
-                let service = spec.subject.service.within(home);
-                let consumer =
-                    if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
-                let declared = known.services.service(&service, "/spec/for/service", &mut report);
-                if declared.is_some_and(|declared| !declared.has_http()) {
-                    let message = format!("no port of {service} speaks HTTP");
-                    report.error(Code::WrongProtocol, "/spec/http", message);
-                }
-                let ports = declared.map_or(&[][..], |declared| &declared.ports);
-                let mut written = Vec::new();
-                for port in ports.iter().filter(|port| port.protocol.is_http()) {
-                    let routed = Routed { service: &service, port };
-                    written.push((port.name.clone(), routes::http_route(spec, routed, known, &mut report)));
-                }
-                let subject = (service.clone(), consumer.clone());
-                subjects.claim(subject, "/spec/for", "routes the same service for the same callers", &mut report);
-                if self.close(report) {
-                    for (port, route) in written {
-                        let entry = routes.entry((service.clone(), port)).or_default();
-                        entry.insert(consumer.clone(), Arc::new(route));
-                    }
-                }
-            }
-        }
-        routes
+    /// Those who read `fact` look again.
+    fn changed(&self, fact: Fact, dirty: &mut Dirty) {
+        self.common.readers.of(fact).for_each(|reader| dirty.object(reader));
     }
 }

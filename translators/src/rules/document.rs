@@ -12,7 +12,7 @@ use serde_path_to_error::Segment;
 use super::envelope::{API_VERSION, Document, Metadata};
 use super::mistake::Mistake;
 use super::node::{self, Node, Place, Value};
-use super::{Object, Parsed, Spec};
+use super::{Object, Spec};
 use crate::finding::{Code, Finding, Location, Severity};
 use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
 use crate::suggest;
@@ -20,31 +20,28 @@ use crate::suggest;
 /// How deep a document may nest: no kind needs more, and a bound here is a bound on every recursion.
 const DEPTH: usize = 48;
 
-/// Reads a text: YAML with any number of documents, or JSON.
-pub fn parse(file: &str, text: &str) -> Parsed {
-    parse_from(file, text, 1)
+/// What one document holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Held {
+    /// Nothing that counts.
+    Nothing,
+    /// An object.
+    Object(Arc<Object>),
+    /// What could not be read.
+    Broken(Arc<Broken>),
 }
 
-/// Reads a text whose first line is line `line` of the file: a last good form, for example.
-pub fn parse_from(file: &str, text: &str, line: u32) -> Parsed {
-    let file: Arc<str> = file.into();
-    let mut parsed = Parsed::default();
-    for (first, text) in documents(text) {
-        let source = Source { file: Arc::clone(&file), text, line: line.saturating_add(first) };
-        match source.object() {
-            Ok(Some(object)) => parsed.objects.push(Arc::new(object)),
-            Ok(None) => {}
-            Err(broken) => {
-                parsed.findings.push(*broken.finding);
-                parsed.broken.push(broken.key);
-            }
-        }
+/// Reads one document of `file` that starts on line `line`.
+pub(super) fn read(file: &Arc<str>, text: &str, line: u32) -> Held {
+    match (Source { file: Arc::clone(file), text, line }).object() {
+        Ok(Some(object)) => Held::Object(Arc::new(object)),
+        Ok(None) => Held::Nothing,
+        Err(broken) => Held::Broken(Arc::new(broken)),
     }
-    parsed
 }
 
 /// The documents of a text, each with the lines before it. A marker line opens its document.
-fn documents(text: &str) -> Vec<(u32, &str)> {
+pub(super) fn documents(text: &str) -> Vec<(u32, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 0);
     let mut at = 0;
@@ -79,9 +76,29 @@ struct Source<'a> {
 }
 
 /// A document that could not be read.
-struct Broken {
-    key: Option<ObjectKey>,
-    finding: Box<Finding>,
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Broken {
+    pub(super) key: Option<ObjectKey>,
+    pub(super) finding: Box<Finding>,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// The same where the document has moved from line `from` to line `to`.
+    pub(super) fn shifted(&self, from: u32, to: u32) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Object(object) => Self::Object(Arc::new(Object { line: to, ..Object::clone(object) })),
+            Self::Broken(broken) => {
+                let mut broken = Broken::clone(broken);
+                if let Some(location) = &mut broken.finding.location {
+                    location.line = location.line.saturating_sub(from).saturating_add(to);
+                }
+                Self::Broken(Arc::new(broken))
+            }
+        }
+    }
 }
 
 // === impl Source ===
@@ -111,8 +128,6 @@ impl Source<'_> {
             ObjectKind::MTLSPolicy => self.typed(&tree, key.as_ref(), Spec::MTLSPolicy)?,
             ObjectKind::AccessPolicy => self.typed(&tree, key.as_ref(), Spec::AccessPolicy)?,
         };
-        let offset = self.line - 1;
-        let places = tree.places().into_iter().map(|(pointer, place)| (pointer, shifted(place, offset))).collect();
         Ok(Some(Object {
             key: ObjectKey::new(kind, QualifiedName::new(metadata.namespace, metadata.name)),
             labels: metadata.labels,
@@ -121,7 +136,7 @@ impl Source<'_> {
             file: Arc::clone(&self.file),
             text: self.text.into(),
             line: self.line,
-            places,
+            places: Arc::new(tree.places()),
         }))
     }
 
@@ -224,7 +239,7 @@ impl Source<'_> {
     }
 
     fn location(&self, place: Place) -> Location {
-        let (line, column) = shifted(place, self.line - 1);
+        let (line, column) = placed(place, self.line);
         Location { file: Arc::clone(&self.file), line, column }
     }
 }
@@ -252,8 +267,9 @@ pub(super) fn nearest(places: &BTreeMap<String, Place>, pointer: &str) -> Place 
     }
 }
 
-fn shifted((line, column): Place, offset: u32) -> Place {
-    (line.saturating_add(offset), column)
+/// The place in a file of a place in a document that starts on line `first`.
+pub(super) fn placed((line, column): Place, first: u32) -> Place {
+    (line.saturating_add(first.saturating_sub(1)), column)
 }
 
 /// The object's key, when the envelope says it.

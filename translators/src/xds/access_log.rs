@@ -9,7 +9,7 @@ use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::{Slot, StatsAccessLog, wire};
-use crate::mesh::Mesh;
+use crate::mesh::Workload;
 use crate::telemetry_names as names;
 
 /// What all requests to one port of a workload have in common.
@@ -23,13 +23,12 @@ pub(super) struct Counted {
 
 impl Counted {
     /// The requests (on TCP ports: the connections) to the port of this slot.
-    pub(super) fn new(mesh: &Mesh, slot: &Slot) -> Self {
-        let workload = mesh.workloads.get(&slot.workload);
+    pub(super) fn new(workload: &Workload, slot: &Slot) -> Self {
         Self {
             service: slot.service.to_string(),
             port: slot.port.clone(),
             // Envoy refuses an empty tag.
-            version: workload.and_then(|w| w.labels.get("version")).filter(|v| !v.is_empty()).cloned(),
+            version: workload.labels.get("version").filter(|v| !v.is_empty()).cloned(),
         }
     }
 

@@ -16,7 +16,7 @@ use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::{Slot, cluster_name, endpoint, origins, planned_port, tls, wire};
-use crate::mesh::{Destination, Mesh, MtlsMode, Protocol, Service};
+use crate::mesh::{Destination, Mesh, MtlsMode, Protocol, Serve, Service};
 use crate::name::SpiffeId;
 use crate::resource::{Kind, Resource};
 
@@ -46,8 +46,7 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination) -> Resource {
 }
 
 /// The cluster of the application behind a proxy.
-pub(super) fn local(mesh: &Mesh, slot: &Slot) -> Resource {
-    let serve = slot.serve(mesh);
+pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let origins = origins([&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin));
     let name = slot.name("app");

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
 use super::{Slot, cluster_name, origins, port, wire};
-use crate::mesh::{Backing, Destination, Instance, Mesh, MtlsMode, Serving, StaticEndpoint};
+use crate::mesh::{Backing, Destination, Instance, Instances, Mesh, MtlsMode, Serving, StaticEndpoint, instances_of};
+use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
 
 /// The key of an endpoint's metadata that clusters choose its transport by.
 pub(super) const MTLS: &str = "mtls";
 
 /// Where `destination` is, given the connected proxies.
-pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &[Instance]) -> Resource {
+pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances) -> Resource {
     let name = cluster_name(destination);
     let Some((service, port)) = port(mesh, &destination.service, &destination.port) else {
         return Resource::new(Kind::Endpoints, name.clone(), &assignment(name, Vec::new()), []);
@@ -37,16 +39,20 @@ fn connected(
     servings: &[Serving],
     destination: &Destination,
     mtls: bool,
-    instances: &[Instance],
+    instances: &Instances,
 ) -> Vec<endpoint_pb::LbEndpoint> {
     let mut found = BTreeMap::new();
+    let mut listeners: BTreeMap<&QualifiedName, u32> = BTreeMap::new();
+    for serving in servings.iter().filter(|s| s.port == destination.port) {
+        *listeners.entry(&serving.workload).or_default() += 1;
+    }
     for serving in servings.iter().filter(|s| s.port == destination.port && carries(&s.labels, destination)) {
-        let listener = listener_name(servings, serving, destination);
-        for instance in instances.iter().filter(|instance| {
-            instance.workload == serving.workload
-                && instance.listeners.contains(&listener)
-                && (!mtls || instance.has_certificate)
-        }) {
+        let twice = listeners.get(&serving.workload).is_some_and(|listeners| *listeners > 1);
+        let listen = twice.then_some(serving.listen);
+        let listener = Slot::new(&serving.workload, &destination.service, &serving.port, listen).name("in");
+        let answers =
+            |instance: &&Arc<Instance>| instance.listeners.contains(&listener) && (!mtls || instance.has_certificate);
+        for instance in instances_of(instances, &serving.workload).filter(answers) {
             let listen = serving.listen;
             let ip = if listen.ip().is_unspecified() { instance.address } else { listen.ip() };
             found.insert(SocketAddr::new(ip, listen.port()), 1);
@@ -71,14 +77,6 @@ fn listed(endpoints: &[StaticEndpoint], destination: &Destination, mode: MtlsMod
 
 fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool {
     destination.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// The name of the inbound listener behind a serving.
-fn listener_name(servings: &[Serving], serving: &Serving, destination: &Destination) -> String {
-    let same = |other: &&Serving| other.workload == serving.workload && other.port == serving.port;
-    let twice = servings.iter().filter(same).count() > 1;
-    let listen = twice.then_some(serving.listen);
-    Slot::new(&serving.workload, &destination.service, &serving.port, listen).name("in")
 }
 
 fn assignment(cluster_name: String, lb_endpoints: Vec<endpoint_pb::LbEndpoint>) -> endpoint_pb::ClusterLoadAssignment {
@@ -110,14 +108,13 @@ pub(super) fn at(address: SocketAddr) -> endpoint_pb::LbEndpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use imbl::OrdMap;
 
     use super::*;
-    use crate::mesh::{Access, AccessDefault, Port, Protocol, Service, Sourced};
-    use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef, TrustDomain};
+    use crate::mesh::{Access, AccessDefault, Port, Protocol, Service, Sourced, keyed};
+    use crate::name::{ObjectKey, ObjectKind, RuleRef, TrustDomain};
 
     fn name(text: &str) -> QualifiedName {
         text.parse().expect("a name")
@@ -164,7 +161,7 @@ mod tests {
     fn instance(workload: &str, address: &str, listener: &str, has_certificate: bool) -> Instance {
         Instance {
             workload: name(workload),
-            node: workload.into(),
+            node: address.into(),
             address: address.parse().expect("an address"),
             listeners: [listener.to_owned()].into(),
             has_certificate,
@@ -187,13 +184,13 @@ mod tests {
     #[test]
     fn an_instance_is_an_endpoint_when_it_can_answer_as_callers_come() {
         let servings = vec![serving("shop/v1", "0.0.0.0:8080", "v1"), serving("shop/v2", "10.0.0.9:8081", "v2")];
-        let instances = [
+        let instances = keyed([
             instance("shop/v1", "10.0.0.1", "in/shop/cart/http", true),
             instance("shop/v1", "10.0.0.2", "in/shop/cart/http", false),
             instance("shop/v1", "10.0.0.3", "in/shop/cart/other", true),
             instance("shop/v2", "10.0.0.4", "in/shop/cart/http", true),
             instance("shop/v3", "10.0.0.5", "in/shop/cart/http", true),
-        ];
+        ]);
         let of = |mode, version| {
             let mesh = mesh(mode, Backing::Workloads(servings.clone()));
             endpoints(&mesh, &destination(version), &instances).value()
@@ -215,7 +212,7 @@ mod tests {
         let mesh = mesh(MtlsMode::Strict, Backing::Workloads(servings));
         let instance = instance("shop/v1", "10.0.0.1", "in/shop/cart/http@0.0.0.0:8081", true);
         let only = vec![at("10.0.0.1:8081", 1, true)];
-        let found = endpoints(&mesh, &destination(None), &[instance]).value();
+        let found = endpoints(&mesh, &destination(None), &keyed([instance])).value();
         assert_eq!(found, expected("out/shop/cart/http", only));
     }
 
@@ -229,7 +226,7 @@ mod tests {
         };
         let of = |mode| {
             let mesh = mesh(mode, Backing::Static(vec![listed(2, 5), listed(1, 1), listed(3, 0)]));
-            endpoints(&mesh, &destination(None), &[]).value()
+            endpoints(&mesh, &destination(None), &Instances::new()).value()
         };
         for (mode, mtls) in [(MtlsMode::Strict, true), (MtlsMode::Permissive, false), (MtlsMode::Disabled, false)] {
             let both = vec![at("10.0.0.1:80", 1, mtls), at("10.0.0.2:80", 5, mtls)];

@@ -13,7 +13,7 @@ use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_
 use super::access_log::Counted;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
 use super::{rbac, wire};
-use crate::mesh::{AccessEntry, Mesh, MtlsMode, Port};
+use crate::mesh::{AccessEntry, Call, Mesh, MtlsMode, Port, Serve, Workload};
 use crate::name::RuleRef;
 use crate::resource::{Kind, Resource};
 
@@ -22,10 +22,9 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The listener of a port that a workload serves. What it says beside its filter chains is the same in strict
 /// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
-pub(super) fn inbound(mesh: &Mesh, slot: &Slot, features: Features) -> Resource {
-    let serve = slot.serve(mesh);
+pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, features: Features) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let chain = Inbound { mesh, slot, port, features, counted: Counted::new(mesh, slot) };
+    let chain = Inbound { mesh, slot, port, features, counted: Counted::new(workload, slot) };
     let filter_chains = match (port.mtls.value, port.protocol.is_http()) {
         (MtlsMode::Strict, _) => vec![chain.mtls()],
         // TLS that is not the mesh's has no chain and is closed.
@@ -48,8 +47,7 @@ pub(super) fn inbound(mesh: &Mesh, slot: &Slot, features: Features) -> Resource 
 }
 
 /// The listener of a port that a workload calls.
-pub(super) fn outbound(mesh: &Mesh, slot: &Slot) -> Resource {
-    let (workload, call) = slot.call(mesh);
+pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let name = slot.name("out");
     let filter = if port.protocol.is_http() {

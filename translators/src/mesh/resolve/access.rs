@@ -1,18 +1,23 @@
 //! AccessPolicies: entries accumulate, and the most specific default holds for everybody else.
 //!
-//! Owns: the ladder of access rules. May use: `rules`, `levels`. Never: decides about mTLS.
+//! Owns: the ladder of access rules. May use: `rules`, `levels`, `backing`, `coverage`. Never: decides about mTLS.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::levels::Level;
+use super::backing::Backings;
+use super::claims::Claim;
+use super::coverage::Summary;
+use super::levels::{ByLevel, Level};
 use super::report::Report;
-use super::services::Services;
+use super::services::{Declared, Services};
+use super::stage::{Change, Kept};
 use crate::finding::Code;
-use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, MtlsMode, Operation, Port, Service, Sourced};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Operation, Sourced};
 use crate::name::{QualifiedName, SpiffeId, TrustDomain};
 use crate::rules::policy::{AccessSpec, CallerSpec, EntrySpec, OperationSpec};
 
 /// What an AccessPolicy says.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub level: Level,
     pub default: Option<Sourced<AccessDefault>>,
@@ -24,7 +29,22 @@ pub(super) struct Policy {
 pub(super) struct Known<'a> {
     pub trust_domain: &'a TrustDomain,
     pub services: &'a Services,
-    pub identities: &'a BTreeMap<QualifiedName, BTreeSet<SpiffeId>>,
+    pub backings: &'a Backings,
+}
+
+/// The policies of every level, in order of their names.
+#[derive(Debug, Default)]
+pub(super) struct Policies(ByLevel<BTreeMap<QualifiedName, Kept<Policy>>>);
+
+/// The default of a level: one policy gives it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DefaultOf(Level);
+
+// === impl DefaultOf ===
+
+impl Claim for DefaultOf {
+    const POINTER: &'static str = "/spec/default";
+    const WHY: &'static str = "gives the same target a default";
 }
 
 // === impl Policy ===
@@ -37,7 +57,7 @@ impl Policy {
         let deny = entries(&spec.deny, "/spec/deny", known, report);
         let allow = entries(&spec.allow, "/spec/allow", known, report);
         let policy = Self { level: level?, default, deny, allow };
-        if policy.is_tcp_only(known.services) {
+        if policy.is_tcp_only(known.services, report) {
             for (index, _) in policy.deny.iter().enumerate().filter(|(_, entry)| has_http_parts(entry)) {
                 report.error(
                     Code::WrongProtocol,
@@ -56,50 +76,70 @@ impl Policy {
         Some(policy)
     }
 
-    fn is_tcp_only(&self, services: &Services) -> bool {
+    /// What only this policy may say.
+    pub(super) fn claim(&self) -> Option<DefaultOf> {
+        self.default.as_ref().map(|_| DefaultOf(self.level.clone()))
+    }
+
+    fn is_tcp_only(&self, services: &Services, report: &mut Report<'_>) -> bool {
         let (name, port) = match &self.level {
             Level::Mesh | Level::Namespace(_) => return false,
             Level::Service(name) => (name, None),
             Level::Port(name, port) => (name, Some(port)),
         };
-        services.0.get(name).is_some_and(|declared| {
+        let tcp_only = |declared: &Declared| {
             let mut ports = declared.ports.iter().filter(|declared| port.is_none_or(|port| *port == declared.name));
             ports.all(|port| !port.protocol.is_http())
-        })
-    }
-
-    fn covers(&self, service: &QualifiedName, port: &str) -> bool {
-        Level::covering(service, port).contains(&self.level)
+        };
+        services.service(name, "/spec/target/service", report).is_some_and(tcp_only)
     }
 }
 
-/// What applies to one port; `policies` are in ladder order.
-pub(super) fn effective(
-    policies: &[&Policy],
-    service: &QualifiedName,
-    port: &str,
-    below: &Sourced<AccessDefault>,
-) -> Access {
-    let covering: Vec<&Policy> = policies.iter().copied().filter(|policy| policy.covers(service, port)).collect();
-    Access {
-        deny: covering.iter().flat_map(|policy| policy.deny.iter().cloned()).collect(),
-        allow: covering.iter().flat_map(|policy| policy.allow.iter().cloned()).collect(),
-        default: covering.iter().rev().find_map(|policy| policy.default.clone()).unwrap_or_else(|| below.clone()),
+// === impl Policies ===
+
+impl Policies {
+    /// Takes up changes of AccessPolicies.
+    pub(super) fn follow(&mut self, changes: &[Change<Policy>]) {
+        for (name, kept) in changes.iter().filter_map(|change| Some((&change.name, change.before.as_ref()?))) {
+            let of_level = self.0.entry(&kept.value.level, BTreeMap::new);
+            of_level.remove(name);
+            if of_level.is_empty() {
+                self.0.remove(&kept.value.level);
+            }
+        }
+        for (name, kept) in changes.iter().filter_map(|change| Some((&change.name, change.after.as_ref()?))) {
+            self.0.entry(&kept.value.level, BTreeMap::new).insert(name.clone(), kept.clone());
+        }
+    }
+
+    /// The policies of a level.
+    pub(super) fn at(&self, level: &Level) -> impl Iterator<Item = &Kept<Policy>> {
+        self.0.get(level).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The policies that cover only `service` or ports of it.
+    pub(super) fn only(&self, service: &QualifiedName) -> impl Iterator<Item = &Kept<Policy>> {
+        self.0.only(service).flat_map(BTreeMap::values)
+    }
+
+    /// What applies to one port.
+    pub(super) fn effective(&self, service: &QualifiedName, port: &str, below: &Sourced<AccessDefault>) -> Access {
+        let covering = || self.0.covering(service, port).flat_map(BTreeMap::values).map(|kept| &kept.value);
+        Access {
+            deny: covering().flat_map(|policy| policy.deny.iter().cloned()).collect(),
+            allow: covering().flat_map(|policy| policy.allow.iter().cloned()).collect(),
+            default: covering().rev().find_map(|policy| policy.default.clone()).unwrap_or_else(|| below.clone()),
+        }
     }
 }
 
 /// Warns about entries that have no effect where `policy` applies.
-pub(super) fn warn<'a>(policy: &Policy, services: impl Iterator<Item = &'a Service>, report: &mut Report<'_>) {
-    let ports: Vec<(&QualifiedName, &Port)> = services
-        .flat_map(|service| service.ports.iter().map(move |port| (&service.name, port)))
-        .filter(|(service, port)| policy.covers(service, &port.name))
-        .collect();
-    let open = |(_, port): &(&QualifiedName, &Port)| port.access.default.value == AccessDefault::Allow;
-    if !policy.allow.is_empty() && !ports.is_empty() && ports.iter().all(open) {
+pub(super) fn warn(policy: &Policy, covered: &Summary, report: &mut Report<'_>) {
+    if !policy.allow.is_empty() && covered.all_open {
         report.warning(Code::NoEffect, "/spec/allow", "these entries change nothing: the default is allow").hint =
             Some("write default: deny to close the door to everybody else".to_owned());
     }
-    if let Some((many, names)) = tcp_ports(&ports) {
+    if let Some((many, names)) = &covered.tcp {
         for (index, _) in policy.deny.iter().enumerate().filter(|(_, entry)| has_http_parts(entry)) {
             let message = format!(
                 "methods and paths never match on the tcp port{many} {names}, so this entry denies nothing there"
@@ -111,36 +151,16 @@ pub(super) fn warn<'a>(policy: &Policy, services: impl Iterator<Item = &'a Servi
     for (list, entries) in lists {
         for (index, _) in entries.iter().enumerate().filter(|(_, entry)| entry.from.iter().any(has_identity)) {
             let pointer = format!("{list}/{index}/from");
-            let on = |mode| shown(ports.iter().filter(|(_, port)| port.mtls.value == mode));
-            if let Some(names) = on(MtlsMode::Disabled) {
+            if let Some(names) = &covered.disabled {
                 let message = format!("callers have no identity on {names}, where mTLS is disabled");
                 report.warning(Code::NoIdentity, pointer, message).hint =
                     Some("this entry never matches there".to_owned());
-            } else if let Some(names) = on(MtlsMode::Permissive) {
+            } else if let Some(names) = &covered.permissive {
                 let message = format!("plaintext callers have no identity on {names}, where mTLS is permissive");
                 report.warning(Code::NoIdentity, pointer, message).hint =
                     Some("this entry matches mTLS callers only".to_owned());
             }
         }
-    }
-}
-
-/// The plural's ending and the names of those ports that do not speak HTTP; `None` when there are none.
-fn tcp_ports(ports: &[(&QualifiedName, &Port)]) -> Option<(&'static str, String)> {
-    let tcp = || ports.iter().filter(|(_, port)| !port.protocol.is_http());
-    Some((if tcp().count() > 1 { "s" } else { "" }, shown(tcp())?))
-}
-
-/// Some ports by name; `None` when there are none.
-fn shown<'a>(ports: impl Iterator<Item = &'a (&'a QualifiedName, &'a Port)>) -> Option<String> {
-    const MOST: usize = 3;
-    let names: Vec<String> = ports.map(|(service, port)| format!("{service} {}", port.name)).collect();
-    let more = names.len().saturating_sub(MOST);
-    let listed = names.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
-    match (names.len(), more) {
-        (0, _) => None,
-        (_, 0) => Some(listed),
-        _ => Some(format!("{listed} and {more} more")),
     }
 }
 
@@ -191,7 +211,7 @@ fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report
         CallerSpec::Service(name) => {
             let name = name.within(&home);
             known.services.service(&name, &format!("{at}/service"), report)?;
-            known.identities.get(&name).cloned().map(Caller::Identities)
+            known.backings.identities(&name, report).cloned().map(Caller::Identities)
         }
         CallerSpec::ServiceAccount(name) => {
             let namespace = name.namespace.as_ref().unwrap_or(&home);

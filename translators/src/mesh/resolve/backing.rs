@@ -3,51 +3,120 @@
 //! Owns: what workloads mean for the services that they serve. May use: `services`. Never: knows a policy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::services::{Declared, Services};
+use imbl::OrdMap;
+
+use super::facts::Fact;
+use super::report::Report;
+use super::services::Declared;
+use super::stage::Change;
 use crate::mesh::{Backing, Serving, Workload};
 use crate::name::{QualifiedName, SpiffeId, TrustDomain};
 
-/// Where the endpoints of every service come from.
-pub(super) fn backings(
-    services: &Services,
-    workloads: &BTreeMap<QualifiedName, Workload>,
-) -> BTreeMap<QualifiedName, Backing> {
-    let mut serving: BTreeMap<&QualifiedName, Vec<Serving>> = BTreeMap::new();
-    for workload in workloads.values() {
-        for serve in &workload.serves {
-            serving.entry(&serve.service).or_default().push(Serving {
-                workload: workload.name.clone(),
-                labels: workload.labels.clone(),
-                port: serve.port.clone(),
-                listen: serve.listen,
-            });
-        }
-    }
-    let backing = |(name, declared): (&QualifiedName, &Declared)| {
-        let backing = match &declared.endpoints {
-            Some(list) => Backing::Static(list.clone()),
-            None => Backing::Workloads(serving.remove(name).unwrap_or_default()),
-        };
-        (name.clone(), backing)
-    };
-    services.0.iter().map(backing).collect()
+/// What is behind one service.
+#[derive(Debug)]
+pub(super) struct Behind {
+    pub backing: Backing,
+    pub identities: BTreeSet<SpiffeId>,
 }
 
-/// Who may answer for every service.
-pub(super) fn identities(
-    trust_domain: &TrustDomain,
-    services: &Services,
-    workloads: &BTreeMap<QualifiedName, Workload>,
-) -> BTreeMap<QualifiedName, BTreeSet<SpiffeId>> {
-    let mut identities: BTreeMap<QualifiedName, BTreeSet<SpiffeId>> = BTreeMap::new();
-    for workload in workloads.values() {
-        for serve in &workload.serves {
-            identities.entry(serve.service.clone()).or_default().insert(workload.identity.clone());
+/// What is behind every service, and which workloads serve it.
+#[derive(Debug, Default)]
+pub(super) struct Backings {
+    behind: BTreeMap<QualifiedName, Behind>,
+    servers: BTreeMap<QualifiedName, BTreeSet<QualifiedName>>,
+}
+
+// === impl Backings ===
+
+impl Backings {
+    /// What is behind a service.
+    pub(super) fn get(&self, service: &QualifiedName) -> Option<&Behind> {
+        self.behind.get(service)
+    }
+
+    /// Where the endpoints of a service come from.
+    pub(super) fn backing(&self, service: &QualifiedName, report: &mut Report<'_>) -> Option<&Backing> {
+        report.reads.push(Fact::Backing(service.clone()));
+        self.behind.get(service).map(|behind| &behind.backing)
+    }
+
+    /// Who may answer for a service.
+    pub(super) fn identities(&self, service: &QualifiedName, report: &mut Report<'_>) -> Option<&BTreeSet<SpiffeId>> {
+        report.reads.push(Fact::Identities(service.clone()));
+        self.behind.get(service).map(|behind| &behind.identities)
+    }
+
+    /// Takes up a change of a workload; the services behind which there may be something else now.
+    pub(super) fn follow(&mut self, change: &Change<Workload>) -> BTreeSet<QualifiedName> {
+        let served = |workload: &Workload| workload.serves.iter().map(|serve| serve.service.clone()).collect();
+        let before: BTreeSet<QualifiedName> =
+            change.before.as_ref().map(|kept| served(&kept.value)).unwrap_or_default();
+        let after: BTreeSet<QualifiedName> = change.after.as_ref().map(|kept| served(&kept.value)).unwrap_or_default();
+        for service in before.difference(&after) {
+            let Some(servers) = self.servers.get_mut(service) else { continue };
+            servers.remove(&change.name);
+            if servers.is_empty() {
+                self.servers.remove(service);
+            }
+        }
+        for service in after.difference(&before) {
+            self.servers.entry(service.clone()).or_default().insert(change.name.clone());
+        }
+        match (&change.before, &change.after) {
+            (Some(before), Some(after)) if serves_alike(&before.value, &after.value) => BTreeSet::new(),
+            _ => before.into_iter().chain(after).collect(),
         }
     }
-    for name in services.0.keys() {
-        identities.entry(name.clone()).or_insert_with(|| BTreeSet::from([SpiffeId::of_workload(trust_domain, name)]));
+
+    /// Looks again at what is behind `service`; which facts are others now.
+    pub(super) fn refresh(
+        &mut self,
+        service: &QualifiedName,
+        declared: Option<&Declared>,
+        workloads: &OrdMap<QualifiedName, Arc<Workload>>,
+        trust_domain: &TrustDomain,
+    ) -> Vec<Fact> {
+        let Some(declared) = declared else {
+            self.behind.remove(service);
+            return Vec::new();
+        };
+        let servers = self.servers.get(service).into_iter().flatten();
+        let servers: Vec<&Workload> = servers.filter_map(|name| workloads.get(name)).map(AsRef::as_ref).collect();
+        let backing = match &declared.endpoints {
+            Some(list) => Backing::Static(list.clone()),
+            None => Backing::Workloads(servers.iter().flat_map(|workload| serving(workload, service)).collect()),
+        };
+        let mut identities: BTreeSet<SpiffeId> = servers.iter().map(|workload| workload.identity.clone()).collect();
+        if identities.is_empty() {
+            identities.insert(SpiffeId::of_workload(trust_domain, service));
+        }
+        let before = self.behind.get(service);
+        let mut changed = Vec::new();
+        if before.is_none_or(|before| before.backing != backing) {
+            changed.push(Fact::Backing(service.clone()));
+        }
+        if before.is_none_or(|before| before.identities != identities) {
+            changed.push(Fact::Identities(service.clone()));
+        }
+        if !changed.is_empty() {
+            self.behind.insert(service.clone(), Behind { backing, identities });
+        }
+        changed
     }
-    identities
+}
+
+/// Whether it makes no difference to any service which of the two serves it.
+fn serves_alike(left: &Workload, right: &Workload) -> bool {
+    left.identity == right.identity && left.labels == right.labels && left.serves == right.serves
+}
+
+fn serving<'a>(workload: &'a Workload, service: &'a QualifiedName) -> impl Iterator<Item = Serving> + 'a {
+    workload.serves.iter().filter(move |serve| serve.service == *service).map(|serve| Serving {
+        workload: workload.name.clone(),
+        labels: workload.labels.clone(),
+        port: serve.port.clone(),
+        listen: serve.listen,
+    })
 }

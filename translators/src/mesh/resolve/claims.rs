@@ -3,38 +3,73 @@
 //! Owns: conflicts. May use: `rules`, `finding`. Never: decides by age or alphabet of names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::report::Report;
 use crate::finding::Code;
 use crate::rules::Object;
 
-/// Who claimed what: an object with errors of its own claims nothing.
-pub(super) struct Claims<'a, K>(BTreeMap<K, &'a Object>);
+/// Something that only one object may say.
+pub(super) trait Claim: Clone + Ord {
+    /// The place in an object that claims it.
+    const POINTER: &'static str;
+    /// What is wrong with being second: `<the first object> ...`.
+    const WHY: &'static str;
+}
+
+/// The claim of objects that never conflict.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unclaimed {}
+
+/// Who claims what, in the order in which conflicts are decided. An object with errors of its own claims nothing.
+#[derive(Debug)]
+pub(super) struct Claims<C>(BTreeMap<C, Vec<Arc<Object>>>);
+
+// === impl Claim ===
+
+impl Claim for Unclaimed {
+    const POINTER: &'static str = "";
+    const WHY: &'static str = "";
+}
 
 // === impl Claims ===
 
-impl<K> Default for Claims<'_, K> {
+impl<C> Default for Claims<C> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<'a, K: Ord> Claims<'a, K> {
-    /// Claims `what`; a finding at `pointer` when an earlier object has it. The last check of an object.
-    pub(super) fn claim(&mut self, what: K, pointer: &str, why: &str, report: &mut Report<'a>) {
-        if report.is_refused() {
-            return;
+impl<C: Claim> Claims<C> {
+    /// Enters `object` among those who claim `what`.
+    pub(super) fn enter(&mut self, what: &C, object: &Arc<Object>) {
+        let claimants = self.0.entry(what.clone()).or_default();
+        let at = claimants.partition_point(|other| other.home() < object.home());
+        claimants.insert(at, Arc::clone(object));
+    }
+
+    /// Takes `object` out again.
+    pub(super) fn leave(&mut self, what: &C, object: &Object) {
+        let Some(claimants) = self.0.get_mut(what) else { return };
+        if let Ok(at) = claimants.binary_search_by(|other| other.home().cmp(&object.home())) {
+            claimants.remove(at);
         }
-        match self.0.get(&what) {
-            Some(first) => {
-                let place = first.location("");
-                let place = place.map(|place| format!(" at {}:{}", place.file, place.line)).unwrap_or_default();
-                report.error(Code::Conflict, pointer, format!("{}{place} {why}", first.key)).hint =
-                    Some("remove one of them".to_owned());
-            }
-            None => {
-                self.0.insert(what, report.object);
-            }
+        if claimants.is_empty() {
+            self.0.remove(what);
         }
+    }
+
+    /// Those who claim `what`; it is the first one's.
+    pub(super) fn of(&self, what: &C) -> &[Arc<Object>] {
+        self.0.get(what).map_or(&[], Vec::as_slice)
+    }
+
+    /// A finding when an earlier object has what `report`'s object claims.
+    pub(super) fn check(&self, what: &C, report: &mut Report<'_>) {
+        let Some(first) = self.of(what).first().filter(|first| first.key != report.object.key) else { return };
+        let place = first.location("");
+        let place = place.map(|place| format!(" at {}:{}", place.file, place.line)).unwrap_or_default();
+        report.error(Code::Conflict, C::POINTER, format!("{}{place} {}", first.key, C::WHY)).hint =
+            Some("remove one of them".to_owned());
     }
 }

@@ -3,6 +3,8 @@
 //! Owns: what a target covers, and which is more specific. May use: `rules`, `services`. Never: knows what a
 //! policy says.
 
+use std::collections::BTreeMap;
+
 use super::report::Report;
 use super::services::Services;
 use super::settings::ROOT_NAMESPACE;
@@ -17,6 +19,16 @@ pub(super) enum Level {
     Namespace(Label),
     Service(QualifiedName),
     Port(QualifiedName, String),
+}
+
+/// What there is at each level.
+#[derive(Debug)]
+pub(super) struct ByLevel<T> {
+    mesh: Option<T>,
+    namespaces: BTreeMap<Label, T>,
+    services: BTreeMap<QualifiedName, T>,
+    /// By the name of the port.
+    ports: BTreeMap<QualifiedName, BTreeMap<String, T>>,
 }
 
 // === impl Level ===
@@ -53,14 +65,74 @@ impl Level {
         Some(Self::Port(service, port.name.clone()))
     }
 
-    /// The levels that cover a port, from the widest to the most specific.
-    pub(super) fn covering(service: &QualifiedName, port: &str) -> [Self; 4] {
-        [
-            Self::Mesh,
-            Self::Namespace(service.namespace.clone()),
-            Self::Service(service.clone()),
-            Self::Port(service.clone(), port.to_owned()),
-        ]
+    /// The levels that cover `service` beside others.
+    pub(super) fn wide(service: &QualifiedName) -> [Self; 2] {
+        [Self::Mesh, Self::Namespace(service.namespace.clone())]
+    }
+}
+
+// === impl ByLevel ===
+
+impl<T> Default for ByLevel<T> {
+    fn default() -> Self {
+        Self { mesh: None, namespaces: BTreeMap::new(), services: BTreeMap::new(), ports: BTreeMap::new() }
+    }
+}
+
+impl<T> ByLevel<T> {
+    /// What is at `level`.
+    pub(super) fn get(&self, level: &Level) -> Option<&T> {
+        match level {
+            Level::Mesh => self.mesh.as_ref(),
+            Level::Namespace(namespace) => self.namespaces.get(namespace),
+            Level::Service(service) => self.services.get(service),
+            Level::Port(service, port) => self.ports.get(service)?.get(port),
+        }
+    }
+
+    /// What is at `level`, or else what `new` gives.
+    pub(super) fn entry(&mut self, level: &Level, new: impl FnOnce() -> T) -> &mut T {
+        match level {
+            Level::Mesh => self.mesh.get_or_insert_with(new),
+            Level::Namespace(namespace) => self.namespaces.entry(namespace.clone()).or_insert_with(new),
+            Level::Service(service) => self.services.entry(service.clone()).or_insert_with(new),
+            Level::Port(service, port) => {
+                self.ports.entry(service.clone()).or_default().entry(port.clone()).or_insert_with(new)
+            }
+        }
+    }
+
+    /// Takes away what is at `level`.
+    pub(super) fn remove(&mut self, level: &Level) {
+        match level {
+            Level::Mesh => self.mesh = None,
+            Level::Namespace(namespace) => {
+                self.namespaces.remove(namespace);
+            }
+            Level::Service(service) => {
+                self.services.remove(service);
+            }
+            Level::Port(service, port) => {
+                let Some(ports) = self.ports.get_mut(service) else { return };
+                ports.remove(port);
+                if ports.is_empty() {
+                    self.ports.remove(service);
+                }
+            }
+        }
+    }
+
+    /// What covers a port, from the widest level to the most specific.
+    pub(super) fn covering(&self, service: &QualifiedName, port: &str) -> impl DoubleEndedIterator<Item = &T> {
+        let of_port = self.ports.get(service).and_then(|ports| ports.get(port));
+        let covering =
+            [self.mesh.as_ref(), self.namespaces.get(&service.namespace), self.services.get(service), of_port];
+        covering.into_iter().flatten()
+    }
+
+    /// What covers only `service` or ports of it.
+    pub(super) fn only(&self, service: &QualifiedName) -> impl Iterator<Item = &T> {
+        self.services.get(service).into_iter().chain(self.ports.get(service).into_iter().flat_map(BTreeMap::values))
     }
 }
 

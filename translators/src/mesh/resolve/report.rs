@@ -1,22 +1,25 @@
 //! What is wrong with one object while it is resolved.
 //!
-//! Owns: the findings of one object. May use: `finding`, `rules`. Never: looks at another object.
+//! Owns: the findings of one object, and what it read of others. May use: `finding`, `rules`. Never: looks at
+//! another object.
 
+use super::facts::Fact;
 use crate::finding::{Code, Finding, Severity};
 use crate::name::RuleRef;
 use crate::rules::Object;
 
-/// The findings of one object.
+/// The findings of one object, and what it read of others.
 pub(super) struct Report<'a> {
     pub object: &'a Object,
     pub findings: Vec<Finding>,
+    pub reads: Vec<Fact>,
 }
 
 // === impl Report ===
 
 impl<'a> Report<'a> {
     pub(super) fn of(object: &'a Object) -> Self {
-        Self { object, findings: Vec::new() }
+        Self { object, findings: Vec::new(), reads: Vec::new() }
     }
 
     /// An error at `pointer`; choices and hints are added to what is returned.

@@ -1,17 +1,20 @@
 //! TrafficRoutes: which rule takes a request, and where it goes.
 //!
-//! Owns: rules, destinations, timeouts and retries of a port. May use: `rules`, `services`. Never: decides
-//! whose route applies.
+//! Owns: rules, destinations, timeouts and retries of a port. May use: `rules`, `services`, `backing`. Never:
+//! decides whose route applies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backing::Backings;
+use super::claims::Claim;
 use super::matches::{covers, http_match};
 use super::report::Report;
 use super::retry;
 use super::services::{DeclaredPort, Services};
 use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
+use super::stage::Change;
 use crate::finding::Code;
 use crate::mesh::{
     Backing, Consumer, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
@@ -24,7 +27,7 @@ use crate::rules::scalar::Setting;
 pub(super) struct Known<'a> {
     pub settings: &'a Settings,
     pub services: &'a Services,
-    pub backings: &'a BTreeMap<QualifiedName, Backing>,
+    pub backings: &'a Backings,
 }
 
 /// A port whose requests are routed.
@@ -34,17 +37,88 @@ pub(super) struct Routed<'a> {
     pub port: &'a DeclaredPort,
 }
 
-/// Every HTTP port has a route for everybody; those of a consumer's own namespace stand beside it.
-pub(super) type Routes = BTreeMap<(QualifiedName, String), BTreeMap<Consumer, Arc<HttpRoute>>>;
+/// Whose requests to which service; one TrafficRoute decides about them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    pub service: QualifiedName,
+    pub consumer: Consumer,
+}
 
-/// The routes of one port: everybody's is the default one unless a rule says otherwise.
-pub(super) fn of_port(routes: &Routes, routed: Routed<'_>, settings: &Settings) -> BTreeMap<Consumer, Arc<HttpRoute>> {
-    if !routed.port.protocol.is_http() {
-        return BTreeMap::new();
+/// What a TrafficRoute says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Routing {
+    pub subject: Subject,
+    /// By the name of the service's port.
+    by_port: BTreeMap<String, Arc<HttpRoute>>,
+}
+
+/// The TrafficRoutes of every service.
+#[derive(Debug, Default)]
+pub(super) struct Routes(BTreeMap<QualifiedName, BTreeMap<Consumer, Arc<Routing>>>);
+
+// === impl Subject ===
+
+impl Claim for Subject {
+    const POINTER: &'static str = "/spec/for";
+    const WHY: &'static str = "routes the same service for the same callers";
+}
+
+// === impl Routing ===
+
+impl Routing {
+    /// What `spec` says.
+    pub(super) fn of(spec: &RouteSpec, known: &Known<'_>, report: &mut Report<'_>) -> Self {
+        let home = &report.object.key.name.namespace;
+        let service = spec.subject.service.within(home);
+        let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
+        let declared = known.services.service(&service, "/spec/for/service", report);
+        if declared.is_some_and(|declared| !declared.has_http()) {
+            let message = format!("no port of {service} speaks HTTP");
+            report.error(Code::WrongProtocol, "/spec/http", message);
+        }
+        let ports = declared.map_or(&[][..], |declared| &declared.ports);
+        let by_port = ports.iter().filter(|port| port.protocol.is_http()).map(|port| {
+            let routed = Routed { service: &service, port };
+            (port.name.clone(), Arc::new(http_route(spec, routed, known, report)))
+        });
+        let by_port = by_port.collect();
+        Self { subject: Subject { service, consumer }, by_port }
     }
-    let mut of_port = routes.get(&(routed.service.clone(), routed.port.name.clone())).cloned().unwrap_or_default();
-    of_port.entry(Consumer::Everyone).or_insert_with(|| Arc::new(default_route(routed, settings)));
-    of_port
+}
+
+// === impl Routes ===
+
+impl Routes {
+    /// Takes up a change of a TrafficRoute.
+    pub(super) fn follow(&mut self, changes: &[Change<Routing>]) {
+        for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
+            let Subject { service, consumer } = &kept.value.subject;
+            let Some(of_service) = self.0.get_mut(service) else { continue };
+            of_service.remove(consumer);
+            if of_service.is_empty() {
+                self.0.remove(service);
+            }
+        }
+        for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
+            let Subject { service, consumer } = &kept.value.subject;
+            self.0.entry(service.clone()).or_default().insert(consumer.clone(), Arc::clone(&kept.value));
+        }
+    }
+
+    /// The routes of one port: everybody's is the default one unless a rule says otherwise; those of a consumer's
+    /// own namespace stand beside it.
+    pub(super) fn of_port(&self, routed: Routed<'_>, settings: &Settings) -> BTreeMap<Consumer, Arc<HttpRoute>> {
+        if !routed.port.protocol.is_http() {
+            return BTreeMap::new();
+        }
+        let of_service = self.0.get(routed.service).into_iter().flatten();
+        let written = of_service.filter_map(|(consumer, routing)| {
+            Some((consumer.clone(), Arc::clone(routing.by_port.get(&routed.port.name)?)))
+        });
+        let mut of_port: BTreeMap<Consumer, Arc<HttpRoute>> = written.collect();
+        of_port.entry(Consumer::Everyone).or_insert_with(|| Arc::new(default_route(routed, settings)));
+        of_port
+    }
 }
 
 /// All requests to the service itself.
@@ -63,12 +137,7 @@ fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
 }
 
 /// What `spec` says for one port of its service.
-pub(super) fn http_route(
-    spec: &RouteSpec,
-    routed: Routed<'_>,
-    known: &Known<'_>,
-    report: &mut Report<'_>,
-) -> HttpRoute {
+fn http_route(spec: &RouteSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> HttpRoute {
     if spec.http.is_empty() {
         report.error(Code::InvalidValue, "/spec/http", "a route has at least one rule");
     }
@@ -229,7 +298,8 @@ fn destination(
         labels.insert("version".to_owned(), version.clone());
     }
     if !labels.is_empty() {
-        warn_of_nothing(written, at, &labels, &port.name, known.backings.get(&service), report);
+        let backing = known.backings.backing(&service, report);
+        warn_of_nothing(written, at, &labels, &port.name, backing, report);
     }
     Some(Destination { service, port: port.name.clone(), labels })
 }

@@ -1,11 +1,14 @@
 //! MeshServices: ports and fixed endpoints, and looking a service or port up by name.
 //!
-//! Owns: what a MeshService says by itself. May use: `rules`. Never: knows who serves it.
+//! Owns: what a MeshService says by itself. May use: `rules`, `facts`. Never: knows who serves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
+use super::claims::Unclaimed;
+use super::facts::Fact;
 use super::report::Report;
+use super::stage::{Change, Stage};
 use crate::finding::Code;
 use crate::mesh::{Protocol, StaticEndpoint};
 use crate::name::{Label, QualifiedName, RuleRef};
@@ -20,6 +23,7 @@ const SERVER_FIRST: [u16; 5] = [25, 110, 143, 587, 3306];
 const MOST_CHOICES: usize = 20;
 
 /// What a MeshService says by itself.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Declared {
     pub origin: RuleRef,
     /// By number.
@@ -29,6 +33,7 @@ pub(super) struct Declared {
 }
 
 /// One port of a service.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct DeclaredPort {
     pub name: String,
     pub number: NonZeroU16,
@@ -37,24 +42,40 @@ pub(super) struct DeclaredPort {
 }
 
 /// The services that may be referred to.
-#[derive(Default)]
-pub(super) struct Services(pub BTreeMap<QualifiedName, Declared>);
+pub(super) type Services = Stage<Declared, Unclaimed>;
 
 // === impl Services ===
 
 impl Services {
     /// The service `name`; a finding at `pointer` when there is none.
     pub(super) fn service(&self, name: &QualifiedName, pointer: &str, report: &mut Report<'_>) -> Option<&Declared> {
-        let found = self.0.get(name);
+        report.reads.push(Fact::Service(name.clone()));
+        let found = self.get(name);
         if found.is_none() {
-            let near: Vec<String> =
-                self.0.keys().filter(|known| known.namespace == name.namespace).map(ToString::to_string).collect();
-            let choices = if near.is_empty() { self.0.keys().map(ToString::to_string).collect() } else { near };
+            let mut choices: Vec<String> = self.within(&name.namespace).map(|(near, _)| near.to_string()).collect();
+            report.reads.push(Fact::Names(name.namespace.clone()));
+            if choices.is_empty() {
+                choices = self.iter().map(|(any, _)| any.to_string()).collect();
+                report.reads.push(Fact::AllNames);
+            }
             let finding = report.error(Code::NotFound, pointer, format!("there is no service {name}"));
             finding.hint = suggest::did_you_mean(&name.to_string(), &choices);
             finding.choices = choices.into_iter().take(MOST_CHOICES).collect();
         }
-        found
+        found.map(AsRef::as_ref)
+    }
+}
+
+/// What those who refer to services may have read otherwise before `change`.
+pub(super) fn facts(change: &Change<Declared>) -> Vec<Fact> {
+    let name = &change.name;
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) if before.value.ports == after.value.ports => Vec::new(),
+        (Some(_), Some(_)) => vec![Fact::Service(name.clone())],
+        (None, None) => Vec::new(),
+        (Some(_), None) | (None, Some(_)) => {
+            vec![Fact::Service(name.clone()), Fact::Names(name.namespace.clone()), Fact::AllNames]
+        }
     }
 }
 

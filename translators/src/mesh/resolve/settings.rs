@@ -17,6 +17,7 @@ use crate::rules::scalar::{Setting, Span};
 pub(super) const ROOT_NAMESPACE: &str = "mesh-system";
 
 /// What holds where no rule says anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub trust_domain: Sourced<TrustDomain>,
     pub leaf_ttl: Sourced<Duration>,
@@ -29,6 +30,12 @@ pub(super) struct Settings {
 }
 
 // === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::built_in()
+    }
+}
 
 impl Settings {
     /// Every built-in default.

@@ -2,9 +2,10 @@
 //!
 //! Owns: identities, and which addresses collide. May use: `rules`, `services`. Never: knows a policy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::claims::Claim;
 use super::report::Report;
 use super::services::Services;
 use crate::finding::Code;
@@ -133,21 +134,26 @@ fn collide(left: SocketAddr, right: SocketAddr) -> bool {
         && (left.ip() == right.ip() || covers(left.ip(), right.ip()) || covers(right.ip(), left.ip()))
 }
 
-/// Warns where workloads that do not serve the same services share an identity.
-pub(super) fn shared_identity(workload: &Workload, others: &[&Workload], report: &mut Report<'_>) {
-    let served = |workload: &Workload| -> BTreeSet<QualifiedName> {
-        workload.serves.iter().map(|serve| serve.service.clone()).collect()
-    };
-    if let Some(other) = others.iter().find(|other| served(other) != served(workload)) {
-        let message = format!("the workload {} serves something else under the same identity", other.name);
-        report.warning(Code::SharedIdentity, "/spec/identity", message).hint =
-            Some("rules that name a caller cannot tell the two apart".to_owned());
-    }
+/// The node match, when it names exactly one node id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ExactNode {
+    id: String,
+    cluster: Option<String>,
+    metadata: BTreeMap<String, String>,
 }
 
-/// The node match, when it names exactly one node id.
-pub(super) fn exact_node(matches: Option<&NodeMatch>) -> Option<(String, Option<String>, BTreeMap<String, String>)> {
-    let matches = matches?;
-    let id = matches.node_id.clone().filter(|id| !id.contains('*'))?;
-    Some((id, matches.node_cluster.clone(), matches.metadata.clone()))
+// === impl ExactNode ===
+
+impl Claim for ExactNode {
+    const POINTER: &'static str = "/spec/match";
+    const WHY: &'static str = "matches the same node";
+}
+
+impl ExactNode {
+    /// The one node that `workload` takes.
+    pub(super) fn of(workload: &Workload) -> Option<Self> {
+        let NodeMatch { node_id, node_cluster, metadata } = workload.matches.as_ref()?;
+        let id = node_id.clone().filter(|id| !id.contains('*'))?;
+        Some(Self { id, cluster: node_cluster.clone(), metadata: metadata.clone() })
+    }
 }

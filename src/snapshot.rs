@@ -1,4 +1,4 @@
-//! What one group of proxies is to hold.
+//! Snapshots: what one group of proxies is to hold.
 //!
 //! Owns: persistent sets of resources that share structure between versions, so that a change costs the
 //! logarithm of the set and two snapshots are told apart in the size of their difference. May use:
@@ -65,10 +65,11 @@ impl ResourceSet {
         self.version
     }
 
-    /// Puts a resource; says whether that changed anything.
+    /// Puts a resource; says whether that changed anything. One that says the same by the same rules stays the same
+    /// allocation.
     pub fn put(&mut self, resource: Arc<Resource>) -> bool {
         if let Some(held) = self.resources.get(resource.name()) {
-            if held.version() == resource.version() {
+            if **held == *resource {
                 return false;
             }
             self.version = self.version.without(held.version());
@@ -76,6 +77,11 @@ impl ResourceSet {
         self.version = self.version.with(resource.version());
         self.resources.insert(resource.name().clone(), resource);
         true
+    }
+
+    /// Whether both are the same allocation.
+    fn is(&self, other: &Self) -> bool {
+        self.resources.ptr_eq(&other.resources)
     }
 
     /// Removes a resource; says whether that changed anything.
@@ -109,4 +115,18 @@ impl Snapshot {
     pub fn of_mut(&mut self, kind: Kind) -> &mut ResourceSet {
         &mut self.kinds[kind as usize]
     }
+
+    /// Whether a proxy could not tell the two apart.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.kinds.iter().zip(&other.kinds).all(|(one, other)| one.version == other.version)
+    }
 }
+
+/// The same allocations: what two maps of snapshots differ in is found without a look into those that stayed.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.kinds.iter().zip(&other.kinds).all(|(one, other)| one.is(other))
+    }
+}
+
+impl Eq for Snapshot {}

@@ -1,0 +1,119 @@
+//! What the streams of one group share: sets of names, and responses that are due to many of them.
+//!
+//! Owns: finding what another stream has made already, and the numbers that nonces are. May use: the types that it
+//! finds. Never: keeps what no stream uses, or makes anything itself.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use translators::name::QualifiedName;
+use translators::resource::{Kind, Name, Version};
+
+use super::names::Names;
+use super::push::Push;
+use super::session::Protocol;
+use super::shelf::Shelf;
+use crate::publish::Snapshot;
+
+/// What the streams of one group share.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// What tells it from other groups.
+    snapshots: Option<watch::Receiver<Arc<Snapshot>>>,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The last nonce of any stream: each is used by every stream that is sent the same, and by each once.
+    nonce: u64,
+    names: Shelf<Version, Names>,
+    pushes: Shelf<Due, Push>,
+}
+
+/// All that a response follows from, where nothing is due to the one stream alone. Sets stand here by their sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub(super) protocol: Protocol,
+    pub(super) kind: Kind,
+    /// The set last evaluated.
+    pub(super) seen: Version,
+    pub(super) current: Version,
+    pub(super) wildcard: bool,
+    pub(super) names: Version,
+    /// All of the names are to be answered.
+    pub(super) all: bool,
+    /// A response is due even if it says nothing.
+    pub(super) due: bool,
+    pub(super) woken: Version,
+}
+
+/// The groups that have streams.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    shelf: Mutex<Shelf<QualifiedName, Group>>,
+}
+
+// === impl Group ===
+
+impl Group {
+    /// The next nonce.
+    pub(super) fn nonce(&self) -> u64 {
+        let mut shared = self.lock();
+        shared.nonce += 1;
+        shared.nonce
+    }
+
+    /// The set of `names`, which are in order and each given once; `name` makes one.
+    pub(super) fn names(&self, names: &[&str], name: impl Fn(&str) -> Name) -> Option<Arc<Names>> {
+        if names.is_empty() {
+            return None;
+        }
+        let sum = Names::sum_of(names.iter().copied());
+        let found = self.lock().names.find(&sum, |set| set.are(names));
+        found.or_else(|| self.share(names.iter().map(|text| name(text)).collect()))
+    }
+
+    /// The same set, shared with whoever has it already.
+    pub(super) fn share(&self, names: Names) -> Option<Arc<Names>> {
+        if names.is_empty() {
+            return None;
+        }
+        let mut shared = self.lock();
+        if let Some(found) = shared.names.find(&names.sum(), |set| *set == names) {
+            return Some(found);
+        }
+        let names = Arc::new(names);
+        shared.names.put(names.sum(), &names);
+        Some(names)
+    }
+
+    /// A response that is under way to another stream and that `fits`.
+    pub(super) fn push(&self, due: &Due, fits: impl Fn(&Push) -> bool) -> Option<Arc<Push>> {
+        self.lock().pushes.find(due, fits)
+    }
+
+    /// Lets other streams find a response, while it is under way.
+    pub(super) fn put(&self, due: Due, push: &Arc<Push>) {
+        self.lock().pushes.put(due, push);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Groups ===
+
+impl Groups {
+    /// The group of the streams that follow these snapshots.
+    pub(super) fn of(&self, workload: &QualifiedName, snapshots: &watch::Receiver<Arc<Snapshot>>) -> Arc<Group> {
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |group: &Group| group.snapshots.as_ref().is_some_and(|other| other.same_channel(snapshots));
+        shelf.find(workload, same).unwrap_or_else(|| {
+            let group = Arc::new(Group { snapshots: Some(snapshots.clone()), ..Group::default() });
+            shelf.put(workload.clone(), &group);
+            group
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! Streams of one group: what is the same for all of them is made once.
+
+use std::sync::Arc;
+
+use super::peer::{Peer, Received, decode};
+use crate::stream::Group;
+use crate::stream::session::Protocol;
+
+/// The next response, where its bytes are, and whether they are in one piece.
+fn take(peer: &mut Peer, protocol: Protocol) -> (Received, *const u8, bool) {
+    let response = peer.session.poll(&peer.snapshot, peer.now).expect("a response");
+    let received = decode(protocol, &response);
+    peer.last.insert(received.kind, received.clone());
+    (received, response.head.as_ptr(), response.entries.is_empty())
+}
+
+fn ask(peer: &mut Peer, protocol: Protocol, service: &str, names: &[&str]) -> Vec<String> {
+    match protocol {
+        Protocol::Sotw => peer.ask(service, names),
+        Protocol::Delta => peer.change(service, names),
+    }
+}
+
+fn ack(peer: &mut Peer, protocol: Protocol, service: &str, names: &[&str]) -> Vec<String> {
+    match protocol {
+        Protocol::Sotw => peer.ack(service, names),
+        Protocol::Delta => peer.delta_ack(service),
+    }
+}
+
+#[test]
+fn a_response_that_is_due_to_many_is_made_once() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let group = Arc::<Group>::default();
+        let mut peers: Vec<Peer> = (0..4).map(|_| Peer::new(protocol, "EDS a=1, EDS b=1, EDS c=1, SDS s=1")).collect();
+        for (number, peer) in peers.iter_mut().enumerate() {
+            peer.join(&group);
+            let names = if number == 3 { ["b", "c"] } else { ["a", "b"] };
+            ask(peer, protocol, "EDS", &names);
+            ack(peer, protocol, "EDS", &names);
+            peer.edit("EDS b=2");
+        }
+        let sent: Vec<_> = peers.iter_mut().map(|peer| take(peer, protocol)).collect();
+        let wholes: Vec<bool> = sent.iter().map(|(.., whole)| *whole).collect();
+        assert_eq!(wholes, [false, true, true, false], "the first and who wants something else copies nothing");
+        assert_eq!(sent[1].1, sent[2].1, "the same memory");
+        assert_eq!(sent[0].0, sent[1].0, "the same, nonce and all");
+        let content = |received: &Received| received.resources.clone();
+        assert_eq!(content(&sent[3].0), content(&sent[0].0));
+        assert_ne!(sent[3].0.nonce, sent[0].0.nonce);
+    }
+}
+
+#[test]
+fn a_nonce_is_not_used_again_on_a_stream_that_is_due_the_same_again() {
+    let group = Arc::<Group>::default();
+    let [mut one, mut other] = [0, 1].map(|_| Peer::new(Protocol::Delta, "EDS a=1, SDS s=1"));
+    for peer in [&mut one, &mut other] {
+        peer.join(&group);
+        peer.change("EDS", &["a"]);
+        peer.delta_ack("EDS");
+        peer.edit("EDS a=2");
+    }
+    let protocol = Protocol::Delta;
+    let first = take(&mut one, protocol).0;
+    // What the one was sent is still under way; the other was sent something since that has a higher nonce.
+    assert_eq!(other.change("SDS", &["s"]), ["SDS s=1", "EDS a=2"]);
+    assert!(other.last[&first.kind].nonce.parse::<u64>().expect("a number") > 0);
+    assert_ne!(other.last[&first.kind].nonce, first.nonce);
+}

@@ -1,0 +1,185 @@
+//! What a change concerns: the entries to plan anew and the resources to build anew.
+//!
+//! Owns: the way from the difference of two meshes to them. May use: the catalog's indexes. Never: changes the
+//! catalog.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imbl::ordmap::DiffItem;
+use translators::mesh::{Backing, Instances, Mesh, Service, Workload};
+use translators::name::QualifiedName;
+use translators::xds::{self, Entry, Features, Part, ResourceKey, Slots};
+
+use super::{Catalog, EntryId};
+
+/// What a change concerns.
+#[derive(Debug, Default)]
+pub(super) struct Concerned {
+    /// The entries that may add something else to their workload's plan.
+    pub(super) replan: BTreeSet<EntryId>,
+    /// The entries' own resources that read what has changed.
+    pub(super) own: BTreeSet<(EntryId, ResourceKey)>,
+    /// The shared resources that read what has changed.
+    pub(super) shared: BTreeSet<ResourceKey>,
+    /// The slots of the workloads that have changed.
+    pub(super) slots: BTreeMap<QualifiedName, Slots>,
+}
+
+// === impl Concerned ===
+
+impl Concerned {
+    /// Groups for features that are new need listeners of their own.
+    pub(super) fn by_features(catalog: &Catalog, former: &Mesh, mesh: &Mesh, features: &BTreeSet<Features>) -> Self {
+        let mut concerned = Self::default();
+        let new: BTreeSet<Features> = features.difference(&catalog.features).copied().collect();
+        if !new.is_empty() {
+            for workload in mesh.workloads.values().filter(|workload| former.workloads.contains_key(&workload.name)) {
+                for id in EntryId::all(workload) {
+                    concerned.add_own(catalog, mesh, &id, &[Part::Inbound], &new);
+                }
+            }
+        }
+        concerned
+    }
+
+    pub(super) fn add_workloads(&mut self, catalog: &Catalog, former: &Mesh, mesh: &Mesh) {
+        for change in former.workloads.diff(&mesh.workloads) {
+            match change {
+                DiffItem::Add(name, workload) => {
+                    self.slots.insert(name.clone(), Slots::of(workload));
+                    self.replan.extend(EntryId::all(workload));
+                }
+                DiffItem::Remove(name, workload) => {
+                    self.slots.insert(name.clone(), Slots::default());
+                    self.replan.extend(EntryId::all(workload));
+                }
+                DiffItem::Update { old: (_, old), new: (name, new) } => {
+                    let (old_slots, new_slots) = (catalog.slots(name), Slots::of(new));
+                    let ids: BTreeSet<EntryId> = EntryId::all(old).chain(EntryId::all(new)).collect();
+                    let moved = ids.into_iter().filter(|id| !is_same(id, (old, old_slots), (new, &new_slots)));
+                    let moved: Vec<EntryId> = moved.collect();
+                    self.slots.insert(name.clone(), new_slots);
+                    for id in moved {
+                        self.add_own(catalog, mesh, &id, &ENTRY_PARTS, &catalog.features);
+                        self.replan.insert(id);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn add_services(&mut self, catalog: &Catalog, former: &Mesh, mesh: &Mesh) {
+        for change in former.services.diff(&mesh.services) {
+            match change {
+                DiffItem::Add(name, _) | DiffItem::Remove(name, _) => self.replan_followers(catalog, name),
+                DiffItem::Update { old: (_, old), new: (name, new) } => {
+                    if !xds::plans_alike(old, new) {
+                        self.replan_followers(catalog, name);
+                    }
+                    let shared = catalog.shared.get(name).into_iter().flatten().map(|(key, _)| key);
+                    self.shared.extend(shared.filter(|key| !xds::reads_alike(key, old, new)).cloned());
+                    self.add_own_of_service(catalog, mesh, old, new);
+                }
+            }
+        }
+    }
+
+    /// The endpoints behind workloads whose proxies came, went or changed.
+    pub(super) fn add_instances(&mut self, catalog: &Catalog, mesh: &Mesh, former: &Instances) {
+        let moved: BTreeSet<&QualifiedName> = former
+            .diff(&catalog.instances)
+            .map(|change| match change {
+                DiffItem::Add((workload, _), _) | DiffItem::Remove((workload, _), _) => workload,
+                DiffItem::Update { new: ((workload, _), _), .. } => workload,
+            })
+            .collect();
+        for workload in moved.into_iter().filter_map(|name| mesh.workloads.get(name)) {
+            for serve in &workload.serves {
+                let by_list =
+                    mesh.services.get(&serve.service).is_some_and(|of| matches!(of.backing, Backing::Static(_)));
+                let shared = catalog.shared.get(&serve.service).into_iter().flatten().map(|(key, _)| key);
+                let behind = |key: &&ResourceKey| {
+                    let ResourceKey::Endpoints(to) = key else { return false };
+                    to.port == serve.port && to.labels.iter().all(|(k, v)| workload.labels.get(k) == Some(v))
+                };
+                self.shared.extend(shared.filter(|_| !by_list).filter(behind).cloned());
+            }
+        }
+    }
+
+    /// What holds for the whole mesh is read by everything.
+    pub(super) fn add_settings(&mut self, catalog: &Catalog, former: &Mesh, mesh: &Mesh) {
+        if (&former.trust_domain, &former.connect_timeout) == (&mesh.trust_domain, &mesh.connect_timeout) {
+            return;
+        }
+        let shared = mesh.services.keys().filter_map(|service| catalog.shared.get(service)).flatten();
+        self.shared.extend(shared.map(|(key, _)| key.clone()));
+        for workload in mesh.workloads.values() {
+            for id in EntryId::all(workload) {
+                self.add_own(catalog, mesh, &id, &ENTRY_PARTS, &catalog.features);
+            }
+        }
+    }
+
+    /// The slots of a workload in the mesh that is followed.
+    pub(super) fn slots<'a>(&'a self, catalog: &'a Catalog, workload: &QualifiedName) -> &'a Slots {
+        self.slots.get(workload).unwrap_or_else(|| catalog.slots(workload))
+    }
+
+    fn replan_followers(&mut self, catalog: &Catalog, service: &QualifiedName) {
+        self.replan.extend(catalog.followers.get(service).into_iter().flatten().cloned());
+    }
+
+    /// The own resources of the entries that serve or call `new`, as far as they read what has changed.
+    fn add_own_of_service(&mut self, catalog: &Catalog, mesh: &Mesh, old: &Service, new: &Service) {
+        let changed = |port: &str| -> Vec<Part> {
+            ENTRY_PARTS.into_iter().filter(|part| !xds::parts_alike(*part, port, old, new)).collect()
+        };
+        let changed: BTreeMap<&str, Vec<Part>> =
+            new.ports.iter().map(|port| (port.name.as_str(), changed(&port.name))).collect();
+        if changed.values().all(Vec::is_empty) {
+            return;
+        }
+        for id in catalog.followers.get(&new.name).into_iter().flatten() {
+            let Some((_, entry)) = id.entry(mesh) else { continue };
+            let (service, port) = entry.port();
+            if *service == new.name
+                && let Some(parts) = changed.get(port)
+            {
+                self.add_own(catalog, mesh, id, parts, &catalog.features);
+            }
+        }
+    }
+
+    /// The own resources of one entry that are there for one of `parts`, for Envoys of these `features`.
+    fn add_own(&mut self, catalog: &Catalog, mesh: &Mesh, id: &EntryId, parts: &[Part], features: &BTreeSet<Features>) {
+        let Some((workload, entry)) = id.entry(mesh) else { return };
+        if !parts.iter().any(|part| is_part_of(*part, entry)) {
+            return;
+        }
+        let added = xds::contribution(mesh, workload, entry, self.slots(catalog, &workload.name), features);
+        let read = added.own.into_iter().filter(|key| parts.contains(&key.part()));
+        self.own.extend(read.map(|key| (id.clone(), key)));
+    }
+}
+
+/// What entries have of their own.
+const ENTRY_PARTS: [Part; 3] = [Part::LocalCluster, Part::Inbound, Part::Outbound];
+
+fn is_part_of(part: Part, entry: Entry<'_>) -> bool {
+    match part {
+        Part::LocalCluster | Part::Inbound => matches!(entry, Entry::Serve(_)),
+        Part::Outbound => matches!(entry, Entry::Call(_)),
+        Part::Cluster | Part::Endpoints | Part::Route => false,
+    }
+}
+
+/// Whether an entry is the same in both forms of its workload, as far as resources read it.
+fn is_same(id: &EntryId, old: (&Workload, &Slots), new: (&Workload, &Slots)) -> bool {
+    let (Some(a), Some(b)) = (id.of(old.0), id.of(new.0)) else { return false };
+    let same_labels = || match a {
+        Entry::Serve(_) => old.0.labels == new.0.labels,
+        Entry::Call(_) => true,
+    };
+    a == b && old.1.listen(a) == new.1.listen(b) && same_labels()
+}

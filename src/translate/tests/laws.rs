@@ -1,0 +1,206 @@
+//! Following: a translator that saw every edit holds what one that sees only the last state would make of it.
+
+use proptest::prelude::*;
+use translators::name::ObjectKey;
+
+use super::world::World;
+use super::*;
+
+const SERVICES: [&str; 4] = ["a/s0", "a/s1", "b/s2", "b/s3"];
+const WORKLOADS: [&str; 4] = ["a/w0", "a/w1", "b/w2", "b/w3"];
+
+#[derive(Debug, Clone)]
+enum Edit {
+    /// Writes an object: its kind, its name, what it says.
+    Put(&'static str, &'static str, String),
+    /// Removes one of the objects that were written.
+    Remove(prop::sample::Index),
+    Connect(&'static str, u8, bool),
+    Disconnect(prop::sample::Index),
+    Features(BTreeSet<Features>),
+    /// Everybody has accepted what was published.
+    Settle,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let service = || prop::sample::select(SERVICES.as_slice());
+    let put = |kind| move |(name, spec): (&'static str, String)| Edit::Put(kind, name, spec);
+    prop_oneof![
+        4 => (service(), service_spec()).prop_map(put("MeshService")),
+        4 => (prop::sample::select(WORKLOADS.as_slice()), workload_spec()).prop_map(put("Workload")),
+        4 => (prop::sample::select(["a/r0", "a/r1", "b/r2"].as_slice()), route_spec()).prop_map(put("TrafficRoute")),
+        2 => (service(), policy_spec()).prop_map(put("MTLSPolicy")),
+        2 => (service(), access_spec()).prop_map(put("AccessPolicy")),
+        1 => mesh_spec().prop_map(|spec| Edit::Put("Mesh", "mesh-system/default", spec)),
+        3 => any::<prop::sample::Index>().prop_map(Edit::Remove),
+        3 => (prop::sample::select(WORKLOADS.as_slice()), 0..3u8, any::<bool>())
+            .prop_map(|(workload, node, certificate)| Edit::Connect(workload, node, certificate)),
+        1 => any::<prop::sample::Index>().prop_map(Edit::Disconnect),
+        1 => prop::collection::btree_set((36u32..40).prop_map(|minor| Features::of_envoy(1, minor)), 0..3)
+            .prop_map(Edit::Features),
+        1 => Just(Edit::Settle),
+    ]
+}
+
+fn service_spec() -> impl Strategy<Value = String> {
+    let ports = prop::sample::select(vec![
+        "[{name: http, port: 80, protocol: http}]",
+        "[{name: http, port: 80, protocol: http2}]",
+        "[{name: http, port: 80, protocol: tcp}]",
+        "[{name: http, port: 80, protocol: http}, {name: raw, port: 81, protocol: tcp}]",
+        "[{name: raw, port: 81, protocol: tcp, serverFirst: true}]",
+    ]);
+    let listed = prop::sample::select(vec![
+        "",
+        "",
+        ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}",
+        ", endpoints: {static: [{address: 127.0.0.2, port: 9, labels: {version: v1}}]}",
+    ]);
+    (ports, listed).prop_map(|(ports, listed)| format!("{{ports: {ports}{listed}}}"))
+}
+
+fn port() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["http", "http", "http", "raw"])
+}
+
+fn workload_spec() -> impl Strategy<Value = String> {
+    let serves = prop::collection::btree_set((prop::sample::select(vec!["s0", "s1", "s2"]), port()), 0..3);
+    let calls = prop::collection::vec((prop::sample::select(SERVICES.as_slice()), port(), 0..6u16), 0..5);
+    let labels = prop::sample::select(vec!["", ", labels: {version: v1}", ", labels: {version: v2}"]);
+    (serves, calls, labels).prop_map(|(serves, calls, labels)| {
+        let serves: Vec<String> = (0..)
+            .zip(serves)
+            .map(|(n, (service, port)): (u16, _)| {
+                let (listen, app) = (100 + n, 200 + n);
+                format!("{{service: {service}, port: {port}, listen: \"0.0.0.0:{listen}\", app: \"127.0.0.1:{app}\"}}")
+            })
+            .collect();
+        let calls: Vec<String> = (0..)
+            .zip(calls)
+            .map(|(n, (service, port, listen)): (u16, _)| {
+                format!("{{service: {service}, port: {port}, listen: \"127.0.0.1:{}\"}}", 300 + 10 * n + listen)
+            })
+            .collect();
+        format!("{{serves: [{}], calls: [{}]{labels}}}", serves.join(", "), calls.join(", "))
+    })
+}
+
+fn route_spec() -> impl Strategy<Value = String> {
+    let to = (prop::sample::select(SERVICES.as_slice()), prop::option::of(1..3u8)).prop_map(|(service, version)| {
+        let version = version.map(|version| format!(", version: v{version}")).unwrap_or_default();
+        format!("{{service: {service}{version}}}")
+    });
+    (prop::sample::select(SERVICES.as_slice()), prop::collection::vec(to, 1..3), 1..4u8).prop_map(
+        |(service, to, timeout)| {
+            let to = to.join(", ");
+            format!("{{for: {{service: {service}}}, http: [{{name: all, to: [{to}], timeout: {timeout}s}}]}}")
+        },
+    )
+}
+
+fn target() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "{service: s0}",
+        "{service: s1}",
+        "{service: s2}",
+        "{scope: namespace}",
+        "{service: s0, port: raw}",
+    ])
+}
+
+fn policy_spec() -> impl Strategy<Value = String> {
+    (target(), prop::sample::select(vec!["strict", "permissive", "disabled"]))
+        .prop_map(|(target, mode)| format!("{{target: {target}, mode: {mode}}}"))
+}
+
+fn access_spec() -> impl Strategy<Value = String> {
+    let rest = prop::sample::select(vec![
+        "default: allow",
+        "default: deny",
+        "deny: [{from: [{service: a/s0}]}]",
+        "allow: [{from: [any], to: [{paths: [\"/x\"]}]}]",
+    ]);
+    (target(), rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))
+}
+
+fn mesh_spec() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "{trustDomain: one.example}",
+        "{trustDomain: two.example, defaults: {connectTimeout: 2s}}",
+        "{defaults: {mtls: permissive}}",
+        "{defaults: {timeout: 3s, access: deny}}",
+    ])
+    .prop_map(str::to_owned)
+}
+
+/// What can be told of a group from outside: kinds, names, versions and the rules behind them.
+fn told(groups: &OrdMap<GroupKey, Arc<Snapshot>>) -> BTreeMap<GroupKey, Vec<String>> {
+    let of = |snapshot: &Snapshot| -> Vec<String> {
+        let mut told = Vec::new();
+        for kind in Kind::ALL {
+            told.push(format!("{kind} {}", snapshot.of(kind).version()));
+            told.extend(snapshot.of(kind).iter().map(|resource| format!("{resource:?} {:?}", resource.origins())));
+        }
+        told
+    };
+    groups.iter().map(|(group, snapshot)| (group.clone(), of(snapshot))).collect()
+}
+
+/// The number that says that everybody has accepted everything.
+const ALL: u64 = u64::MAX;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn following_ends_where_starting_anew_begins(edits in prop::collection::vec(edit(), 1..40)) {
+        let mut world = World::default();
+        let mut written: Vec<ObjectKey> = Vec::new();
+        let mut features = features();
+        let mut translator = Translator::open(None).0;
+        let mut settled = 0;
+        for edit in edits {
+            match edit {
+                Edit::Put(kind, name, spec) => {
+                    let key = world.put(kind, name, &spec);
+                    written.retain(|other| *other != key);
+                    written.push(key);
+                }
+                Edit::Remove(index) if !written.is_empty() => {
+                    world.remove(&written.swap_remove(index.index(written.len())));
+                }
+                Edit::Connect(workload, node, certificate) => {
+                    let listeners = ["in/a/s0/http", "in/a/s1/http", "in/b/s2/http", "in/a/s0/raw"];
+                    world.connect(workload, &node.to_string(), &listeners, certificate);
+                }
+                Edit::Disconnect(index) if !world.instances.is_empty() => {
+                    let nth = index.index(world.instances.len());
+                    let key = world.instances.keys().nth(nth).expect("in range").clone();
+                    world.instances.remove(&key);
+                }
+                Edit::Features(next) => features = next,
+                Edit::Settle => settled = ALL,
+                Edit::Remove(_) | Edit::Disconnect(_) => {}
+            }
+            translator.translate(&world.inputs(), &features, settled);
+            settled = 0;
+            let rules = translator.current.clone().expect("translated");
+            let mut anew = Catalog::default();
+            anew.follow(&rules.mesh, &features, &world.instances);
+            prop_assert_eq!(told(translator.catalog.groups()), told(anew.groups()));
+        }
+        for _ in 0..4 {
+            translator.translate(&world.inputs(), &features, ALL);
+        }
+        let rules = translator.current.clone().expect("translated");
+        prop_assert!(!rules.climbing);
+        let mut anew = Translator::open(None).0;
+        anew.translate(&world.inputs(), &features, ALL);
+        let of_anew = anew.current.clone().expect("translated");
+        // What is wrong keeps its last good form, which only one of the two has seen.
+        if rules.findings.refused.is_empty() && of_anew.findings.resolved == rules.findings.resolved {
+            prop_assert_eq!(&rules.mesh, &of_anew.mesh);
+            prop_assert_eq!(told(translator.catalog.groups()), told(anew.catalog.groups()));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Facts: what an object reads of others, and who has to look again when that changes.
+//!
+//! Owns: the index from what was read to its readers. May use: `name`. Never: knows what was read.
+
+use std::collections::BTreeSet;
+
+use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
+
+/// Something that an object reads of others while it is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fact {
+    /// Whether there is a service of this name, and its ports.
+    Service(QualifiedName),
+    /// Where the endpoints of a service come from.
+    Backing(QualifiedName),
+    /// Who may answer for a service.
+    Identities(QualifiedName),
+    /// The names of the services of a namespace.
+    Names(Label),
+    /// The names of all services.
+    AllNames,
+}
+
+/// Who read what.
+#[derive(Debug, Default)]
+pub(super) struct Readers(BTreeSet<(Fact, ObjectKey)>);
+
+// === impl Readers ===
+
+impl Readers {
+    /// `reader` reads `after` from now on, no longer `before`; both are sorted.
+    pub(super) fn replace(&mut self, reader: &ObjectKey, before: &[Fact], after: &[Fact]) {
+        if before == after {
+            return;
+        }
+        for fact in before.iter().filter(|fact| after.binary_search(fact).is_err()) {
+            self.0.remove(&(fact.clone(), reader.clone()));
+        }
+        for fact in after.iter().filter(|fact| before.binary_search(fact).is_err()) {
+            self.0.insert((fact.clone(), reader.clone()));
+        }
+    }
+
+    /// Those who read `fact`.
+    pub(super) fn of(&self, fact: Fact) -> impl Iterator<Item = &ObjectKey> {
+        let from = (fact, ObjectKey::new(ObjectKind::Mesh, QualifiedName::first_of(&Label::first())));
+        let fact = from.0.clone();
+        self.0.range(from..).take_while(move |(read, _)| *read == fact).map(|(_, reader)| reader)
+    }
+}

@@ -1,0 +1,218 @@
+//! A stage: what the objects of one kind come to, remembered until something that they read changes.
+//!
+//! Owns: which objects of a kind are evaluated again, and which of them are kept. May use: `claims`, `facts`,
+//! `ledger`. Never: knows a kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::claims::{Claim, Claims};
+use super::facts::{Fact, Readers};
+use super::ledger::{Ledger, Part};
+use super::report::Report;
+use crate::finding::Finding;
+use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
+use crate::rules::{Object, Objects};
+
+/// What all stages share.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    pub objects: Objects,
+    pub readers: Readers,
+    pub ledger: Ledger,
+    /// How much was evaluated since the update began.
+    pub evaluated: usize,
+}
+
+/// The objects of one kind: their values are `T`s, and only one of them may claim the same `C`.
+#[derive(Debug)]
+pub(super) struct Stage<T, C> {
+    memos: BTreeMap<QualifiedName, Memo<T, C>>,
+    claims: Claims<C>,
+}
+
+/// What one object came to by itself.
+#[derive(Debug)]
+struct Memo<T, C> {
+    object: Arc<Object>,
+    /// None for an object with errors of its own.
+    outcome: Option<(Arc<T>, Option<C>)>,
+    findings: Vec<Finding>,
+    /// Sorted.
+    reads: Vec<Fact>,
+    /// Whether it has a value that nobody else claimed before.
+    is_kept: bool,
+}
+
+/// An object that stays, and its value.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    pub object: Arc<Object>,
+    pub value: Arc<T>,
+}
+
+/// What an object was kept as, and is now; the value is the same allocation where it stayed the same.
+#[derive(Debug)]
+pub(super) struct Change<T> {
+    pub name: QualifiedName,
+    pub before: Option<Kept<T>>,
+    pub after: Option<Kept<T>>,
+}
+
+// === impl Stage ===
+
+impl<T, C> Default for Stage<T, C> {
+    fn default() -> Self {
+        Self { memos: BTreeMap::new(), claims: Claims::default() }
+    }
+}
+
+impl<T: Eq, C: Claim> Stage<T, C> {
+    /// Evaluates the objects `names` of `kind` again, and decides again whose claims come first. The value and
+    /// the claim are those of an object without errors.
+    pub(super) fn update(
+        &mut self,
+        kind: ObjectKind,
+        names: BTreeSet<QualifiedName>,
+        common: &mut Common,
+        mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, Option<C>)>,
+    ) -> Vec<Change<T>> {
+        let mut before: BTreeMap<QualifiedName, Option<Kept<T>>> = BTreeMap::new();
+        let mut claimed: BTreeMap<C, Option<ObjectKey>> = BTreeMap::new();
+        for name in &names {
+            let key = ObjectKey::new(kind, name.clone());
+            let former = self.memos.remove(name);
+            before.insert(name.clone(), former.as_ref().and_then(Memo::kept));
+            if let Some((former, what)) = former.as_ref().and_then(|former| Some((former, former.claim()?))) {
+                claimed.entry(what.clone()).or_insert_with(|| self.first(what));
+                self.claims.leave(what, &former.object);
+            }
+            let memo = common.objects.get(&key).map(|object| {
+                let mut report = Report::of(object);
+                let outcome = evaluate(&mut report);
+                common.evaluated += 1;
+                Memo::of(Arc::clone(object), report.is_refused(), outcome, former.as_ref(), report)
+            });
+            let reads = |memo: Option<&Memo<T, C>>| memo.map_or(&[][..], |memo| &memo.reads).to_vec();
+            common.readers.replace(&key, &reads(former.as_ref()), &reads(memo.as_ref()));
+            let Some(memo) = memo else { continue };
+            if let Some(what) = memo.claim() {
+                claimed.entry(what.clone()).or_insert_with(|| self.first(what));
+                self.claims.enter(what, &memo.object);
+            }
+            self.memos.insert(name.clone(), memo);
+        }
+        // Who comes first may have changed for others too, and so may its place, of which their findings speak.
+        for (what, first) in claimed {
+            let now = self.first(&what);
+            if now != first || now.is_some_and(|now| names.contains(&now.name)) {
+                for claimant in self.claims.of(&what) {
+                    let name = &claimant.key.name;
+                    before.entry(name.clone()).or_insert_with(|| self.memos.get(name).and_then(Memo::kept));
+                }
+            }
+        }
+        let changes = before.into_iter().map(|(name, before)| {
+            let after = self.settle(kind, &name, common);
+            Change { name, before, after }
+        });
+        changes.collect()
+    }
+
+    /// What is kept under `name`.
+    pub(super) fn get(&self, name: &QualifiedName) -> Option<&Arc<T>> {
+        self.memos.get(name)?.kept_value()
+    }
+
+    /// Everything that is kept.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&QualifiedName, &Arc<T>)> {
+        self.memos.iter().filter_map(|(name, memo)| Some((name, memo.kept_value()?)))
+    }
+
+    /// Everything that is kept in `namespace`.
+    pub(super) fn within(&self, namespace: &Label) -> impl Iterator<Item = (&QualifiedName, &Arc<T>)> {
+        let of_namespace = self.memos.range(QualifiedName::first_of(namespace)..);
+        let of_namespace = of_namespace.take_while(move |(name, _)| name.namespace == *namespace);
+        of_namespace.filter_map(|(name, memo)| Some((name, memo.kept_value()?)))
+    }
+
+    fn first(&self, what: &C) -> Option<ObjectKey> {
+        self.claims.of(what).first().map(|first| first.key.clone())
+    }
+
+    /// Decides whether the object `name` is kept.
+    fn settle(&mut self, kind: ObjectKind, name: &QualifiedName, common: &mut Common) -> Option<Kept<T>> {
+        let Some(memo) = self.memos.get_mut(name) else {
+            common.ledger.set(&ObjectKey::new(kind, name.clone()), Part::Own, Vec::new());
+            return None;
+        };
+        let mut report = Report::of(&memo.object);
+        report.findings.clone_from(&memo.findings);
+        if let Some((_, Some(what))) = &memo.outcome {
+            self.claims.check(what, &mut report);
+        }
+        memo.is_kept = !report.is_refused() && memo.outcome.is_some();
+        common.ledger.set(&memo.object.key, Part::Own, report.findings);
+        memo.kept()
+    }
+}
+
+// === impl Memo ===
+
+impl<T: Eq, C: Claim> Memo<T, C> {
+    fn of(
+        object: Arc<Object>,
+        is_refused: bool,
+        outcome: Option<(T, Option<C>)>,
+        former: Option<&Self>,
+        report: Report<'_>,
+    ) -> Self {
+        let Report { findings, mut reads, .. } = report;
+        reads.sort();
+        reads.dedup();
+        let former = former.and_then(|former| former.outcome.as_ref()).map(|(value, _)| value);
+        let outcome = outcome.filter(|_| !is_refused).map(|(value, claim)| {
+            let same = former.filter(|former| ***former == value).cloned();
+            (same.unwrap_or_else(|| Arc::new(value)), claim)
+        });
+        Self { object, outcome, findings, reads, is_kept: false }
+    }
+
+    fn claim(&self) -> Option<&C> {
+        self.outcome.as_ref()?.1.as_ref()
+    }
+
+    fn kept_value(&self) -> Option<&Arc<T>> {
+        self.outcome.as_ref().filter(|_| self.is_kept).map(|(value, _)| value)
+    }
+
+    fn kept(&self) -> Option<Kept<T>> {
+        Some(Kept { object: Arc::clone(&self.object), value: Arc::clone(self.kept_value()?) })
+    }
+}
+
+// === impl Kept ===
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self { object: Arc::clone(&self.object), value: Arc::clone(&self.value) }
+    }
+}
+
+// === impl Change ===
+
+impl<T> Change<T> {
+    /// Whether the value is another one.
+    pub(super) fn is_new(&self) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => !Arc::ptr_eq(&before.value, &after.value),
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        }
+    }
+
+    /// The values before and after, as far as there are any.
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.before.iter().chain(&self.after).map(|kept| kept.value.as_ref())
+    }
+}

@@ -1,0 +1,239 @@
+//! The plan of a workload: which resources its proxies need, entry by entry.
+//!
+//! Owns: what one entry of `serves` or `calls` adds to the plan, what an entry is called, and what of a service each
+//! resource reads, so that who follows a mesh as it changes builds what changed. May use: `mesh`. Never: builds a
+//! resource.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use super::{Features, ResourceKey, Slot, consumer, destinations, port};
+use crate::mesh::{Call, Destination, Mesh, Port, Serve, Service, Workload};
+use crate::name::QualifiedName;
+
+/// One entry of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// Of `serves`.
+    Serve(&'a Serve),
+    /// Of `calls`.
+    Call(&'a Call),
+}
+
+/// What one entry adds to the plan of its workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contribution {
+    /// The resources of this entry alone.
+    pub own: BTreeSet<ResourceKey>,
+    /// The resources that other entries, also of other workloads, may need as well.
+    pub shared: BTreeSet<ResourceKey>,
+    /// The services that this follows from, whether they exist or not.
+    pub follows_from: BTreeSet<QualifiedName>,
+}
+
+/// Which entries of a workload need their listen address to be told apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slots {
+    served_twice: BTreeSet<(QualifiedName, String)>,
+    called_twice: BTreeSet<(QualifiedName, String)>,
+}
+
+/// What a resource is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// [`ResourceKey::Cluster`].
+    Cluster,
+    /// [`ResourceKey::LocalCluster`].
+    LocalCluster,
+    /// [`ResourceKey::Endpoints`].
+    Endpoints,
+    /// [`ResourceKey::Inbound`].
+    Inbound,
+    /// [`ResourceKey::Outbound`].
+    Outbound,
+    /// [`ResourceKey::Route`].
+    Route,
+}
+
+/// Everything that the proxies of `workload` need, secrets apart: its listeners, the routes and clusters of what
+/// it calls and of where those routes lead, and the endpoints of every one of these clusters.
+pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<ResourceKey> {
+    let (slots, features) = (Slots::of(workload), BTreeSet::from([features]));
+    let serves = workload.serves.iter().map(Entry::Serve);
+    let entries = serves.chain(workload.calls.iter().map(Entry::Call));
+    let contributions = entries.map(|entry| contribution(mesh, workload, entry, &slots, &features));
+    contributions.flat_map(|contribution| contribution.own.into_iter().chain(contribution.shared)).collect()
+}
+
+/// What `entry` adds to the plan of `workload`, for Envoys of all these `features`.
+pub fn contribution(
+    mesh: &Mesh,
+    workload: &Workload,
+    entry: Entry<'_>,
+    slots: &Slots,
+    features: &BTreeSet<Features>,
+) -> Contribution {
+    let mut added = Contribution::default();
+    let slot = slots.slot(workload, entry);
+    added.follows_from.insert(slot.service.clone());
+    let Some((_, used)) = port(mesh, &slot.service, &slot.port) else { return added };
+    match entry {
+        Entry::Serve(_) => {
+            let inbound = features.iter().map(|features| ResourceKey::Inbound(slot.clone(), *features));
+            added.own = inbound.chain([ResourceKey::LocalCluster(slot.clone())]).collect();
+        }
+        Entry::Call(call) => {
+            let known = |to: &Destination| port(mesh, &to.service, &to.port).is_some();
+            for destination in destinations(workload, call, used) {
+                added.follows_from.insert(destination.service.clone());
+                if known(&destination) {
+                    added.shared.insert(ResourceKey::Cluster(destination.clone()));
+                    added.shared.insert(ResourceKey::Endpoints(destination));
+                }
+            }
+            if used.protocol.is_http() {
+                let (service, port) = (call.service.clone(), call.port.clone());
+                added.shared.insert(ResourceKey::Route { service, port, consumer: consumer(used, workload) });
+            }
+            added.own = [ResourceKey::Outbound(slot)].into();
+        }
+    }
+    added
+}
+
+/// Whether no plan can tell the two forms of a service apart.
+pub fn plans_alike(former: &Service, next: &Service) -> bool {
+    let leads_to = |port: &Port| -> Vec<_> {
+        let destinations = |route: &crate::mesh::HttpRoute| -> BTreeSet<Destination> {
+            route.rules.iter().flat_map(|rule| &rule.to).map(|to| to.destination.clone()).collect()
+        };
+        port.routes.iter().map(|(consumer, route)| (consumer.clone(), destinations(route))).collect()
+    };
+    former.ports.len() == next.ports.len()
+        && former.ports.iter().zip(&next.ports).all(|(former, next)| {
+            former.name == next.name
+                && former.protocol == next.protocol
+                && (former.routes == next.routes || leads_to(former) == leads_to(next))
+        })
+}
+
+/// Whether the resource of `key` says the same for both forms of its service: it reads nothing in which they differ.
+pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool {
+    match key {
+        ResourceKey::Route { port, consumer, .. } => ports(former, next, port).is_some_and(|(a, b)| {
+            (&former.origin, a.protocol, a.routes.get(consumer)) == (&next.origin, b.protocol, b.routes.get(consumer))
+        }),
+        ResourceKey::Cluster(to) | ResourceKey::Endpoints(to) => parts_alike(key.part(), &to.port, former, next),
+        ResourceKey::LocalCluster(slot) | ResourceKey::Inbound(slot, _) | ResourceKey::Outbound(slot) => {
+            parts_alike(key.part(), &slot.port, former, next)
+        }
+    }
+}
+
+/// Whether what `part` reads of the port called `port` is the same in both forms of its service.
+pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> bool {
+    let Some((a, b)) = ports(former, next, port) else { return false };
+    former.origin == next.origin
+        && a.protocol == b.protocol
+        && match part {
+            Part::Cluster => (&a.mtls, &former.identities) == (&b.mtls, &next.identities),
+            Part::LocalCluster => true,
+            Part::Endpoints => {
+                (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
+            }
+            Part::Inbound => (a.server_first, &a.mtls, &a.access) == (b.server_first, &b.mtls, &b.access),
+            Part::Outbound => a.routes.keys().eq(b.routes.keys()),
+            Part::Route => a.routes == b.routes,
+        }
+}
+
+fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> Option<(&'a Port, &'a Port)> {
+    Some((former.port(name)?, next.port(name)?))
+}
+
+// === impl Entry ===
+
+impl<'a> Entry<'a> {
+    /// The service and the name of its port.
+    pub fn port(self) -> (&'a QualifiedName, &'a str) {
+        match self {
+            Entry::Serve(serve) => (&serve.service, &serve.port),
+            Entry::Call(call) => (&call.service, &call.port),
+        }
+    }
+
+    fn listen(self) -> SocketAddr {
+        match self {
+            Entry::Serve(serve) => serve.listen,
+            Entry::Call(call) => call.listen,
+        }
+    }
+}
+
+// === impl Slots ===
+
+impl Slots {
+    /// Of a workload none of whose entries needs its address.
+    pub const NONE_TWICE: &Self = &Self { served_twice: BTreeSet::new(), called_twice: BTreeSet::new() };
+
+    /// The slots of `workload`.
+    pub fn of(workload: &Workload) -> Self {
+        Self {
+            served_twice: twice(workload.serves.iter().map(Entry::Serve)),
+            called_twice: twice(workload.calls.iter().map(Entry::Call)),
+        }
+    }
+
+    /// The slot of an entry of `workload`.
+    pub fn slot(&self, workload: &Workload, entry: Entry<'_>) -> Slot {
+        let (service, port) = entry.port();
+        Slot {
+            workload: workload.name.clone(),
+            service: service.clone(),
+            port: port.to_owned(),
+            listen: self.listen(entry),
+        }
+    }
+
+    /// The listen address of an entry, where that alone tells it from another.
+    pub fn listen(&self, entry: Entry<'_>) -> Option<SocketAddr> {
+        let twice = match entry {
+            Entry::Serve(_) => &self.served_twice,
+            Entry::Call(_) => &self.called_twice,
+        };
+        let (service, port) = entry.port();
+        let ambiguous = !twice.is_empty() && twice.contains(&(service.clone(), port.to_owned()));
+        ambiguous.then(|| entry.listen())
+    }
+}
+
+fn twice<'a>(entries: impl Iterator<Item = Entry<'a>>) -> BTreeSet<(QualifiedName, String)> {
+    let mut seen = BTreeSet::new();
+    let again = entries.map(Entry::port).filter(|port| !seen.insert(*port));
+    again.map(|(service, port)| (service.clone(), port.to_owned())).collect()
+}
+
+// === impl ResourceKey ===
+
+impl ResourceKey {
+    /// What the resource is there for.
+    pub fn part(&self) -> Part {
+        match self {
+            Self::Cluster(_) => Part::Cluster,
+            Self::LocalCluster(_) => Part::LocalCluster,
+            Self::Endpoints(_) => Part::Endpoints,
+            Self::Inbound(..) => Part::Inbound,
+            Self::Outbound(_) => Part::Outbound,
+            Self::Route { .. } => Part::Route,
+        }
+    }
+
+    /// The service that the resource is about.
+    pub fn service(&self) -> &QualifiedName {
+        match self {
+            Self::Cluster(destination) | Self::Endpoints(destination) => &destination.service,
+            Self::LocalCluster(slot) | Self::Inbound(slot, _) | Self::Outbound(slot) => &slot.service,
+            Self::Route { service, .. } => service,
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The law of a resolver that follows changes: it says what a fresh one says, keeps what stayed the same, and what
+//! it does depends on the change.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use proptest::prelude::*;
+use proptest::sample::select;
+use translators::mesh::resolve::{Resolution, Resolver, resolve};
+use translators::name::{ObjectKey, ObjectKind};
+use translators::rules::{self, Object, Objects};
+
+const NAMESPACES: [&str; 3] = ["a", "b", "mesh-system"];
+/// Those who are referred to but hardly ever declared are among them.
+const SERVICES: [&str; 5] = ["x", "w", "a/x", "b/w", "nowhere"];
+
+/// What becomes of one object.
+#[derive(Debug, Clone)]
+enum Edit {
+    /// It says this, and stands at this file and line.
+    Write(String, &'static str, u32),
+    /// It stands elsewhere.
+    Move(usize, &'static str, u32),
+    /// It goes.
+    Remove(usize),
+}
+
+fn document(kind: &str, namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: chancery.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+fn join<T: std::fmt::Display>(items: Vec<T>) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn service() -> impl Strategy<Value = String> {
+    let ports = select(vec![
+        "{name: main, port: 80, protocol: http}",
+        "{name: main, port: 80, protocol: http}",
+        "{name: main, port: 80, protocol: grpc}",
+        "{name: main, port: 25, protocol: tcp}",
+        "{name: main, port: 90, protocol: http}, {name: side, port: 80, protocol: tcp}",
+        "{name: main, port: 80, protocol: http}, {name: side, port: 90, protocol: http2}",
+        "{name: side, port: 80, protocol: http}",
+        "",
+    ]);
+    let endpoints = select(vec![
+        "",
+        "",
+        ", endpoints: {static: [{address: 10.0.0.1, port: 1, labels: {version: v0}}]}",
+        ", endpoints: {static: [{address: 10.0.0.2, port: 1, labels: {version: v0}}]}",
+        ", endpoints: {static: [{address: 10.0.0.1, port: 1, labels: {version: v1}}]}",
+    ]);
+    (ports, endpoints).prop_map(|(ports, endpoints)| format!("{{ports: [{ports}]{endpoints}}}"))
+}
+
+fn workload() -> impl Strategy<Value = String> {
+    let matches =
+        select(vec!["", "", "match: {nodeId: n-0}, ", "match: {nodeId: n-1}, ", "match: {nodeId: \"n-*\"}, "]);
+    let identity = select(vec![
+        "",
+        "identity: \"spiffe://cluster.local/shared\", ",
+        "identity: \"spiffe://cluster.local/shared\", ",
+        "identity: \"spiffe://cluster.local/other\", ",
+    ]);
+    let version = select(vec!["", "labels: {version: v0}, ", "labels: {version: v1}, "]);
+    let port = || select(vec!["", "", "", ", port: main", ", port: side"]);
+    let serve = (select(vec!["x", "w", "x", "w", "nowhere", "a/x"]), port());
+    let serves = proptest::collection::vec(serve, 0..3);
+    let calls = proptest::collection::vec((select(SERVICES.to_vec()), port()), 0..2);
+    (matches, identity, version, serves, calls).prop_map(|(matches, identity, version, serves, calls)| {
+        let serve = |(n, (service, port)): (usize, (&str, &str))| {
+            format!("{{service: {service}{port}, listen: \"127.0.0.1:1{n}\", app: \"127.0.0.1:2{n}\"}}")
+        };
+        let call = |(n, (service, port)): (usize, (&str, &str))| {
+            format!("{{service: {service}{port}, listen: \"127.0.0.1:3{n}\"}}")
+        };
+        let serves = join(serves.into_iter().enumerate().map(serve).collect());
+        let calls = join(calls.into_iter().enumerate().map(call).collect());
+        format!("{{{matches}{identity}{version}serves: [{serves}], calls: [{calls}]}}")
+    })
+}
+
+fn route() -> impl Strategy<Value = String> {
+    let selection = || select(vec!["", "", ", version: v0", ", version: v1", ", port: main", ", port: side"]);
+    let to = proptest::collection::vec((select(SERVICES.to_vec()), selection()), 1..3);
+    let settings = select(vec!["", "", ", timeout: 2s", ", timeout: 3s", ", retry: {attempts: 2, when: [reset]}"]);
+    (select(SERVICES.to_vec()), to, settings).prop_map(|(subject, to, settings)| {
+        let to =
+            join(to.into_iter().map(|(service, selection)| format!("{{service: {service}{selection}}}")).collect());
+        format!("{{for: {{service: {subject}}}, http: [{{to: [{to}]{settings}}}]}}")
+    })
+}
+
+fn target() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        "{scope: mesh}",
+        "{scope: mesh}",
+        "{scope: namespace}",
+        "{service: x}",
+        "{service: x}",
+        "{service: w}",
+        "{service: x, port: main}",
+        "{service: x, port: side}",
+        "{service: a/x}",
+        "{service: nowhere}",
+    ])
+}
+
+fn mtls() -> impl Strategy<Value = String> {
+    let mode = select(vec!["strict", "permissive", "disabled"]);
+    (target(), mode).prop_map(|(target, mode)| format!("{{target: {target}, mode: {mode}}}"))
+}
+
+fn access() -> impl Strategy<Value = String> {
+    let default = select(vec!["", ", default: allow", ", default: deny"]);
+    let entry = select(vec![
+        "{from: [{service: x}]}",
+        "{from: [{service: a/x}]}",
+        "{from: [{service: nowhere}]}",
+        "{from: [{namespace: a}]}",
+        "{from: [any]}",
+        "{to: [{methods: [GET]}]}",
+        "{from: [{service: w}], to: [{paths: [/p]}]}",
+        "{from: [{serviceAccount: z}]}",
+    ]);
+    let entries = || proptest::collection::vec(entry.clone(), 0..2);
+    (target(), default, entries(), entries()).prop_map(|(target, default, allow, deny)| {
+        format!("{{target: {target}{default}, allow: [{}], deny: [{}]}}", join(allow), join(deny))
+    })
+}
+
+fn settings() -> impl Strategy<Value = String> {
+    let written = select(vec![
+        "{}",
+        "{trustDomain: elsewhere}",
+        "{defaults: {mtls: strict}}",
+        "{defaults: {access: deny}}",
+        "{defaults: {timeout: 4s, connectTimeout: 3s}}",
+        "{ca: {leafTTL: 1s}}",
+    ]);
+    written.prop_map(str::to_owned)
+}
+
+fn place() -> impl Strategy<Value = (&'static str, u32)> {
+    (select(vec!["1.yaml", "2.yaml", "3.yaml"]), select(vec![1, 20, 40]))
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let namespace = || select(vec!["a", "a", "b", "mesh-system"]);
+    let name = || select(vec!["x", "w", "z"]);
+    let policy = || select(NAMESPACES.to_vec());
+    let written = prop_oneof![
+        1 => settings().prop_map(|spec| document("Mesh", "mesh-system", "default", &spec)),
+        10 => (namespace(), name(), service()).prop_map(|(ns, name, spec)| document("MeshService", ns, name, &spec)),
+        10 => (namespace(), name(), workload()).prop_map(|(ns, name, spec)| document("Workload", ns, name, &spec)),
+        8 => (namespace(), name(), route()).prop_map(|(ns, name, spec)| document("TrafficRoute", ns, name, &spec)),
+        6 => (policy(), name(), mtls()).prop_map(|(ns, name, spec)| document("MTLSPolicy", ns, name, &spec)),
+        8 => (policy(), name(), access()).prop_map(|(ns, name, spec)| document("AccessPolicy", ns, name, &spec)),
+    ];
+    prop_oneof![
+        6 => (written, place()).prop_map(|(text, (file, line))| Edit::Write(text, file, line)),
+        1 => (any::<usize>(), place()).prop_map(|(which, (file, line))| Edit::Move(which, file, line)),
+        2 => any::<usize>().prop_map(Edit::Remove),
+    ]
+}
+
+fn read(text: &str, file: &str, line: u32) -> Arc<Object> {
+    let parsed = rules::parse_from(file, text, line);
+    assert_eq!(parsed.findings, [], "{text}");
+    Arc::clone(parsed.objects.first().expect("one document"))
+}
+
+fn apply(edit: &Edit, objects: &mut Objects) {
+    let nth = |which: usize| objects.keys().nth(which % objects.len().max(1)).cloned();
+    match edit {
+        Edit::Write(text, file, line) => {
+            let object = read(text, file, *line);
+            objects.insert(object.key.clone(), object);
+        }
+        Edit::Move(which, file, line) => {
+            let Some(object) = nth(*which).and_then(|key| objects.get(&key).cloned()) else { return };
+            objects.insert(object.key.clone(), read(&object.text, file, *line));
+        }
+        Edit::Remove(which) => {
+            if let Some(key) = nth(*which) {
+                objects.remove(&key);
+            }
+        }
+    }
+}
+
+/// Whether everything that is equal in both is the same allocation.
+fn assert_shared<K: Ord + Clone + std::fmt::Debug, V: PartialEq + ?Sized>(
+    before: &OrdMap<K, Arc<V>>,
+    after: &OrdMap<K, Arc<V>>,
+) {
+    for (key, after) in after {
+        let before = before.get(key).filter(|before| *before == after);
+        assert!(before.is_none_or(|before| Arc::ptr_eq(before, after)), "{key:?} was allocated again");
+    }
+}
+
+fn assert_follows(before: &Resolution, after: &Resolution, objects: &Objects) {
+    let fresh = resolve(objects);
+    assert_eq!(after.mesh, fresh.mesh);
+    assert_eq!(after.findings, fresh.findings);
+    assert_eq!(after.refused, fresh.refused);
+    assert_shared(&before.mesh.services, &after.mesh.services);
+    assert_shared(&before.mesh.workloads, &after.mesh.workloads);
+    assert_shared(&before.findings, &after.findings);
+    for (name, service) in &after.mesh.services {
+        for port in &service.ports {
+            let former = before.mesh.services.get(name).and_then(|former| former.port(&port.name));
+            for (consumer, route) in &port.routes {
+                let former = former.and_then(|former| former.routes.get(consumer)).filter(|former| *former == route);
+                assert!(
+                    former.is_none_or(|former| Arc::ptr_eq(former, route)),
+                    "{name} {consumer} was allocated again"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever changes, together or one after the other: the outcome is that of a fresh resolver.
+    #[test]
+    fn it_says_what_a_fresh_one_says(
+        first in proptest::collection::vec(edit(), 0..30),
+        batches in proptest::collection::vec(proptest::collection::vec(edit(), 1..3), 1..12),
+    ) {
+        let mut objects = Objects::new();
+        let mut resolver = Resolver::default();
+        let mut before = resolver.update(&objects);
+        for batch in std::iter::once(&first).chain(&batches) {
+            batch.iter().for_each(|edit| apply(edit, &mut objects));
+            let after = resolver.update(&objects);
+            assert_follows(&before, &after, &objects);
+            before = after;
+        }
+    }
+}
+
+/// `size` services with a route, policies, a workload that serves each and one that calls all; with policies of the
+/// namespace and of the mesh above them.
+fn configuration(size: usize) -> Objects {
+    let mut texts = vec![
+        document("AccessPolicy", "mesh-system", "all", "{target: {scope: mesh}, deny: [{from: [{namespace: bad}]}]}"),
+        document("AccessPolicy", "shop", "all", "{target: {scope: namespace}, allow: [{from: [{namespace: shop}]}]}"),
+        document("MTLSPolicy", "shop", "all", "{target: {scope: namespace}, mode: strict}"),
+    ];
+    for n in 0..size {
+        texts.push(service_document(n, 1, 80));
+        texts.push(route_document(n, 1));
+        texts.push(policy_document(n, "deny"));
+        let spec = format!(
+            "{{serves: [{{service: s-{n}, listen: \"127.0.0.1:1\", app: \"127.0.0.1:2\"}}], \
+             calls: [{{service: s-{}, listen: \"127.0.0.1:3\"}}]}}",
+            (n + 1) % size
+        );
+        texts.push(document("Workload", "shop", &format!("s-{n}"), &spec));
+    }
+    let calls = (0..size).map(|n| format!("{{service: s-{n}, listen: \"127.1.{}.{}:1\"}}", n / 250, n % 250)).collect();
+    texts.push(document("Workload", "shop", "all", &format!("{{calls: [{}]}}", join(calls))));
+    let objects = texts.iter().enumerate().map(|(n, text)| read(text, "f.yaml", 10 * n as u32 + 1));
+    objects.map(|object| (object.key.clone(), object)).collect()
+}
+
+fn service_document(n: usize, endpoint: u8, number: u16) -> String {
+    let endpoints = if n.is_multiple_of(2) {
+        format!(", endpoints: {{static: [{{address: 10.0.0.{endpoint}, port: 1}}]}}")
+    } else {
+        String::new()
+    };
+    let spec = format!("{{ports: [{{name: main, port: {number}, protocol: http}}]{endpoints}}}");
+    document("MeshService", "shop", &format!("s-{n}"), &spec)
+}
+
+fn route_document(n: usize, seconds: u8) -> String {
+    let spec = format!("{{for: {{service: s-{n}}}, http: [{{to: [{{service: s-{n}}}], timeout: {seconds}s}}]}}");
+    document("TrafficRoute", "shop", &format!("s-{n}"), &spec)
+}
+
+fn policy_document(n: usize, default: &str) -> String {
+    let spec = format!("{{target: {{service: s-{n}}}, default: {default}, allow: [{{from: [{{namespace: shop}}]}}]}}");
+    document("AccessPolicy", "shop", &format!("s-{n}"), &spec)
+}
+
+/// What one edit each of several kinds makes the resolver look at.
+fn work(size: usize) -> Vec<(&'static str, usize)> {
+    let mut objects = configuration(size);
+    let mut resolver = Resolver::default();
+    let whole = resolver.update(&objects);
+    assert_eq!((whole.mesh.services.len(), whole.refused.len()), (size, 0));
+    assert!(resolver.evaluated() >= objects.len() + size);
+    let middle = size / 2 / 2 * 2;
+    let mut work = Vec::new();
+    let mut edit = |what: &'static str, objects: &Objects| {
+        let changed = resolver.update(objects);
+        assert_ne!(changed.mesh.services, whole.mesh.services, "{what}");
+        work.push((what, resolver.evaluated()));
+    };
+    let write = |objects: &mut Objects, text: &str| {
+        let key = read(text, "f.yaml", 1).key.clone();
+        let line = objects.get(&key).map_or(1, |object| object.line);
+        objects.insert(key, read(text, "f.yaml", line));
+    };
+    write(&mut objects, &service_document(middle, 2, 80));
+    edit("the endpoints of a service", &objects);
+    write(&mut objects, &service_document(middle, 2, 81));
+    edit("the ports of a service", &objects);
+    write(&mut objects, &route_document(middle, 2));
+    edit("a route", &objects);
+    write(&mut objects, &policy_document(middle, "allow"));
+    edit("an access policy of a service", &objects);
+    write(
+        &mut objects,
+        &document("MTLSPolicy", "shop", "one", &format!("{{target: {{service: s-{middle}}}, mode: disabled}}")),
+    );
+    edit("a mode for a service", &objects);
+    let workload = document(
+        "Workload",
+        "shop",
+        "s-1",
+        "{labels: {version: v2}, serves: [{service: s-1, listen: \"127.0.0.1:1\", app: \"127.0.0.1:2\"}]}",
+    );
+    write(&mut objects, &workload);
+    edit("a workload", &objects);
+    objects.remove(&ObjectKey::new(ObjectKind::TrafficRoute, format!("shop/s-{middle}").parse().expect("a name")));
+    edit("a route that goes", &objects);
+    resolver.update(&objects);
+    work.push(("nothing", resolver.evaluated()));
+    work
+}
+
+#[test]
+fn what_it_does_depends_on_the_change_alone() {
+    let small = work(100);
+    assert_eq!(small, work(1_000));
+    for (what, evaluated) in small {
+        assert!(evaluated <= 12, "{what}: {evaluated}");
+    }
+}
