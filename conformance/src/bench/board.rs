@@ -99,6 +99,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     changes: Vec<Change>,
+    /// By what was changed the numbers, ascending.
+    numbers: HashMap<Option<usize>, Vec<u32>>,
     totals: Totals,
     complete: Vec<u32>,
     faults: u64,
@@ -204,7 +206,9 @@ impl Board {
     pub fn change(&self, index: Option<usize>) -> u32 {
         let mut state = self.state();
         state.changes.push(Change { made: Instant::now(), index, latencies: Vec::new() });
-        u32::try_from(state.changes.len()).unwrap_or(u32::MAX)
+        let number = u32::try_from(state.changes.len()).unwrap_or(u32::MAX);
+        state.numbers.entry(index).or_default().push(number);
+        number
     }
 
     /// Takes a resource that a client received; says whether it is the first of its name.
@@ -217,9 +221,12 @@ impl Board {
             Taken::Again => Ok(false),
             Taken::Newer { after, number } => {
                 // A change that was overtaken has arrived with the one that overtook it.
-                let index = state.changes[number as usize - 1].index;
                 let now = Instant::now();
-                for change in state.changes[after as usize..number as usize].iter_mut().filter(|c| c.index == index) {
+                let State { changes, numbers, .. } = &mut *state;
+                let index = changes[number as usize - 1].index;
+                let of_this = numbers.get(&index).into_iter().flatten().rev().copied();
+                for arrived in of_this.skip_while(|n| *n > number).take_while(|n| *n > after) {
+                    let change = &mut changes[arrived as usize - 1];
                     change.latencies.push(micros(now - change.made));
                 }
                 drop(state);

@@ -25,8 +25,16 @@ pub struct Station {
     pub server: Server,
     /// Its clients.
     pub fleet: Fleet,
-    next: usize,
-    services: usize,
+    subject: Subject,
+}
+
+/// What is changed.
+#[derive(Debug, Clone, Copy)]
+enum Subject {
+    /// One load assignment after the other.
+    Assignments { next: usize, services: usize },
+    /// A rule file, whose text carries the number.
+    File { name: &'static str, text: fn(u32) -> String },
 }
 
 /// What some changes were.
@@ -66,16 +74,31 @@ impl Station {
     pub async fn with(lab: &Lab, server: Server, spec: FleetSpec) -> anyhow::Result<Self> {
         let services = spec.catalogue.len();
         let fleet = lab.connect(spec).await?;
-        Ok(Self { server, fleet, next: 0, services })
+        Ok(Self { server, fleet, subject: Subject::Assignments { next: 0, services } })
     }
 
-    /// Makes one change of the next service, and does not wait.
+    /// The same, but what changes is a rule file of this name: `text` is its content with a number.
+    #[must_use]
+    pub fn changing(self, name: &'static str, text: fn(u32) -> String) -> Self {
+        Self { subject: Subject::File { name, text }, ..self }
+    }
+
+    /// Makes one change, of the next service or of the rule file, and does not wait.
     pub async fn change(&mut self) -> anyhow::Result<u32> {
-        let index = self.next % self.services;
-        self.next += 1;
-        let number = self.fleet.board().change(Some(index));
-        self.server.change(Order { index, number }).await?;
-        Ok(number)
+        match &mut self.subject {
+            Subject::Assignments { next, services } => {
+                let index = *next % *services;
+                *next += 1;
+                let number = self.fleet.board().change(Some(index));
+                self.server.change(Order { index, number }).await?;
+                Ok(number)
+            }
+            Subject::File { name, text } => {
+                let number = self.fleet.board().change(None);
+                self.server.write_rules(name, &text(number))?;
+                Ok(number)
+            }
+        }
     }
 
     /// Makes up to `flips` changes one after another, for so long at most, but at least one.

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::catalogue::{Catalogue, resource_name};
 use super::fleet::{Fleet, FleetSpec, Subscription};
-use super::rules::{Rules, Workloads, node_name};
+use super::rules::{Rules, node_name};
 use super::server::{Contender, Server, Start, World};
 use super::wire::{ENDPOINTS, Protocol};
 
@@ -86,11 +86,9 @@ impl Lab {
             return Ok(world.clone());
         }
         progress(&format!("reading {services} load assignments of {endpoints} endpoints from Chancery"));
-        let rules = Rules { services, endpoints, workloads: Workloads::One };
-        let empty = Arc::new(Catalogue::default());
+        let rules = Rules::one_group(services, endpoints);
         let file = self.scratch().join(format!("assignments-{services}-{endpoints}"));
-        let bare = World { rules, catalogue: empty, file: file.clone() };
-        let server = self.server(Contender::Chancery, &bare, Protocol::Delta).await?;
+        let server = self.server(Contender::Chancery, &self.bare(rules), Protocol::Delta).await?;
         let served = read_all(&server, services).await?;
         let catalogue = Arc::new(Catalogue::of(services, endpoints, &served)?);
         catalogue.write(&file)?;
@@ -99,9 +97,18 @@ impl Lab {
         Ok(world)
     }
 
+    /// What only Chancery serves: these rules, with no load assignment that a client looks at.
+    pub fn bare(&self, rules: Rules) -> World {
+        World { rules, catalogue: Arc::default(), file: PathBuf::new() }
+    }
+
     /// A running server.
     pub async fn server(&self, contender: Contender, world: &World, protocol: Protocol) -> anyhow::Result<Server> {
-        let start = Start { protocol, clients: self.scale.clients, arguments: &[] };
+        self.server_with(contender, world, Start { protocol, clients: self.scale.clients, arguments: &[] }).await
+    }
+
+    /// The same with settings of one's own.
+    pub async fn server_with(&self, contender: Contender, world: &World, start: Start<'_>) -> anyhow::Result<Server> {
         Server::start(contender, world, start, self.directory.path()).await
     }
 

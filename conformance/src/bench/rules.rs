@@ -31,6 +31,8 @@ pub struct Rules {
     pub endpoints: usize,
     /// The proxies.
     pub workloads: Workloads,
+    /// The mode of mTLS everywhere.
+    pub mtls: &'static str,
 }
 
 /// The file that a route is changed in.
@@ -41,12 +43,17 @@ pub const POLICY_FILE: &str = "policy.yaml";
 // === impl Rules ===
 
 impl Rules {
+    /// The services that most workloads use, for one group of proxies.
+    pub fn one_group(services: usize, endpoints: usize) -> Self {
+        Self { services, endpoints, workloads: Workloads::One, mtls: "disabled" }
+    }
+
     /// Every file: name, text.
     pub fn files(&self) -> Vec<(String, String)> {
         let mut files: Vec<_> =
             (0..self.services).map(|service| (service_file(service), self.service(service, 0))).collect();
-        let disabled = "  target: {scope: namespace}\n  mode: disabled\n";
-        files.push(("mtls.yaml".into(), object("MTLSPolicy", "plain", disabled)));
+        let mode = format!("  target: {{scope: namespace}}\n  mode: {}\n", self.mtls);
+        files.push(("mtls.yaml".into(), object("MTLSPolicy", "everywhere", &mode)));
         match self.workloads {
             Workloads::One => {
                 files.push(("workload.yaml".into(), workload("proxy", "bench-*", "", self.services)));
