@@ -18,6 +18,7 @@ mod tls;
 mod wait;
 
 pub use app::{App, Echo};
+pub(crate) use background::Background;
 pub use binary::{build_chancery, chancery_binary, root};
 pub use chancery::Chancery;
 pub use child::Child;

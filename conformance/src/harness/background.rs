@@ -6,18 +6,18 @@ use tokio::task::JoinHandle;
 
 /// A running task.
 #[derive(Debug)]
-pub(super) struct Background<T>(JoinHandle<T>);
+pub(crate) struct Background<T>(JoinHandle<T>);
 
 // === impl Background ===
 
 impl<T: Send + 'static> Background<T> {
     #[expect(clippy::disallowed_methods, reason = "this is the harness's one place that spawns, and it owns the task")]
-    pub(super) fn start(work: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) fn start(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(tokio::spawn(work))
     }
 
     /// Waits for its end.
-    pub(super) async fn end(mut self) -> anyhow::Result<T> {
+    pub(crate) async fn end(mut self) -> anyhow::Result<T> {
         Ok((&mut self.0).await?)
     }
 }

@@ -1,0 +1,64 @@
+//! W1, W1s, W13: one load assignment changes, every client has it.
+
+use crate::bench::fanout::{Comparison, compare};
+use crate::bench::lab::{ENDPOINTS_EACH, Lab};
+use crate::bench::outcome::Outcome;
+use crate::bench::server::Contender;
+use crate::bench::wire::Protocol;
+
+const DELTA: &[Contender] = &[
+    Contender::Floor,
+    Contender::Chancery,
+    Contender::GoLinear,
+    Contender::GoSnapshot,
+    Contender::Naive,
+    Contender::ChanceryTls,
+];
+const SOTW: &[Contender] = &[Contender::Floor, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
+
+/// Many load assignments, delta.
+pub async fn w1(lab: &mut Lab) -> anyhow::Result<Outcome> {
+    run(lab, "W1", lab.scale.services, lab.scale.clients, Protocol::Delta, DELTA).await
+}
+
+/// Many load assignments, state of the world.
+pub async fn w1s(lab: &mut Lab) -> anyhow::Result<Outcome> {
+    run(lab, "W1s", lab.scale.services, lab.scale.clients, Protocol::Sotw, SOTW).await
+}
+
+/// One load assignment, delta.
+pub async fn w13(lab: &mut Lab) -> anyhow::Result<Outcome> {
+    run(lab, "W13", 1, lab.scale.clients * if lab.scale.quick { 1 } else { 5 }, Protocol::Delta, &DELTA[..5]).await
+}
+
+async fn run(
+    lab: &mut Lab,
+    id: &str,
+    services: usize,
+    clients: usize,
+    protocol: Protocol,
+    contenders: &[Contender],
+) -> anyhow::Result<Outcome> {
+    let world = lab.world(services, ENDPOINTS_EACH).await?;
+    let comparison = Comparison { id, contenders, protocol, clients };
+    let samples = compare(lab, &comparison, &world).await?;
+    let size = world.catalogue.bytes() / services;
+    let spoken = match protocol {
+        Protocol::Sotw => "state of the world",
+        Protocol::Delta => "delta",
+    };
+    let mut outcome = samples.outcome(format!(
+        "{clients} clients x {services} services x {ENDPOINTS_EACH} endpoints ({size} B each), one changes, {spoken}"
+    ));
+    outcome.compare(&samples, &["cpu", "p50", "p99"]);
+    for measure in ["p99", "resources"] {
+        outcome.value(measure, samples.spread(Contender::Chancery, measure));
+    }
+    for measure in ["cpu", "p99"] {
+        outcome.value(
+            format!("{measure} mTLS/plain"),
+            samples.ratio(measure, Contender::ChanceryTls, Contender::Chancery),
+        );
+    }
+    Ok(outcome)
+}
