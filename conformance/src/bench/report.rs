@@ -177,6 +177,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("idle", "idle MiB"),
     ("peak", "peak MiB"),
     ("stream", "KiB / stream"),
+    ("change", "CPU-ms / change"),
 ];
 
 fn column(measure: &str) -> (usize, &str) {

@@ -41,18 +41,49 @@ pub fn percentile(sorted: &[u32], share: f64) -> u32 {
 /// The exponent `e` of `y = c * x^e` that fits best, on logarithmic scales; none below two different `x`.
 pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
     let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
-    let count = logs.len() as f64;
-    let (mean_x, mean_y) =
-        (logs.iter().map(|p| p.0).sum::<f64>() / count, logs.iter().map(|p| p.1).sum::<f64>() / count);
-    let above: f64 = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
-    let below: f64 = logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
-    let slope = above / below;
-    slope.is_finite().then_some(slope)
+    Line::through(&logs).map(|line| line.slope)
+}
+
+/// `y = base + slope * x`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Line {
+    /// What is there at 0.
+    pub base: f64,
+    /// What each adds.
+    pub slope: f64,
+}
+
+// === impl Line ===
+
+impl Line {
+    /// The line that fits best; none below two different `x`.
+    pub fn through(points: &[(f64, f64)]) -> Option<Self> {
+        let count = points.len() as f64;
+        let mean_x = points.iter().map(|p| p.0).sum::<f64>() / count;
+        let mean_y = points.iter().map(|p| p.1).sum::<f64>() / count;
+        let above: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+        let below: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+        let slope = above / below;
+        slope.is_finite().then_some(Self { base: mean_y - slope * mean_x, slope })
+    }
+
+    /// Its `y` at `x`.
+    pub fn at(self, x: f64) -> f64 {
+        self.base + self.slope * x
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_goes_through_its_points() {
+        let line = Line::through(&[(1.0, 5.0), (2.0, 7.0), (4.0, 11.0)]).expect("two different x");
+        assert!((line.base - 3.0).abs() < 1e-9 && (line.slope - 2.0).abs() < 1e-9, "{line:?}");
+        assert!((line.at(10.0) - 23.0).abs() < 1e-9);
+        assert_eq!(Line::through(&[(1.0, 5.0), (1.0, 7.0)]), None);
+    }
 
     #[test]
     fn a_median_has_a_spread() {

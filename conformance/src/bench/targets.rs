@@ -115,6 +115,9 @@ const TARGETS: &[Target] = &[
     target("W13", "CPU against the floor", "cpu/floor", AtMost(1.5), Some(AtMost(1.2))),
     target("W13", "CPU against the best Go", "cpu/go-best", AtMost(1.0 / 2.0), None),
     target("W13", "p99 against the best Go", "p99/go-best", AtMost(1.25), None),
+    target("replicas", "memory of a replica against the model", "memory/model", AtMost(1.25), None),
+    target("replicas", "CPU of a change against the model", "cpu/model", AtMost(1.5), None),
+    target("replicas", "bytes to those who change replicas against a cold start", "bytes/cold", AtMost(0.05), None),
 ];
 
 /// The verdicts on the workloads that ran, and the values that are missing from them.

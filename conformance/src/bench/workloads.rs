@@ -1,4 +1,4 @@
-//! Workloads: W1 to W13, and the footprint.
+//! Workloads: W1 to W13, replicas, and the footprint.
 //!
 //! Owns: their list. May use: everything of the bench. Never: knows a target; those are in a table of their own.
 
@@ -9,6 +9,7 @@ mod memory;
 mod push;
 mod quiet;
 mod rate;
+mod replicas;
 mod restart;
 mod rotation;
 mod rules;
@@ -34,6 +35,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("W11", "restart and reconnect"),
     ("W12", "writes that change nothing"),
     ("W13", "one load assignment for everybody"),
+    ("replicas", "a cost model, and several control planes held against it"),
     ("size", "binary, idle memory, start"),
 ];
 
@@ -54,6 +56,7 @@ pub async fn run(id: &str, lab: &mut Lab) -> anyhow::Result<Outcome> {
         "W11" => restart::w11(lab).await,
         "W12" => quiet::w12(lab).await,
         "W13" => push::w13(lab).await,
+        "replicas" => replicas::replicas(lab).await,
         "size" => footprint::size(lab).await,
         _ => anyhow::bail!("there is no workload {id}"),
     }
