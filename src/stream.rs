@@ -1,7 +1,8 @@
 //! 5. Stream: the xDS protocol.
 //!
 //! Owns: what a proxy is sent next, and what its answers mean. [`session`] is the protocol as a plain value;
-//! [`service`] is the gRPC service around it, whose response bodies are the shared bytes of the resources.
+//! [`service`] is the gRPC service around it, whose response bodies are shared bytes: those of the resources, or of a
+//! whole frame that a [`Group`] of streams is sent.
 //! May use: `publish` and `report`. Never: decides what a group of proxies is to hold, or who a proxy is
 //! (that is a [`Directory`]'s).
 

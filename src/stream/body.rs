@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -189,28 +189,24 @@ impl Open {
             self.snapshot = snapshot.ok_or_else(gone)?;
         }
         loop {
-            let now = Instant::now();
-            if let Some(response) = self.session.poll(&self.snapshot, now) {
+            if let Some(response) = self.session.poll(&self.snapshot, Instant::now()) {
                 self.sent(&response);
                 return Poll::Ready(Ok(response));
             }
             self.forget_mended();
-            if !self.alarm(now, context) {
-                return Poll::Pending;
-            }
+            ready!(self.poll_alarm(context));
         }
     }
 
-    /// Whether the time is over that the session gives; else it is waited for.
-    fn alarm(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+    /// Ready when the session is to be asked again though nothing came and nothing changed.
+    fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.session.wake_at() else {
             self.alarm = None;
-            return false;
+            return Poll::Pending;
         };
         let set = self.alarm.take().filter(|(set, _)| *set == at);
         let (_, sleep) = self.alarm.insert(set.unwrap_or_else(|| (at, Box::pin(tokio::time::sleep_until(at.into())))));
-        // A time that is over and changes nothing must not be asked for again and again.
-        sleep.poll_unpin(context).is_ready() && at > now
+        sleep.poll_unpin(context)
     }
 
     fn on_request(&mut self, request: &Request<'_>) -> Result<(), Status> {

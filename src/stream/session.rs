@@ -114,6 +114,8 @@ pub struct Session {
     group: Arc<Group>,
     /// The last that was used.
     nonce: u64,
+    /// When it was last asked for a response: what was to be said by then was said.
+    polled_at: Option<Instant>,
     types: [TypeState; Kind::ALL.len()],
 }
 
@@ -127,7 +129,7 @@ impl Session {
 
     /// A stream that has said nothing yet.
     pub fn within(group: Arc<Group>, protocol: Protocol) -> Self {
-        Self { protocol, secrets: true, group, nonce: 0, types: Default::default() }
+        Self { protocol, secrets: true, group, nonce: 0, polled_at: None, types: Default::default() }
     }
 
     /// The same without secrets: they are passed over like a type that is not served.
@@ -156,6 +158,7 @@ impl Session {
 
     /// The next response, if one is due; to be asked again until there is none.
     pub fn poll(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        self.polled_at = Some(now);
         for kind in Kind::ALL {
             if let Some(response) = self.additions(kind, snapshot, now) {
                 return Some(response);
@@ -172,7 +175,7 @@ impl Session {
         // Endpoints go after their clusters.
         let removals = if cluster.held.is_empty() { wake(endpoints) } else { wake(cluster) };
         let unanswered = cluster.sent_at.filter(|_| cluster.outstanding.is_some()).map(|at| at + GRACE);
-        [removals, unanswered].into_iter().flatten().min()
+        [removals, unanswered].into_iter().flatten().filter(|at| Some(*at) > self.polled_at).min()
     }
 
     /// How many names of `kind` the stream subscribes to; `None` for everything.

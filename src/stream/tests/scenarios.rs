@@ -380,6 +380,16 @@ fn scenario_32_and_33_make_before_break() {
 }
 
 #[test]
+fn a_cluster_that_is_not_answered_is_waited_for_once() {
+    let mut peer = delta("CDS x=1, RDS r=x");
+    assert_eq!(peer.change("CDS", &[]), ["CDS x=1"]);
+    assert_eq!(peer.session.wake_at(), Some(peer.now + GRACE));
+    peer.pass(GRACE);
+    assert_eq!(peer.drain(), NOTHING);
+    assert_eq!(peer.session.wake_at(), None, "it spins");
+}
+
+#[test]
 fn scenario_39_the_same_content_again_sends_nothing() {
     for protocol in [Protocol::Sotw, Protocol::Delta] {
         let mut peer = Peer::new(protocol, "CDS a=1, CDS b=1");

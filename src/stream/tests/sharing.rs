@@ -68,3 +68,26 @@ fn a_nonce_is_not_used_again_on_a_stream_that_is_due_the_same_again() {
     assert!(other.last[&first.kind].nonce.parse::<u64>().expect("a number") > 0);
     assert_ne!(other.last[&first.kind].nonce, first.nonce);
 }
+
+#[test]
+fn endpoints_follow_a_cluster_that_another_stream_was_sent_first() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let group = Arc::<Group>::default();
+        let mut peers = [0, 1, 2].map(|_| Peer::new(protocol, "CDS a=1, CDS b=1, EDS a=1, EDS b=1"));
+        for peer in &mut peers {
+            peer.join(&group);
+            ask(peer, protocol, "CDS", &[]);
+            ask(peer, protocol, "EDS", &["a", "b"]);
+            ack(peer, protocol, "CDS", &[]);
+            ack(peer, protocol, "EDS", &["a", "b"]);
+            peer.edit("CDS b=2");
+        }
+        let sent = peers.each_mut().map(|peer| [take(peer, protocol), take(peer, protocol)]);
+        for [clusters, endpoints] in &sent {
+            assert_eq!((&clusters.0, &endpoints.0), (&sent[0][0].0, &sent[0][1].0));
+            assert!(endpoints.0.resources.iter().all(|(_, content, _)| content == "b=1"));
+        }
+        assert_eq!(sent[1].each_ref().map(|sent| sent.1), sent[2].each_ref().map(|sent| sent.1), "the same memory");
+        assert!(peers.iter_mut().all(|peer| peer.drain().is_empty()));
+    }
+}
