@@ -103,17 +103,24 @@ impl Catalog {
         let former = self.mesh.replace(mesh.clone()).unwrap_or_else(nothing);
         let former_instances = std::mem::replace(&mut self.instances, instances.clone());
 
-        let mut concerned = Concerned::by_features(self, &former, mesh, features);
-        self.set_features(&former, mesh, features);
+        let new_features: BTreeSet<Features> = features.difference(&self.features).copied().collect();
+        self.set_groups(&former, mesh, features);
+        let mut concerned = Concerned::default();
         concerned.add_workloads(self, &former, mesh);
+        concerned.add_features(self, mesh, &new_features);
         concerned.add_services(self, &former, mesh);
         concerned.add_instances(self, mesh, &former_instances);
         concerned.add_settings(self, &former, mesh);
 
         let mut edits = Edits::default();
         let replanned = self.replan(&former, mesh, &concerned);
-        self.slots.extend(concerned.slots);
-        self.slots.retain(|_, slots| *slots != Slots::default());
+        for (workload, slots) in concerned.slots {
+            if slots == *Slots::NONE_TWICE {
+                self.slots.remove(&workload);
+            } else {
+                self.slots.insert(workload, slots);
+            }
+        }
         let joined = self.count(&replanned, &mut edits);
         let jobs = self.jobs(mesh, replanned, concerned.shared, concerned.own);
         let built = self.build(mesh, &jobs);
@@ -127,8 +134,8 @@ impl Catalog {
         edits.apply(&mut self.groups, &self.features);
     }
 
-    /// Groups for `features`, and for no others. A new one begins with what another group of its workload holds.
-    fn set_features(&mut self, former: &Mesh, mesh: &Mesh, features: &BTreeSet<Features>) {
+    /// Groups for the workloads of `mesh` and these `features`, and for no others. A new one begins with what another group of its workload holds.
+    fn set_groups(&mut self, former: &Mesh, mesh: &Mesh, features: &BTreeSet<Features>) {
         if self.features != *features {
             for workload in former.workloads.keys() {
                 let group = |features: &Features| GroupKey { workload: workload.clone(), features: *features };

@@ -28,20 +28,6 @@ pub(super) struct Concerned {
 // === impl Concerned ===
 
 impl Concerned {
-    /// Groups for features that are new need listeners of their own.
-    pub(super) fn by_features(catalog: &Catalog, former: &Mesh, mesh: &Mesh, features: &BTreeSet<Features>) -> Self {
-        let mut concerned = Self::default();
-        let new: BTreeSet<Features> = features.difference(&catalog.features).copied().collect();
-        if !new.is_empty() {
-            for workload in mesh.workloads.values().filter(|workload| former.workloads.contains_key(&workload.name)) {
-                for id in EntryId::all(workload) {
-                    concerned.add_own(catalog, mesh, &id, &[Part::Inbound], &new);
-                }
-            }
-        }
-        concerned
-    }
-
     pub(super) fn add_workloads(&mut self, catalog: &Catalog, former: &Mesh, mesh: &Mesh) {
         for change in former.workloads.diff(&mesh.workloads) {
             match change {
@@ -65,6 +51,16 @@ impl Concerned {
                     }
                 }
             }
+        }
+    }
+
+    /// Groups for features that are new need listeners of their own.
+    pub(super) fn add_features(&mut self, catalog: &Catalog, mesh: &Mesh, new: &BTreeSet<Features>) {
+        if new.is_empty() {
+            return;
+        }
+        for id in mesh.workloads.values().flat_map(|workload| EntryId::all(workload)) {
+            self.add_own(catalog, mesh, &id, &[Part::Inbound], new);
         }
     }
 

@@ -21,7 +21,7 @@ impl World {
         assert_eq!((parsed.findings.as_slice(), parsed.objects.len()), (&[][..], 1), "{text}");
         let object = Arc::clone(&parsed.objects[0]);
         let key = object.key.clone();
-        if !self.objects.get(&key).is_some_and(|held| held.text == object.text) {
+        if self.objects.get(&key).is_none_or(|held| held.text != object.text) {
             self.objects.insert(key.clone(), object);
         }
         key
