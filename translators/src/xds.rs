@@ -19,6 +19,7 @@ mod cluster;
 mod endpoint;
 mod http;
 mod listener;
+mod raw;
 mod rbac;
 mod retry;
 mod route;
