@@ -20,6 +20,7 @@ mod endpoint;
 mod http;
 mod listener;
 mod plan;
+mod raw;
 mod rbac;
 mod retry;
 mod route;

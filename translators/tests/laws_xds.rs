@@ -6,6 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use prost::Message;
+use proto::envoy::config::cluster::v3 as cluster_pb;
+use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
 use translators::mesh::{Mesh, MtlsMode, Service, Sourced, keyed};
 use translators::resource::{Kind, Resource};
@@ -52,6 +54,22 @@ proptest! {
             for (key, resource) in keys.iter().zip(&resources[2..]) {
                 prop_assert_eq!((key.kind(), &key.name()), (resource.kind(), resource.name()));
             }
+        }
+    }
+
+    /// Whatever is written field by field has the bytes of the typed message.
+    #[test]
+    fn its_bytes_are_those_of_the_typed_messages(mesh in meshes::mesh(), features in features()) {
+        for resource in delivered(&mesh, &keys(&mesh, features), features) {
+            let value = resource.value();
+            let again = match resource.kind() {
+                Kind::Cluster => cluster_pb::Cluster::decode(value.clone()).map(|typed| typed.encode_to_vec()),
+                Kind::Endpoints => {
+                    endpoint_pb::ClusterLoadAssignment::decode(value.clone()).map(|typed| typed.encode_to_vec())
+                }
+                Kind::Secret | Kind::Listener | Kind::Route => continue,
+            };
+            prop_assert_eq!(again.expect("a resource is of its kind's type"), value);
         }
     }
 

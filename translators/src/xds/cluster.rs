@@ -3,10 +3,11 @@
 //! Owns: transport, protocol, balancing and limits of both. May use: `mesh`, `tls`. Never: an endpoint of
 //! another proxy; those are `endpoint`'s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use prost::Name as _;
+use prost::{Message as _, Name as _};
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
@@ -15,7 +16,7 @@ use proto::envoy::extensions::upstreams::http::v3 as upstream_pb;
 use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
-use super::{Slot, cluster_name, endpoint, origins, planned_port, tls, wire};
+use super::{Slot, cluster_name, endpoint, origins, planned_port, raw, tls, wire};
 use crate::mesh::{Destination, Mesh, MtlsMode, Protocol, Serve, Service};
 use crate::name::SpiffeId;
 use crate::resource::{Kind, Resource};
@@ -29,20 +30,14 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination) -> Resource {
     let (service, port) = planned_port(mesh, &destination.service, &destination.port);
     let origins = origins([&service.origin].into_iter().chain(&port.mtls.origin).chain(&mesh.connect_timeout.origin));
     let name = cluster_name(destination);
-    let eds = cluster_pb::cluster::EdsClusterConfig { eds_config: Some(wire::ads()), ..Default::default() };
-    let cluster = cluster_pb::Cluster {
-        cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Eds)),
-        eds_cluster_config: Some(eds),
-        lb_policy: cluster_pb::cluster::LbPolicy::LeastRequest.into(),
-        common_lb_config: Some(no_panic()),
-        circuit_breakers: Some(limits(LIMIT, Some(retry_budget()))),
-        ..secured(
-            port.mtls.value,
-            &identities(mesh, service),
-            base(name.clone(), port.protocol, mesh.connect_timeout.value),
-        )
+    let varying = cluster_pb::Cluster {
+        name: name.clone(),
+        connect_timeout: Some(wire::duration(mesh.connect_timeout.value)),
+        ..secured(port.mtls.value, &identities(mesh, service))
     };
-    Resource::new(Kind::Cluster, name, &cluster, origins)
+    let same = ALIKE.get(&(port.protocol, port.mtls.value)).map_or(&[][..], Vec::as_slice);
+    let cluster = raw::merged(&varying.encode_to_vec(), same);
+    Resource::from_bytes(Kind::Cluster, name.into(), &cluster, origins)
 }
 
 /// The cluster of the application behind a proxy.
@@ -76,20 +71,42 @@ fn base(name: String, protocol: Protocol, connect_timeout: Duration) -> cluster_
     }
 }
 
-/// Towards a strict port there is no plaintext to fall back to. Towards a permissive one each endpoint says
-/// what it takes; the empty match is the last.
-fn secured(mode: MtlsMode, servers: &BTreeSet<SpiffeId>, cluster: cluster_pb::Cluster) -> cluster_pb::Cluster {
-    match mode {
-        MtlsMode::Strict => cluster_pb::Cluster { transport_socket: Some(tls::upstream(servers)), ..cluster },
-        MtlsMode::Permissive => cluster_pb::Cluster {
-            transport_socket_matches: vec![
-                socket_match("mtls", wire::member(endpoint::MTLS, "true"), tls::upstream(servers)),
-                socket_match("plaintext", google_pb::Struct::default(), plaintext()),
-            ],
-            ..cluster
-        },
-        MtlsMode::Disabled => cluster,
+/// What the clusters of all destinations of one protocol and mode have in common, encoded.
+static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Vec<u8>>> = LazyLock::new(|| {
+    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
+    let modes = [MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled];
+    let each = protocols.into_iter().flat_map(|protocol| modes.map(|mode| (protocol, mode)));
+    each.map(|(protocol, mode)| ((protocol, mode), alike(protocol, mode).encode_to_vec())).collect()
+});
+
+fn alike(protocol: Protocol, mode: MtlsMode) -> cluster_pb::Cluster {
+    let eds = cluster_pb::cluster::EdsClusterConfig { eds_config: Some(wire::ads()), ..Default::default() };
+    let unsecured = || socket_match("plaintext", google_pb::Struct::default(), plaintext());
+    cluster_pb::Cluster {
+        cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Eds)),
+        eds_cluster_config: Some(eds),
+        lb_policy: cluster_pb::cluster::LbPolicy::LeastRequest.into(),
+        common_lb_config: Some(no_panic()),
+        circuit_breakers: Some(limits(LIMIT, Some(retry_budget()))),
+        typed_extension_protocol_options: protocol_options(protocol).into_iter().collect(),
+        transport_socket_matches: (mode == MtlsMode::Permissive).then(unsecured).into_iter().collect(),
+        ..Default::default()
     }
+}
+
+/// Towards a strict port there is no plaintext to fall back to. Towards a permissive one each endpoint says
+/// what it takes; the empty match is the last, and alike everywhere.
+fn secured(mode: MtlsMode, servers: &BTreeSet<SpiffeId>) -> cluster_pb::Cluster {
+    let mut cluster = cluster_pb::Cluster::default();
+    match mode {
+        MtlsMode::Strict => cluster.transport_socket = Some(tls::upstream(servers)),
+        MtlsMode::Permissive => {
+            let criteria = wire::member(endpoint::MTLS, "true");
+            cluster.transport_socket_matches.push(socket_match("mtls", criteria, tls::upstream(servers)));
+        }
+        MtlsMode::Disabled => {}
+    }
+    cluster
 }
 
 /// Never empty: no matcher would mean that anybody of the trust domain may answer.

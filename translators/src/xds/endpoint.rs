@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use prost::Message;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
+use super::raw::Raw;
 use super::{Slot, cluster_name, origins, port, wire};
 use crate::mesh::{Backing, Destination, Instance, Instances, Mesh, MtlsMode, Serving, StaticEndpoint, instances_of};
 use crate::name::QualifiedName;
@@ -18,20 +20,30 @@ use crate::resource::{Kind, Resource};
 /// The key of an endpoint's metadata that clusters choose its transport by.
 pub(super) const MTLS: &str = "mtls";
 
+/// The metadata of an endpoint that is reached by mTLS, as its field of the endpoint.
+static MTLS_METADATA: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let metadata = core_pb::Metadata {
+        filter_metadata: [("envoy.transport_socket_match".to_owned(), wire::member(MTLS, "true"))].into(),
+        ..Default::default()
+    };
+    endpoint_pb::LbEndpoint { metadata: Some(metadata), ..Default::default() }.encode_to_vec()
+});
+
 /// Where `destination` is, given the connected proxies.
 pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances) -> Resource {
     let name = cluster_name(destination);
     let Some((service, port)) = port(mesh, &destination.service, &destination.port) else {
-        return Resource::new(Kind::Endpoints, name.clone(), &assignment(name, Vec::new()), []);
+        let nowhere = assignment(&name, &BTreeMap::new(), false);
+        return Resource::from_bytes(Kind::Endpoints, name.into(), &nowhere, [].into());
     };
     let mode = port.mtls.value;
     let mtls = mode != MtlsMode::Disabled && port.callers_use_mtls;
-    let endpoints = match &service.backing {
-        Backing::Workloads(servings) => connected(servings, destination, mtls, instances),
-        Backing::Static(endpoints) => listed(endpoints, destination, mode),
+    let value = match &service.backing {
+        Backing::Workloads(servings) => assignment(&name, &connected(servings, destination, mtls, instances), mtls),
+        Backing::Static(endpoints) => assignment(&name, &listed(endpoints, destination), mode == MtlsMode::Strict),
     };
     let origins = origins(port.mtls.origin.iter().chain([&service.origin]));
-    Resource::new(Kind::Endpoints, name.clone(), &assignment(name, endpoints), origins)
+    Resource::from_bytes(Kind::Endpoints, name.into(), &value, origins)
 }
 
 /// An instance is an endpoint once it has accepted the listener and, where callers come by mTLS, can answer so.
@@ -40,7 +52,7 @@ fn connected(
     destination: &Destination,
     mtls: bool,
     instances: &Instances,
-) -> Vec<endpoint_pb::LbEndpoint> {
+) -> BTreeMap<SocketAddr, u32> {
     let mut found = BTreeMap::new();
     let mut listeners: BTreeMap<&QualifiedName, u32> = BTreeMap::new();
     for serving in servings.iter().filter(|s| s.port == destination.port) {
@@ -58,13 +70,12 @@ fn connected(
             found.insert(SocketAddr::new(ip, listen.port()), 1);
         }
     }
-    found.into_iter().map(|(address, weight)| endpoint(address, weight, mtls)).collect()
+    found
 }
 
 /// Nothing is known of what stands behind a listed address, so it is reached by mTLS only where nothing else is
 /// allowed.
-fn listed(endpoints: &[StaticEndpoint], destination: &Destination, mode: MtlsMode) -> Vec<endpoint_pb::LbEndpoint> {
-    let mtls = mode == MtlsMode::Strict;
+fn listed(endpoints: &[StaticEndpoint], destination: &Destination) -> BTreeMap<SocketAddr, u32> {
     let mut found = BTreeMap::<_, u32>::new();
     for listed in endpoints.iter().filter(|listed| listed.weight > 0 && carries(&listed.labels, destination)) {
         if let Some(port) = listed.ports.get(&destination.port) {
@@ -72,29 +83,41 @@ fn listed(endpoints: &[StaticEndpoint], destination: &Destination, mode: MtlsMod
             *weight = weight.saturating_add(listed.weight);
         }
     }
-    found.into_iter().map(|(address, weight)| endpoint(address, weight, mtls)).collect()
+    found
 }
 
 fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool {
     destination.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn assignment(cluster_name: String, lb_endpoints: Vec<endpoint_pb::LbEndpoint>) -> endpoint_pb::ClusterLoadAssignment {
-    let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints, ..Default::default() };
-    let endpoints = if locality.lb_endpoints.is_empty() { Vec::new() } else { vec![locality] };
-    endpoint_pb::ClusterLoadAssignment { cluster_name, endpoints, ..Default::default() }
+/// A load assignment with one locality.
+fn assignment(cluster_name: &str, endpoints: &BTreeMap<SocketAddr, u32>, mtls: bool) -> Vec<u8> {
+    let mut assignment = Raw::default();
+    assignment.text(1, cluster_name);
+    if !endpoints.is_empty() {
+        assignment.message(2, |locality| {
+            for (address, weight) in endpoints {
+                locality.message(2, |endpoint| lb_endpoint(endpoint, *address, *weight, mtls));
+            }
+        });
+    }
+    assignment.into_bytes()
 }
 
-fn endpoint(address: SocketAddr, weight: u32, mtls: bool) -> endpoint_pb::LbEndpoint {
-    let mtls_metadata = || core_pb::Metadata {
-        filter_metadata: [("envoy.transport_socket_match".to_owned(), wire::member(MTLS, "true"))].into(),
-        ..Default::default()
-    };
-    endpoint_pb::LbEndpoint {
-        load_balancing_weight: Some(wire::number(weight)),
-        metadata: mtls.then(mtls_metadata),
-        ..at(address)
+fn lb_endpoint(raw: &mut Raw, address: SocketAddr, weight: u32, mtls: bool) {
+    // Endpoint.address.socket_address: its address and port_value.
+    raw.message(1, |endpoint| {
+        endpoint.message(1, |wrapped| {
+            wrapped.message(1, |socket| {
+                socket.shown(2, address.ip());
+                socket.number(3, address.port().into());
+            });
+        });
+    });
+    if mtls {
+        raw.encoded(&MTLS_METADATA);
     }
+    raw.message(4, |value| value.number(1, weight.into()));
 }
 
 /// An endpoint at `address` with nothing said about it.
@@ -173,8 +196,29 @@ mod tests {
         Destination { service: name("shop/cart"), port: "http".into(), labels }
     }
 
+    fn typed_assignment(
+        cluster_name: String,
+        lb_endpoints: Vec<endpoint_pb::LbEndpoint>,
+    ) -> endpoint_pb::ClusterLoadAssignment {
+        let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints, ..Default::default() };
+        let endpoints = if locality.lb_endpoints.is_empty() { Vec::new() } else { vec![locality] };
+        endpoint_pb::ClusterLoadAssignment { cluster_name, endpoints, ..Default::default() }
+    }
+
+    fn endpoint(address: SocketAddr, weight: u32, mtls: bool) -> endpoint_pb::LbEndpoint {
+        let mtls_metadata = || core_pb::Metadata {
+            filter_metadata: [("envoy.transport_socket_match".to_owned(), wire::member(MTLS, "true"))].into(),
+            ..Default::default()
+        };
+        endpoint_pb::LbEndpoint {
+            load_balancing_weight: Some(wire::number(weight)),
+            metadata: mtls.then(mtls_metadata),
+            ..super::at(address)
+        }
+    }
+
     fn expected(cluster: &str, endpoints: Vec<endpoint_pb::LbEndpoint>) -> bytes::Bytes {
-        Resource::new(Kind::Endpoints, cluster, &assignment(cluster.into(), endpoints), []).value()
+        Resource::new(Kind::Endpoints, cluster, &typed_assignment(cluster.into(), endpoints), []).value()
     }
 
     fn at(address: &str, weight: u32, mtls: bool) -> endpoint_pb::LbEndpoint {

@@ -178,37 +178,37 @@ fn static_endpoint(
     ports: &[DeclaredPort],
     report: &mut Report<'_>,
 ) -> StaticEndpoint {
-    let at = format!("/spec/endpoints/static/{index}");
-    let known: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let at = || format!("/spec/endpoints/static/{index}");
     let by_name = match (spec.port, &spec.ports) {
-        (Some(port), None) => match known.as_slice() {
-            [only] => BTreeMap::from([((*only).to_owned(), port)]),
+        (Some(port), None) => match ports {
+            [only] => BTreeMap::from([(only.name.clone(), port)]),
             _ => {
                 let message = "the service has several ports: give the endpoint's port for each by name";
-                let finding = report.error(Code::InvalidValue, format!("{at}/port"), message);
+                let finding = report.error(Code::InvalidValue, format!("{}/port", at()), message);
                 finding.hint = Some("write ports: {name: number}".to_owned());
                 BTreeMap::new()
             }
         },
         (None, Some(by_name)) => {
+            let known: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
             for name in by_name.keys().filter(|name| !known.contains(&name.as_str())) {
-                let pointer = format!("{at}/ports/{}", escaped(name));
+                let pointer = format!("{}/ports/{}", at(), escaped(name));
                 let finding = report.error(Code::NotFound, pointer, format!("the service has no port {name:?}"));
                 finding.hint = suggest::did_you_mean(name, &known);
                 finding.choices = known.iter().map(|&name| name.to_owned()).collect();
             }
             if by_name.is_empty() {
-                report.error(Code::InvalidValue, format!("{at}/ports"), "an endpoint has at least one port");
+                report.error(Code::InvalidValue, format!("{}/ports", at()), "an endpoint has at least one port");
             }
             by_name.clone()
         }
         (None, None) => {
-            let field = if known.len() == 1 { "port" } else { "ports" };
-            report.error(Code::MissingField, at, format!("missing field {field:?}"));
+            let field = if ports.len() == 1 { "port" } else { "ports" };
+            report.error(Code::MissingField, at(), format!("missing field {field:?}"));
             BTreeMap::new()
         }
         (Some(_), Some(_)) => {
-            report.error(Code::InvalidValue, format!("{at}/ports"), "an endpoint has either port or ports");
+            report.error(Code::InvalidValue, format!("{}/ports", at()), "an endpoint has either port or ports");
             BTreeMap::new()
         }
     };
