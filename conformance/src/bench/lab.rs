@@ -34,6 +34,8 @@ pub struct Scale {
     pub quick: bool,
     /// Rounds of an interleaved comparison.
     pub rounds: usize,
+    /// Rounds of what takes long.
+    pub long_rounds: usize,
     /// Clients.
     pub clients: usize,
     /// Services.
@@ -57,12 +59,28 @@ pub struct Lab {
 impl Scale {
     /// The size of the targets.
     pub fn full() -> Self {
-        Self { quick: false, rounds: 5, clients: 1_000, services: 1_000, flips: 20, round: Duration::from_secs(10) }
+        Self {
+            quick: false,
+            rounds: 5,
+            long_rounds: 3,
+            clients: 1_000,
+            services: 1_000,
+            flips: 20,
+            round: Duration::from_secs(10),
+        }
     }
 
     /// A size for every day.
     pub fn quick() -> Self {
-        Self { quick: true, rounds: 3, clients: 200, services: 200, flips: 5, round: Duration::from_secs(2) }
+        Self {
+            quick: true,
+            rounds: 3,
+            long_rounds: 1,
+            clients: 200,
+            services: 200,
+            flips: 5,
+            round: Duration::from_secs(2),
+        }
     }
 }
 

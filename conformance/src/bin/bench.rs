@@ -98,7 +98,9 @@ async fn until_interrupted(bench: impl Future<Output = anyhow::Result<ExitCode>>
 async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut scale = if args.quick { Scale::quick() } else { Scale::full() };
-    scale.rounds = args.rounds.map_or(scale.rounds, usize::from);
+    if let Some(rounds) = args.rounds.map(usize::from) {
+        (scale.rounds, scale.long_rounds) = (rounds, rounds);
+    }
     let mut lab = Lab::new(scale)?;
     let mut outcomes = BTreeMap::new();
     let mut void = Vec::new();

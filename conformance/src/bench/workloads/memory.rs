@@ -12,21 +12,21 @@ const CONTENDERS: &[Contender] =
     &[Contender::Floor, Contender::Chancery, Contender::ChanceryTls, Contender::GoLinear, Contender::GoSnapshot];
 /// Endpoints of a service when everything together is to be 2 MB for 1,000 services.
 const MANY_ENDPOINTS: usize = 32;
-/// How long a server has to give back what it needed for the start.
-const SETTLE: Duration = Duration::from_secs(3);
 
 /// Memory of a stream, and what a large push leaves behind.
 pub async fn w6(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let Lab { scale, .. } = *lab;
+    // How long a server has to give back what it needed for the start.
+    let settle = Duration::from_secs(if scale.quick { 1 } else { 5 });
     let world = lab.world(scale.services, ENDPOINTS_EACH).await?;
     let large = lab.world(scale.services, MANY_ENDPOINTS).await?;
     let mut samples = Samples::default();
     let mut after = Vec::new();
-    for round in 1..=scale.rounds.min(3) {
-        progress(&format!("W6: round {round} of {}", scale.rounds.min(3)));
+    for round in 1..=scale.long_rounds {
+        progress(&format!("W6: round {round} of {}", scale.long_rounds));
         for contender in CONTENDERS {
             let cold = of(cold::start(lab, *contender, &world, |_| ()).await, "W6", *contender)?;
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(settle).await;
             let resident = cold.server.memory()?.resident as f64;
             samples.enter(*contender, "idle", cold.idle / 1024.0 / 1024.0);
             samples.enter(*contender, "stream", (resident - cold.idle) / 1024.0 / scale.clients as f64);
@@ -34,7 +34,7 @@ pub async fn w6(lab: &mut Lab) -> anyhow::Result<Outcome> {
         }
         // The first client's versions let others say that they hold everything but one.
         let all = cold::start(lab, Contender::Chancery, &large, |_| ()).await?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(settle).await;
         let after_all = all.server.memory()?.resident as f64;
         let mut held = all.fleet.versions();
         held.pop();
@@ -44,11 +44,11 @@ pub async fn w6(lab: &mut Lab) -> anyhow::Result<Outcome> {
             spec.subscriptions[0].held = held;
         })
         .await?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(settle).await;
         after.push(after_all / one.server.memory()?.resident as f64);
     }
     let mut outcome = samples.outcome(format!(
-        "{} clients x {} services, {SETTLE:?} after the start; a push of everything is {:.1} MB",
+        "{} clients x {} services, {settle:?} after the start; a push of everything is {:.1} MB",
         scale.clients,
         scale.services,
         large.catalogue.bytes() as f64 / 1e6

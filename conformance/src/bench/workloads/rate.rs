@@ -19,7 +19,7 @@ const RATE: u32 = 200;
 pub async fn w9(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let Lab { scale, .. } = *lab;
     let world = lab.world(scale.services, ENDPOINTS_EACH).await?;
-    let lasting = Duration::from_secs(if scale.quick { 5 } else { 60 });
+    let lasting = Duration::from_secs(if scale.quick { 3 } else { 60 });
     let mut samples = Samples::default();
     for contender in CONTENDERS {
         progress(&format!("W9: {} for {lasting:?}", contender.name()));

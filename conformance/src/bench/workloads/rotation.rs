@@ -32,8 +32,8 @@ pub async fn w5(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let (mut alone, mut rotating) = (station(lab, &world, LONG).await?, station(lab, &world, SHORT).await?);
     let (mut samples, mut slower, mut rates) = (Samples::default(), Vec::new(), Vec::new());
     let mut rotated = 0.0;
-    for round in 1..=scale.rounds.min(3) {
-        progress(&format!("W5: round {round} of {}", scale.rounds.min(3)));
+    for round in 1..=scale.long_rounds {
+        progress(&format!("W5: round {round} of {}", scale.long_rounds));
         let quiet = of(alone.flips(100, scale.round).await, "W5", Contender::ChanceryTls)?;
         let busy = of(rotating.flips(100, scale.round).await, "W5", Contender::ChanceryTls)?;
         slower.push(busy.milliseconds(0.99) / quiet.milliseconds(0.99));
