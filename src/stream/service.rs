@@ -42,7 +42,8 @@ pub struct Admission {
     pub workload: QualifiedName,
     /// The address that the proxy is reached at.
     pub address: IpAddr,
-    /// What its group is to hold. The stream ends when the sender is gone.
+    /// What its group is to hold: streams with receivers of one sender share what they are sent. The stream ends when
+    /// the sender is gone.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Ready when its credential has ended, and the stream with it; says why.
     pub ended: BoxFuture<'static, String>,
