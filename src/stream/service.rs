@@ -44,7 +44,8 @@ pub struct Admission {
     pub address: IpAddr,
     /// Whether it has shown who it is; else it is served no secrets.
     pub proven: bool,
-    /// What its group is to hold. The stream ends when the sender is gone.
+    /// What its group is to hold: streams with receivers of one sender share what they are sent. The stream ends when
+    /// the sender is gone.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Ready when its credential has ended, and the stream with it; says why.
     pub ended: BoxFuture<'static, String>,
