@@ -346,3 +346,22 @@ fn what_it_does_depends_on_the_change_alone() {
         assert!(evaluated <= 12, "{what}: {evaluated}");
     }
 }
+
+#[test]
+fn a_policy_of_many_services_says_where_it_has_no_effect() {
+    let mut objects = configuration(5);
+    objects.remove(&ObjectKey::new(ObjectKind::MTLSPolicy, "shop/all".parse().expect("a name")));
+    let mut resolver = Resolver::default();
+    let policy = ObjectKey::new(ObjectKind::AccessPolicy, "mesh-system/all".parse().expect("a name"));
+    let messages = |resolution: &Resolution| {
+        let findings = resolution.findings.get(&policy).into_iter().flat_map(|findings| findings.iter());
+        findings.map(|finding| finding.message.clone()).collect::<Vec<_>>()
+    };
+    let permissive = |names: &str| format!("plaintext callers have no identity on {names}, where mTLS is permissive");
+    let first = messages(&resolver.update(&objects));
+    assert_eq!(first, [permissive("shop/s-0 main, shop/s-1 main, shop/s-2 main and 2 more")]);
+    let strict = read(&document("MTLSPolicy", "shop", "one", "{target: {service: s-1}, mode: strict}"), "g.yaml", 1);
+    objects.insert(strict.key.clone(), strict);
+    let second = messages(&resolver.update(&objects));
+    assert_eq!(second, [permissive("shop/s-0 main, shop/s-2 main, shop/s-3 main and 1 more")]);
+}
