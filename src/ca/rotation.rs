@@ -81,8 +81,17 @@ pub struct Issuer {
     /// Those to look at in the next step.
     pending: BTreeSet<QualifiedName>,
     failed: BTreeSet<QualifiedName>,
+    /// Issued, and not on disk yet.
+    unsaved: Vec<(QualifiedName, Stored)>,
     retry: Option<Retry>,
     last_step: SystemTime,
+}
+
+/// A certificate that can be published.
+struct Ready {
+    issuance: Issuance,
+    /// As it is kept on disk, where it is not there yet.
+    unsaved: Option<Stored>,
 }
 
 /// When what failed is tried again.
@@ -116,6 +125,7 @@ impl Issuer {
             renewals: BTreeSet::new(),
             pending: BTreeSet::new(),
             failed: BTreeSet::new(),
+            unsaved: Vec::new(),
             retry: None,
             last_step: SystemTime::UNIX_EPOCH,
         }
@@ -149,6 +159,12 @@ impl Issuer {
             if !self.pending.is_empty() && !stop.is_cancelled() {
                 continue;
             }
+            // What is lost in a crash before this is issued anew; nobody waits for the disk.
+            self = tokio::task::spawn_blocking(move || {
+                self.save();
+                self
+            })
+            .await?;
             tokio::select! {
                 () = tokio::time::sleep(self.until_next()) => {}
                 changed = wanted.changed() => if changed.is_err() { break },
@@ -174,11 +190,14 @@ impl Issuer {
         let due: Vec<(QualifiedName, SpiffeId)> = batch.into_iter().filter_map(due).collect();
         let issue =
             |(name, identity): &(QualifiedName, SpiffeId)| self.restore_or_issue(name, identity, wanted.leaf_ttl, now);
-        let issued: Vec<Result<Issuance, IssueError>> = due.par_iter().map(issue).collect();
+        let issued: Vec<Result<Ready, IssueError>> = due.par_iter().map(issue).collect();
         let mut last_error = None;
         for ((workload, identity), issuance) in due.into_iter().zip(issued) {
             match issuance {
-                Ok(issuance) => self.hold(workload, issuance),
+                Ok(Ready { issuance, unsaved }) => {
+                    self.unsaved.extend(unsaved.map(|stored| (workload.clone(), stored)));
+                    self.hold(workload, issuance);
+                }
                 Err(error) => {
                     self.drop_unless_valid(&workload, &identity, now);
                     self.failed.insert(workload);
@@ -232,22 +251,30 @@ impl Issuer {
         identity: &SpiffeId,
         ttl: Duration,
         now: SystemTime,
-    ) -> Result<Issuance, IssueError> {
+    ) -> Result<Ready, IssueError> {
         // Only what this process does not hold yet can be on disk and still be of use.
         let is_held = self.issued.certificates.contains_key(workload);
         let restored = if is_held { None } else { self.store.load(workload, now) };
         if let Some(issuance) = restored.map(Issuance::new).filter(|issuance| issuance.serves(identity, ttl, now)) {
-            return Ok(issuance);
+            return Ok(Ready { issuance, unsaved: None });
         }
         let leaf = leaf::issue(&self.authority, Profile::Workload(identity), ttl, now)?;
         let life = leaf.not_after.duration_since(now).unwrap_or_default();
         let renew_at = now + life.mul_f64(0.5 * rand::rng().random_range(0.9..=1.1));
         let stored = Stored { identity: identity.clone(), ttl, renew_at, leaf };
-        if let Err(error) = self.store.save(workload, &stored) {
-            warn!(%workload, %error, "the certificate could not be kept; a restart will issue another");
-        }
         info!(%workload, %identity, serial = stored.leaf.serial, "certificate issued");
-        Ok(Issuance::new(stored))
+        Ok(Ready { issuance: Issuance::new(stored.clone()), unsaved: Some(stored) })
+    }
+
+    /// Puts on disk what is issued and still wanted.
+    fn save(&mut self) {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let is_held = |workload: &QualifiedName| self.issued.certificates.contains_key(workload);
+        unsaved.par_iter().filter(|(workload, _)| is_held(workload)).for_each(|(workload, stored)| {
+            if let Err(error) = self.store.save(workload, stored) {
+                warn!(%workload, %error, "the certificate could not be kept; a restart will issue another");
+            }
+        });
     }
 
     /// A leaf that could not be replaced is kept while it is still of use.
