@@ -83,7 +83,8 @@ pub enum Taken {
 pub struct Holdings {
     /// By load assignment the change that it carries, 0 for none; nothing for one that is not held.
     assignments: Vec<Option<u32>>,
-    others: HashMap<Bytes, u32>,
+    /// The same of other resources, by type and name.
+    others: HashMap<(&'static str, Bytes), u32>,
 }
 
 /// Every client's progress.
@@ -135,7 +136,7 @@ impl Holdings {
     fn take(
         &mut self,
         catalogue: &Catalogue,
-        type_url: &str,
+        type_url: &'static str,
         entry: Entry<'_>,
         whole_type: bool,
         made: impl Fn(u32) -> Option<Option<usize>>,
@@ -154,7 +155,7 @@ impl Holdings {
             if number > 0 && made(number) != Some(None) {
                 return Err(Fault::Foreign { name: text(), number });
             }
-            let key = Bytes::copy_from_slice(name);
+            let key = (type_url, Bytes::copy_from_slice(name));
             return Ok(match self.others.insert(key, number) {
                 None => Taken::First,
                 // What names no change may be sent again for another reason.
@@ -212,7 +213,7 @@ impl Board {
     }
 
     /// Takes a resource that a client received; says whether it is the first of its name.
-    pub fn take(&self, holdings: &mut Holdings, type_url: &str, entry: Entry<'_>) -> Result<bool, Fault> {
+    pub fn take(&self, holdings: &mut Holdings, type_url: &'static str, entry: Entry<'_>) -> Result<bool, Fault> {
         let mut state = self.state();
         state.totals.resources += 1;
         let made = |number: u32| Some(state.changes.get(number.checked_sub(1)? as usize)?.index);
@@ -288,7 +289,13 @@ impl Board {
         self.until(
             within,
             |state| (state.complete.len() >= clients).then(|| sorted(&state.complete)),
-            |state| format!("{} of {clients} clients have everything", state.complete.len()),
+            |state| {
+                format!(
+                    "{} of {clients} clients have everything, {} resources came",
+                    state.complete.len(),
+                    state.totals.resources
+                )
+            },
         )
         .await
     }

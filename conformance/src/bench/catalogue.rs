@@ -88,6 +88,17 @@ impl Catalogue {
         self.assignments.iter().map(|assignment| assignment.name.clone()).collect()
     }
 
+    /// Whether both are the same messages, however they are encoded.
+    pub fn says_the_same(&self, other: &Self) -> anyhow::Result<bool> {
+        let decode = |a: &Assignment| endpoint_pb::ClusterLoadAssignment::decode(a.body.clone());
+        for (ours, theirs) in self.assignments.iter().zip(&other.assignments) {
+            if decode(ours)? != decode(theirs)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.len() == other.len())
+    }
+
     /// Which one this is, and the number that it carries; every other byte has to be as it was.
     pub fn read(&self, name: &[u8], body: &[u8]) -> Result<(usize, u32), Wrong> {
         let unknown = || Wrong::Unknown(String::from_utf8_lossy(name).into_owned());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures::StreamExt;
 use proto::envoy::service::discovery::v3 as discovery_pb;
@@ -110,14 +110,18 @@ impl Lab {
         let served = read_all(&server, services).await?;
         let catalogue = Arc::new(Catalogue::of(services, endpoints, &served)?);
         catalogue.write(&file)?;
-        let world = World { rules, catalogue, file };
+        let mut world = World { rules, go: Arc::clone(&catalogue), catalogue, file };
+        let go = self.server(Contender::GoLinear, &world, Protocol::Delta).await?;
+        let other = Catalogue::of(services, endpoints, &read_all(&go, services).await?)?;
+        ensure!(other.says_the_same(&world.catalogue)?, "the Go peer serves other load assignments than Chancery");
+        world.go = Arc::new(other);
         self.worlds.insert((services, endpoints), world.clone());
         Ok(world)
     }
 
     /// What only Chancery serves: these rules, with no load assignment that a client looks at.
     pub fn bare(&self, rules: Rules) -> World {
-        World { rules, catalogue: Arc::default(), file: PathBuf::new() }
+        World { rules, catalogue: Arc::default(), go: Arc::default(), file: PathBuf::new() }
     }
 
     /// A running server.
@@ -152,7 +156,7 @@ impl Lab {
             subscriptions: vec![Subscription::endpoints(&world.catalogue)],
             node: node_name,
             tls: server.tls.clone(),
-            catalogue: Arc::clone(&world.catalogue),
+            catalogue: world.served_by(server.contender),
             whole_type: (server.contender, protocol) == (Contender::GoSnapshot, Protocol::Sotw),
             stalling: 0,
         }

@@ -126,10 +126,11 @@ impl Report {
         verdicts.sort_by_key(|verdict| order(verdict.id));
         for verdict in verdicts {
             let ambition = verdict.ambition.as_deref().unwrap_or("-");
-            let mark = match (verdict.met_must, verdict.met_ambition) {
-                (false, _) => "missed",
-                (true, Some(true)) => "ambition met",
-                (true, _) => "met",
+            let mark = match (verdict.has_must(), verdict.met_must, verdict.met_ambition) {
+                (_, true, Some(true)) => "ambition met",
+                (true, true, _) => "met",
+                (true, false, _) => "missed",
+                (false, ..) => "ambition missed",
             };
             let Verdict { id, what, must, .. } = verdict;
             let measured = figure(verdict.measured);
@@ -167,8 +168,8 @@ fn servers(text: &mut String, outcome: &Outcome) {
 
 /// The measures of servers in the order of their columns, and what each is called.
 const COLUMNS: &[(&str, &str)] = &[
-    ("cpu", "CPU-s / 1,000 pushes"),
-    ("cpu total", "CPU-s"),
+    ("cpu", "CPU-s"),
+    ("cpu total", "CPU-s in all"),
     ("p50", "p50 ms"),
     ("p99", "p99 ms"),
     ("last", "last ms"),

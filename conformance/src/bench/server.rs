@@ -44,6 +44,8 @@ pub struct World {
     pub rules: Rules,
     /// The same load assignments for the others.
     pub catalogue: Arc<Catalogue>,
+    /// The same as Go writes them: it puts some members of a message in another order.
+    pub go: Arc<Catalogue>,
     /// The file that they read them from.
     pub file: PathBuf,
 }
@@ -97,6 +99,18 @@ impl Contender {
             Self::GoSnapshot => "go-snapshot",
             Self::Naive => "naive",
         }
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// The bytes that clients of a server have to receive.
+    pub fn served_by(&self, contender: Contender) -> Arc<Catalogue> {
+        Arc::clone(match contender {
+            Contender::GoLinear | Contender::GoSnapshot => &self.go,
+            Contender::Floor | Contender::Chancery | Contender::ChanceryTls | Contender::Naive => &self.catalogue,
+        })
     }
 }
 

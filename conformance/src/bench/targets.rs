@@ -135,13 +135,22 @@ pub fn judge(outcomes: &BTreeMap<&'static str, Outcome>) -> (Vec<Verdict>, Vec<S
 
 /// How many of them are met.
 pub fn met(verdicts: &[Verdict]) -> Met {
-    let musts = || verdicts.iter().filter(|verdict| verdict.must != Bound::NONE);
+    let musts = || verdicts.iter().filter(|verdict| verdict.has_must());
     let ambitions = || verdicts.iter().filter_map(|verdict| verdict.met_ambition);
     Met {
         must: musts().filter(|verdict| verdict.met_must).count(),
         musts: musts().count(),
         ambition: ambitions().filter(|met| *met).count(),
         ambitions: ambitions().count(),
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Whether anything has to be reached.
+    pub fn has_must(&self) -> bool {
+        self.must != Bound::NONE
     }
 }
 

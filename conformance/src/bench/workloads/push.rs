@@ -48,7 +48,8 @@ async fn run(
         Protocol::Delta => "delta",
     };
     let mut outcome = samples.outcome(format!(
-        "{clients} clients x {services} services x {ENDPOINTS_EACH} endpoints ({size} B each), one changes, {spoken}"
+        "{clients} clients x {services} services x {ENDPOINTS_EACH} endpoints ({size} B each), one changes, {spoken}; \
+         CPU for 1,000 pushes"
     ));
     outcome.compare(&samples, &["cpu", "p50", "p99"]);
     for measure in ["p99", "resources"] {

@@ -27,7 +27,7 @@ pub async fn w9(lab: &mut Lab) -> anyhow::Result<Outcome> {
     }
     let mut outcome = samples.outcome(format!(
         "{} clients x {} services, {RATE} changes a second for {lasting:?}, in turn; staleness of each change at each client; \
-         CPU until everybody has the last one",
+         CPU until everybody has the last one, for 1,000 changes at a client and in all",
         scale.clients, scale.services
     ));
     outcome.compare(&samples, &["cpu", "p99"]);
