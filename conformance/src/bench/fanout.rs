@@ -12,7 +12,7 @@ use super::orders::Order;
 use super::outcome::Samples;
 use super::server::{Contender, Server, World};
 use super::statistics::percentile;
-use super::wire::Protocol;
+use super::wire::{ENDPOINTS, Protocol};
 
 /// How long a change may take to reach every client.
 pub const ARRIVES: Duration = Duration::from_secs(120);
@@ -31,7 +31,7 @@ pub struct Station {
 /// What is changed.
 #[derive(Debug, Clone, Copy)]
 enum Subject {
-    /// One load assignment after the other.
+    /// One load assignment that clients subscribe to after the other.
     Assignments { next: usize, services: usize },
     /// A rule file, whose text carries the number.
     File { name: &'static str, text: fn(u32) -> String },
@@ -72,7 +72,8 @@ impl Station {
 
     /// The same with clients of one's own.
     pub async fn with(lab: &Lab, server: Server, spec: FleetSpec) -> anyhow::Result<Self> {
-        let services = spec.catalogue.len();
+        let subscribed = spec.subscriptions.iter().find(|subscription| subscription.type_url == ENDPOINTS);
+        let services = subscribed.map_or(0, |subscription| subscription.names.len());
         let fleet = lab.connect(spec).await?;
         Ok(Self { server, fleet, subject: Subject::Assignments { next: 0, services } })
     }

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use h2::server::SendResponse;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use super::catalogue::Catalogue;
 use super::orders::{Order, orders};
@@ -22,6 +22,9 @@ use crate::harness::Background;
 /// How much a client may send unread.
 const WINDOW: u32 = 16 << 20;
 
+/// How many changes a connection may be behind.
+const BEHIND: usize = 1 << 16;
+
 /// What goes to every stream, by protocol: state of the world, delta.
 type Frames = [Bytes; 2];
 
@@ -30,7 +33,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let catalogue = Arc::new(Catalogue::read_file(file)?);
     let all: Vec<(usize, u32)> = (0..catalogue.len()).map(|index| (index, 0)).collect();
     let state = Arc::new(frames(&catalogue, &all));
-    let change = watch::Sender::new(Frames::default());
+    let (change, _) = broadcast::channel(BEHIND);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     let mut connections = Vec::new();
@@ -46,7 +49,8 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
             order = orders.next() => match order.transpose()? {
                 None => return Ok(()),
                 Some(Order { index, number }) => {
-                    change.send_replace(frames(&catalogue, &[(index, number)]));
+                    // Nobody may be connected.
+                    _ = change.send(frames(&catalogue, &[(index, number)]));
                     println!("ok");
                 }
             },
@@ -83,7 +87,7 @@ fn frames(catalogue: &Catalogue, entries: &[(usize, u32)]) -> Frames {
 }
 
 /// One connection: every change goes to all of its streams.
-async fn serve(tcp: TcpStream, state: Arc<Frames>, mut changes: watch::Receiver<Frames>) -> anyhow::Result<()> {
+async fn serve(tcp: TcpStream, state: Arc<Frames>, mut changes: broadcast::Receiver<Frames>) -> anyhow::Result<()> {
     tcp.set_nodelay(true)?;
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW).max_concurrent_streams(1 << 20);
@@ -100,8 +104,8 @@ async fn serve(tcp: TcpStream, state: Arc<Frames>, mut changes: watch::Receiver<
                 streams.push((protocol, stream));
                 readers.push(drain(request.into_body()));
             }
-            Ok(()) = changes.changed() => {
-                let frames = changes.borrow_and_update().clone();
+            frames = changes.recv() => {
+                let frames = frames?;
                 for (protocol, stream) in &mut streams {
                     stream.send_data(frames[*protocol].clone(), false)?;
                 }
