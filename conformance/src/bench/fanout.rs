@@ -16,6 +16,8 @@ use super::wire::{ENDPOINTS, Protocol};
 
 /// How long a change may take to reach every client.
 pub const ARRIVES: Duration = Duration::from_secs(120);
+/// How long it is quiet before a change.
+const APART: Duration = Duration::from_millis(30);
 /// How long a server has for what follows a change, such as reading that it was accepted, before its CPU is read.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -114,6 +116,8 @@ impl Station {
         let (began, cpu, before) = (Instant::now(), self.server.cpu()?, self.fleet.board().totals());
         let (mut last, mut latencies) = (Vec::new(), Vec::new());
         while last.is_empty() || (last.len() < flips && began.elapsed() < at_most) {
+            // Each change is one by itself: what comes right behind another one is gathered, which is another workload.
+            tokio::time::sleep(APART).await;
             let number = self.change().await?;
             let taken = self.fleet.board().arrived(number, waiting, ARRIVES).await?;
             last.extend(taken.last());

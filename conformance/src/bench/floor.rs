@@ -1,7 +1,7 @@
 //! Floor: what fan-out costs at least: one frame, made once, sent to every stream without a copy.
 //!
-//! Owns: that. May use: h2. Never: looks at what a client says: there are no subscriptions, acceptances, versions or
-//! checks, so nothing that keeps a promise can be much cheaper.
+//! Owns: that, in two forms. May use: h2, tonic's server. Never: looks at what a client says: there are no
+//! subscriptions, acceptances, versions or checks, so nothing that keeps a promise can be much cheaper.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use super::orders::{Order, orders};
 use super::wire::{ENDPOINTS, Protocol, put};
 use crate::harness::Background;
 
+mod streams;
+
 /// How much a client may send unread.
 const WINDOW: u32 = 16 << 20;
 
@@ -28,14 +30,34 @@ const BEHIND: usize = 1 << 16;
 /// What goes to every stream, by protocol: state of the world, delta.
 type Frames = [Bytes; 2];
 
+/// How a floor is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Every stream is a response body of its own, as the gRPC services of Chancery and of the naive server are.
+    Streams,
+    /// One task for a connection hands a change to all of its streams: what no HTTP server does.
+    Connections,
+}
+
 /// Serves the load assignments of `file`, and changes them as standard input says, until its end.
-pub async fn run(file: &Path) -> anyhow::Result<()> {
+pub async fn run(file: &Path, form: Form) -> anyhow::Result<()> {
     let catalogue = Arc::new(Catalogue::read_file(file)?);
     let all: Vec<(usize, u32)> = (0..catalogue.len()).map(|index| (index, 0)).collect();
     let state = Arc::new(frames(&catalogue, &all));
     let (change, _) = broadcast::channel(BEHIND);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
+    if form == Form::Streams {
+        let served = Background::start(streams::serve(listener, state, change.clone()));
+        let mut orders = orders();
+        while let Some(Order { index, number }) = orders.next().await.transpose()? {
+            // Nobody may be connected.
+            _ = change.send(frames(&catalogue, &[(index, number)]));
+            println!("ok");
+        }
+        drop(served);
+        return Ok(());
+    }
     let mut connections = Vec::new();
     let mut orders = orders();
     loop {
@@ -56,6 +78,11 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
             },
         }
     }
+}
+
+/// Which of the frames a request gets.
+fn protocol_of(path: &str) -> usize {
+    usize::from(path == Protocol::Delta.path())
 }
 
 /// One gRPC message with these load assignments for each protocol.
@@ -99,7 +126,7 @@ async fn serve(tcp: TcpStream, state: Arc<Frames>, mut changes: broadcast::Recei
         tokio::select! {
             accepted = connection.accept() => {
                 let (request, respond) = accepted.context("the client has closed")??;
-                let protocol = usize::from(request.uri().path() == Protocol::Delta.path());
+                let protocol = protocol_of(request.uri().path());
                 let stream = begin(respond, state[protocol].clone())?;
                 streams.push((protocol, stream));
                 readers.push(drain(request.into_body()));

@@ -93,6 +93,7 @@ impl Outcome {
         for measure in measures {
             let others = [
                 (Some(Contender::Floor), "floor"),
+                (Some(Contender::FloorOfConnections), "floor-conn"),
                 (best, "go-best"),
                 (Some(Contender::GoLinear), "go-linear"),
                 (Some(Contender::GoSnapshot), "go-snapshot"),

@@ -23,8 +23,10 @@ use crate::harness::Chancery;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contender {
-    /// An ideal fan-out.
+    /// An ideal fan-out in which every stream is a response body of its own.
     Floor,
+    /// An ideal fan-out in which one task serves a whole connection.
+    FloorOfConnections,
     /// Chancery, without TLS.
     Chancery,
     /// Chancery, with mTLS.
@@ -93,6 +95,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::FloorOfConnections => "floor-conn",
             Self::Chancery => "chancery",
             Self::ChanceryTls => "chancery-tls",
             Self::GoLinear => "go-linear",
@@ -109,7 +112,11 @@ impl World {
     pub fn served_by(&self, contender: Contender) -> Arc<Catalogue> {
         Arc::clone(match contender {
             Contender::GoLinear | Contender::GoSnapshot => &self.go,
-            Contender::Floor | Contender::Chancery | Contender::ChanceryTls | Contender::Naive => &self.catalogue,
+            Contender::Floor
+            | Contender::FloorOfConnections
+            | Contender::Chancery
+            | Contender::ChanceryTls
+            | Contender::Naive => &self.catalogue,
         })
     }
 }
@@ -121,9 +128,11 @@ impl Server {
     pub async fn start(contender: Contender, world: &World, start: Start<'_>, scratch: &Path) -> anyhow::Result<Self> {
         let started = match contender {
             Contender::Chancery | Contender::ChanceryTls => Self::chancery(contender, world.rules, start).await,
-            Contender::Floor | Contender::Naive | Contender::GoLinear | Contender::GoSnapshot => {
-                Self::peer(contender, world, start.protocol, scratch).await
-            }
+            Contender::Floor
+            | Contender::FloorOfConnections
+            | Contender::Naive
+            | Contender::GoLinear
+            | Contender::GoSnapshot => Self::peer(contender, world, start.protocol, scratch).await,
         };
         started.with_context(|| format!("{} did not start", contender.name()))
     }
@@ -136,6 +145,7 @@ impl Server {
             (Contender::GoSnapshot, Protocol::Delta) => (super::go::binary().await?, "snapshot-delta"),
             (Contender::GoSnapshot, Protocol::Sotw) => (super::go::binary().await?, "snapshot-sotw"),
             (Contender::Naive, _) => (own, "serve-naive"),
+            (Contender::FloorOfConnections, _) => (own, "serve-floor-of-connections"),
             (Contender::Floor | Contender::Chancery | Contender::ChanceryTls, _) => (own, "serve-floor"),
         };
         let mut command = tokio::process::Command::new(program);

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
+use conformance::bench::floor::Form;
 use conformance::bench::lab::{Lab, Scale, progress};
 use conformance::bench::report::{Machine, Report};
 use conformance::bench::{floor, naive, workloads};
@@ -60,6 +61,9 @@ enum Peer {
     /// Serve the load assignments of a file as cheaply as can be (the bench starts it)
     #[command(hide = true)]
     ServeFloor { file: PathBuf },
+    /// The same with one task for each connection (the bench starts it)
+    #[command(hide = true)]
+    ServeFloorOfConnections { file: PathBuf },
     /// Serve the load assignments of a file with a straightforward tonic server (the bench starts it)
     #[command(hide = true)]
     ServeNaive { file: PathBuf },
@@ -75,7 +79,10 @@ fn workload(id: &str) -> Result<&'static str, String> {
 async fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.peer {
-        Some(Peer::ServeFloor { file }) => floor::run(&file).await.map(|()| ExitCode::SUCCESS),
+        Some(Peer::ServeFloor { file }) => floor::run(&file, Form::Streams).await.map(|()| ExitCode::SUCCESS),
+        Some(Peer::ServeFloorOfConnections { file }) => {
+            floor::run(&file, Form::Connections).await.map(|()| ExitCode::SUCCESS)
+        }
         Some(Peer::ServeNaive { file }) => naive::run(&file).await.map(|()| ExitCode::SUCCESS),
         None => until_interrupted(bench(&args)).await,
     };

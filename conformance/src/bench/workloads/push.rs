@@ -8,13 +8,15 @@ use crate::bench::wire::Protocol;
 
 const DELTA: &[Contender] = &[
     Contender::Floor,
+    Contender::FloorOfConnections,
     Contender::Chancery,
     Contender::GoLinear,
     Contender::GoSnapshot,
     Contender::Naive,
     Contender::ChanceryTls,
 ];
-const SOTW: &[Contender] = &[Contender::Floor, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
+const SOTW: &[Contender] =
+    &[Contender::Floor, Contender::FloorOfConnections, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
 
 /// Many load assignments, delta.
 pub async fn w1(lab: &mut Lab) -> anyhow::Result<Outcome> {
@@ -28,7 +30,7 @@ pub async fn w1s(lab: &mut Lab) -> anyhow::Result<Outcome> {
 
 /// One load assignment, delta.
 pub async fn w13(lab: &mut Lab) -> anyhow::Result<Outcome> {
-    run(lab, "W13", 1, lab.scale.clients * if lab.scale.quick { 1 } else { 5 }, Protocol::Delta, &DELTA[..5]).await
+    run(lab, "W13", 1, lab.scale.clients * if lab.scale.quick { 1 } else { 5 }, Protocol::Delta, &DELTA[..6]).await
 }
 
 async fn run(
