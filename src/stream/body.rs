@@ -31,6 +31,9 @@ use super::session::{Answer, Outcome, Protocol, Response, Session};
 use crate::publish::Snapshot;
 use crate::report::{Proxy, Rejection, StreamReport};
 
+/// How many requests are taken before the session is asked what it has to say.
+const MOST_REQUESTS: usize = 16;
+
 /// One stream: the frames of its response until its trailers.
 pub(super) struct Driver<D, B> {
     shared: Arc<Shared<D>>,
@@ -87,18 +90,16 @@ where
         }
         // The room that they took is given back.
         self.chunks = Vec::new().into_iter();
-        loop {
-            if let Poll::Ready(Some(end)) = self.ends.poll_next_unpin(context) {
-                return Poll::Ready(Err(end));
-            }
-            if let Some(open) = &mut self.open
-                && let Poll::Ready(response) = open.poll_next(context)?
-            {
-                self.chunks = response.entries.into_iter();
-                return Poll::Ready(Ok(response.head));
-            }
-            let Poll::Ready(message) = self.requests.poll_next(context)? else { return Poll::Pending };
-            let message = message.ok_or_else(ended)?;
+        // Requests come first: most of them answer a response and make no other, so one look at the session is enough.
+        for _ in 0..MOST_REQUESTS {
+            let Poll::Ready(message) = self.requests.poll_next(context)? else {
+                return self.poll_response(context);
+            };
+            // What was asked for is still answered.
+            let Some(message) = message else {
+                let last = self.poll_response(context);
+                return if last.is_pending() { Poll::Ready(Err(ended())) } else { last };
+            };
             let request = Request::read(self.protocol, &message)?;
             match &mut self.open {
                 Some(open) => {
@@ -112,6 +113,20 @@ where
                 }
             }
         }
+        // There may be more.
+        context.waker().wake_by_ref();
+        self.poll_response(context)
+    }
+
+    /// The first chunk of the next response, or how the stream ends.
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        if let Poll::Ready(Some(end)) = self.ends.poll_next_unpin(context) {
+            return Poll::Ready(Err(end));
+        }
+        let Some(open) = &mut self.open else { return Poll::Pending };
+        let response = ready!(open.poll_next(context))?;
+        self.chunks = response.entries.into_iter();
+        Poll::Ready(Ok(response.head))
     }
 
     /// Lets the stream in on its first request.

@@ -116,6 +116,8 @@ pub struct Session {
     nonce: u64,
     /// When it was last asked for a response: what was to be said by then was said.
     polled_at: Option<Instant>,
+    /// A bit for each kind that was asked for.
+    asked_for: u8,
     types: [TypeState; Kind::ALL.len()],
 }
 
@@ -129,7 +131,7 @@ impl Session {
 
     /// A stream that has said nothing yet.
     pub fn within(group: Arc<Group>, protocol: Protocol) -> Self {
-        Self { protocol, secrets: true, group, nonce: 0, polled_at: None, types: Default::default() }
+        Self { protocol, secrets: true, group, nonce: 0, polled_at: None, asked_for: 0, types: Default::default() }
     }
 
     /// The same without secrets: they are passed over like a type that is not served.
@@ -160,15 +162,27 @@ impl Session {
     pub fn poll(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Response> {
         self.polled_at = Some(now);
         for kind in Kind::ALL {
-            if let Some(response) = self.additions(kind, snapshot, now) {
+            if self.asks_for(kind)
+                && let Some(response) = self.additions(kind, snapshot, now)
+            {
                 return Some(response);
             }
         }
-        [Kind::Cluster, Kind::Endpoints].into_iter().find_map(|kind| self.removals(kind, snapshot, now))
+        for kind in [Kind::Cluster, Kind::Endpoints] {
+            if self.asks_for(kind)
+                && let Some(response) = self.removals(kind, snapshot, now)
+            {
+                return Some(response);
+            }
+        }
+        None
     }
 
     /// When to ask again though nothing was received and nothing changed.
     pub fn wake_at(&self) -> Option<Instant> {
+        if !self.asks_for(Kind::Cluster) && !self.asks_for(Kind::Endpoints) {
+            return None;
+        }
         let cluster = self.of(Kind::Cluster);
         let endpoints = self.of(Kind::Endpoints);
         let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
@@ -196,6 +210,11 @@ impl Session {
         Ok(Kind::from_type_url(type_url).filter(|kind| self.secrets || *kind != Kind::Secret))
     }
 
+    /// Whether the type was ever asked for: a stream of one type is not to look through the state of all.
+    fn asks_for(&self, kind: Kind) -> bool {
+        self.asked_for & (1 << kind as u8) != 0
+    }
+
     fn of(&self, kind: Kind) -> &TypeState {
         &self.types[kind as usize]
     }
@@ -212,6 +231,7 @@ impl Session {
         snapshot: &Snapshot,
     ) -> Result<Option<Answer>, Fault> {
         let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
+        self.asked_for |= 1 << kind as u8;
         if names.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
@@ -241,6 +261,7 @@ impl Session {
         now: Instant,
     ) -> Result<Option<Answer>, Fault> {
         let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
+        self.asked_for |= 1 << kind as u8;
         let state = &mut self.types[kind as usize];
         if state.subscription.size() + subscribe.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
