@@ -126,13 +126,14 @@ impl Report {
         verdicts.sort_by_key(|verdict| order(verdict.id));
         for verdict in verdicts {
             let ambition = verdict.ambition.as_deref().unwrap_or("-");
-            let mark = match (verdict.has_must(), verdict.met_must, verdict.met_ambition) {
-                (_, true, Some(true)) => "ambition met",
-                (true, true, _) => "met",
-                (true, false, _) => "missed",
-                (false, ..) => "ambition missed",
+            let mark = match (verdict.met_must, verdict.met_ambition) {
+                (Some(false), _) => "missed",
+                (_, Some(true)) => "ambition met",
+                (Some(true), _) => "met",
+                (None, _) => "",
             };
-            let Verdict { id, what, must, .. } = verdict;
+            let must = verdict.must.as_deref().unwrap_or("-");
+            let Verdict { id, what, .. } = verdict;
             let measured = figure(verdict.measured);
             _ = writeln!(text, "{id:<5} {what:<68} {measured:>10} {must:>10} {ambition:>10}  {mark}");
         }

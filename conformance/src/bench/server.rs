@@ -145,11 +145,15 @@ impl Server {
             (Contender::GoSnapshot, Protocol::Delta) => (super::go::binary().await?, "snapshot-delta"),
             (Contender::GoSnapshot, Protocol::Sotw) => (super::go::binary().await?, "snapshot-sotw"),
             (Contender::Naive, _) => (own, "serve-naive"),
-            (Contender::FloorOfConnections, _) => (own, "serve-floor-of-connections"),
-            (Contender::Floor | Contender::Chancery | Contender::ChanceryTls, _) => (own, "serve-floor"),
+            (Contender::Floor | Contender::FloorOfConnections | Contender::Chancery | Contender::ChanceryTls, _) => {
+                (own, "serve-floor")
+            }
         };
         let mut command = tokio::process::Command::new(program);
         command.arg(mode).arg(&world.file);
+        if contender == Contender::FloorOfConnections {
+            command.arg("--of-connections");
+        }
         let (peer, address) = Peer::start(command, &scratch.join(format!("{}.log", contender.name()))).await?;
         let pid = peer.pid()?;
         let address = address.parse().with_context(|| format!("{address:?} is no address"))?;

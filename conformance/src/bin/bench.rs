@@ -60,10 +60,12 @@ enum Format {
 enum Peer {
     /// Serve the load assignments of a file as cheaply as can be (the bench starts it)
     #[command(hide = true)]
-    ServeFloor { file: PathBuf },
-    /// The same with one task for each connection (the bench starts it)
-    #[command(hide = true)]
-    ServeFloorOfConnections { file: PathBuf },
+    ServeFloor {
+        file: PathBuf,
+        /// With one task for each connection instead of one for each stream
+        #[arg(long)]
+        of_connections: bool,
+    },
     /// Serve the load assignments of a file with a straightforward tonic server (the bench starts it)
     #[command(hide = true)]
     ServeNaive { file: PathBuf },
@@ -79,9 +81,9 @@ fn workload(id: &str) -> Result<&'static str, String> {
 async fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.peer {
-        Some(Peer::ServeFloor { file }) => floor::run(&file, Form::Streams).await.map(|()| ExitCode::SUCCESS),
-        Some(Peer::ServeFloorOfConnections { file }) => {
-            floor::run(&file, Form::Connections).await.map(|()| ExitCode::SUCCESS)
+        Some(Peer::ServeFloor { file, of_connections }) => {
+            let form = if of_connections { Form::Connections } else { Form::Streams };
+            floor::run(&file, form).await.map(|()| ExitCode::SUCCESS)
         }
         Some(Peer::ServeNaive { file }) => naive::run(&file).await.map(|()| ExitCode::SUCCESS),
         None => until_interrupted(bench(&args)).await,
