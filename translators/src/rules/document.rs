@@ -32,8 +32,8 @@ pub(super) enum Held {
 }
 
 /// Reads one document of `file` that starts on line `line`.
-pub(super) fn read(file: &Arc<str>, text: &str, line: u32) -> Held {
-    match (Source { file: Arc::clone(file), text, line }).object() {
+pub(super) fn read(file: &Arc<str>, text: &Arc<str>, line: u32) -> Held {
+    match (Source { file, text, line }).object() {
         Ok(Some(object)) => Held::Object(Arc::new(object)),
         Ok(None) => Held::Nothing,
         Err(broken) => Held::Broken(Arc::new(broken)),
@@ -69,8 +69,8 @@ fn is_empty(text: &str) -> bool {
 
 /// One document.
 struct Source<'a> {
-    file: Arc<str>,
-    text: &'a str,
+    file: &'a Arc<str>,
+    text: &'a Arc<str>,
     /// The line of the file on which the document starts.
     line: u32,
 }
@@ -156,8 +156,8 @@ impl Source<'_> {
             labels: metadata.labels,
             annotations: metadata.annotations,
             spec,
-            file: Arc::clone(&self.file),
-            text: self.text.into(),
+            file: Arc::clone(self.file),
+            text: Arc::clone(self.text),
             line: self.line,
             places: Places::default(),
         }))
@@ -257,7 +257,7 @@ impl Source<'_> {
 
     fn location(&self, place: Place) -> Location {
         let (line, column) = placed(place, self.line);
-        Location { file: Arc::clone(&self.file), line, column }
+        Location { file: Arc::clone(self.file), line, column }
     }
 }
 
