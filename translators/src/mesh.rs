@@ -90,8 +90,8 @@ pub struct Serving {
 pub struct StaticEndpoint {
     /// The address.
     pub address: IpAddr,
-    /// The port per name of the service's ports.
-    pub ports: BTreeMap<String, NonZeroU16>,
+    /// The port per name of the service's ports; endpoints next to each other that have the same share them.
+    pub ports: Arc<BTreeMap<String, NonZeroU16>>,
     /// Its share of the traffic.
     pub weight: u32,
     /// What `version` and `labels` of a route select.

@@ -47,7 +47,7 @@ pub struct Object {
     /// The line of the file on which the document starts.
     pub line: u32,
     /// Where each pointer stands in the document.
-    places: Arc<BTreeMap<String, node::Place>>,
+    places: document::Places,
 }
 
 /// What an object says, by kind.
@@ -91,7 +91,7 @@ pub struct Collected {
 impl Object {
     /// Where `pointer` stands, or the nearest of its ancestors that was written.
     pub fn location(&self, pointer: &str) -> Option<Location> {
-        let (line, column) = document::placed(document::nearest(&self.places, pointer), self.line);
+        let (line, column) = document::placed(self.places.nearest(&self.text, pointer), self.line);
         Some(Location { file: Arc::clone(&self.file), line, column })
     }
 
@@ -110,6 +110,6 @@ impl Object {
 
     /// The line of its first field.
     fn line(&self) -> u32 {
-        document::placed(document::nearest(&self.places, ""), self.line).0
+        document::placed(self.places.nearest(&self.text, ""), self.line).0
     }
 }

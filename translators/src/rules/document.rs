@@ -4,7 +4,7 @@
 //! panics, or looks at two documents together.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
@@ -32,8 +32,8 @@ pub(super) enum Held {
 }
 
 /// Reads one document of `file` that starts on line `line`.
-pub(super) fn read(file: &Arc<str>, text: &str, line: u32) -> Held {
-    match (Source { file: Arc::clone(file), text, line }).object() {
+pub(super) fn read(file: &Arc<str>, text: &Arc<str>, line: u32) -> Held {
+    match (Source { file, text, line }).object() {
         Ok(Some(object)) => Held::Object(Arc::new(object)),
         Ok(None) => Held::Nothing,
         Err(broken) => Held::Broken(Arc::new(broken)),
@@ -69,8 +69,8 @@ fn is_empty(text: &str) -> bool {
 
 /// One document.
 struct Source<'a> {
-    file: Arc<str>,
-    text: &'a str,
+    file: &'a Arc<str>,
+    text: &'a Arc<str>,
     /// The line of the file on which the document starts.
     line: u32,
 }
@@ -81,6 +81,11 @@ pub(super) struct Broken {
     pub(super) key: Option<ObjectKey>,
     pub(super) finding: Box<Finding>,
 }
+
+/// Where each pointer stands in a document. Hardly any object is ever asked, so its text is looked through again when
+/// the first question comes.
+#[derive(Debug, Clone, Default, Eq)]
+pub(super) struct Places(OnceLock<Arc<BTreeMap<String, Place>>>);
 
 // === impl Held ===
 
@@ -98,6 +103,24 @@ impl Held {
                 Self::Broken(Arc::new(broken))
             }
         }
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// The place of the nearest ancestor of `pointer` that was written in `text`.
+    pub(super) fn nearest(&self, text: &str, pointer: &str) -> Place {
+        // What could be read once can be read again.
+        let places = self.0.get_or_init(|| Arc::new(tree(text).map(|tree| tree.places()).unwrap_or_default()));
+        nearest(places, pointer)
+    }
+}
+
+impl PartialEq for Places {
+    /// They follow from the text.
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }
 
@@ -133,20 +156,15 @@ impl Source<'_> {
             labels: metadata.labels,
             annotations: metadata.annotations,
             spec,
-            file: Arc::clone(&self.file),
-            text: self.text.into(),
+            file: Arc::clone(self.file),
+            text: Arc::clone(self.text),
             line: self.line,
-            places: Arc::new(tree.places()),
+            places: Places::default(),
         }))
     }
 
     fn tree(&self) -> Result<Node, Broken> {
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_nodes: 2_000_000, max_events: 6_000_000, max_depth: DEPTH, flow_nesting_limit: DEPTH },
-            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
-            with_snippet: false,
-        };
-        serde_saphyr::from_str_with_options::<Node>(self.text, options).map_err(|error| {
+        tree(self.text).map_err(|error| {
             let place = error.location().map_or((1, 1), |location| node::place(&location));
             let message = error.render_with_options(serde_saphyr::render_options! {
                 formatter: &serde_saphyr::UserMessageFormatter,
@@ -199,7 +217,6 @@ impl Source<'_> {
     }
 
     fn mistaken(&self, tree: &Node, key: Option<&ObjectKey>, pointer: String, mistake: Mistake) -> Broken {
-        let places = tree.places();
         let (pointer, place) = match &mistake {
             Mistake::UnknownField { field, .. } => {
                 let parent = pointer.strip_suffix(&format!("/{}", node::escaped(field))).unwrap_or(&pointer);
@@ -207,7 +224,7 @@ impl Source<'_> {
             }
             _ => (pointer, None),
         };
-        let place = place.unwrap_or_else(|| nearest(&places, &pointer));
+        let place = place.unwrap_or_else(|| nearest(&tree.places(), &pointer));
         let unquoted = matches!(mistake, Mistake::Unquoted(_));
         let mut finding = mistake.finding(key, pointer).at(Some(self.location(place)));
         if let (true, Some(word)) = (unquoted, self.word(place)) {
@@ -240,7 +257,7 @@ impl Source<'_> {
 
     fn location(&self, place: Place) -> Location {
         let (line, column) = placed(place, self.line);
-        Location { file: Arc::clone(&self.file), line, column }
+        Location { file: Arc::clone(self.file), line, column }
     }
 }
 
@@ -253,8 +270,18 @@ impl Broken {
     }
 }
 
+/// The tree of the text of one document.
+fn tree(text: &str) -> Result<Node, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_nodes: 2_000_000, max_events: 6_000_000, max_depth: DEPTH, flow_nesting_limit: DEPTH },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options)
+}
+
 /// The place of the nearest ancestor of `pointer` that exists.
-pub(super) fn nearest(places: &BTreeMap<String, Place>, pointer: &str) -> Place {
+fn nearest(places: &BTreeMap<String, Place>, pointer: &str) -> Place {
     let mut pointer = pointer;
     loop {
         if let Some(place) = places.get(pointer) {

@@ -65,7 +65,8 @@ impl Text {
             changed |= kept.is_none_or(|kept| kept.line != line);
             kept.map(|kept| kept.at(line)).unwrap_or_else(|| {
                 parsed += 1;
-                Document { text: (*text).into(), line, held: document::read(&file, text, line) }
+                let text: Arc<str> = (*text).into();
+                Document { held: document::read(&file, &text, line), text, line }
             })
         };
         let documents = now.iter().enumerate().map(document).collect();

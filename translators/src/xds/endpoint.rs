@@ -264,7 +264,7 @@ mod tests {
     fn listed_endpoints_carry_their_weight_and_mtls_only_where_nothing_else_is_taken() {
         let listed = |last, weight| StaticEndpoint {
             address: [10, 0, 0, last].into(),
-            ports: [("http".to_owned(), 80.try_into().expect("not 0"))].into(),
+            ports: Arc::new([("http".to_owned(), 80.try_into().expect("not 0"))].into()),
             weight,
             labels: BTreeMap::new(),
         };

@@ -3,6 +3,10 @@
 //! Owns: what a sidecar does to a request and what it leaves alone. May use: `tcp` for the filter's shell.
 //! Never: routes to other services; those are `route`'s.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use prost::{Message as _, Name as _};
 use proto::envoy::config::accesslog::v3 as accesslog_pb;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
@@ -11,11 +15,14 @@ use proto::envoy::extensions::filters::http::router::v3 as router_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use proto::google::protobuf as google_pb;
 
+use super::raw::{self, Raw};
 use super::tcp::network_filter;
 use super::wire;
 use crate::mesh::{Port, Protocol, Service};
 
 use hcm_pb::http_connection_manager as manager_pb;
+
+const NAME: &str = "envoy.filters.network.http_connection_manager";
 
 /// To the application, past the access rules. Its time limits are the callers' business.
 pub(super) fn inbound(
@@ -32,7 +39,7 @@ pub(super) fn inbound(
         route_specifier: Some(manager_pb::RouteSpecifier::RouteConfig(everything_to(stat_prefix, cluster))),
         http_filters: access,
         access_log,
-        ..manager(stat_prefix, port)
+        ..manager(stat_prefix, port.protocol)
     };
     // The application learns its caller from a certificate and from nothing that a caller writes.
     let named = if mtls {
@@ -61,19 +68,48 @@ pub(super) fn inbound(
     filter(normalised)
 }
 
-/// To wherever the route `route` leads.
-pub(super) fn outbound(stat_prefix: &str, service: &Service, port: &Port, route: String) -> listener_pb::Filter {
-    let rds = hcm_pb::Rds { config_source: Some(wire::ads()), route_config_name: route };
-    let manager = hcm_pb::HttpConnectionManager {
-        route_specifier: Some(manager_pb::RouteSpecifier::Rds(rds)),
-        http_filters: vec![router()],
-        ..manager(stat_prefix, port)
-    };
-    let name = format!("{}.{}", service.name.name, service.name.namespace);
-    filter(hcm_pb::HttpConnectionManager { http_protocol_options: Some(http1(&name)), ..manager })
+/// To wherever the route `route` leads: the fields of a filter.
+pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, port: &Port, route: &str) {
+    let mut varying = Raw::default();
+    // HttpConnectionManager: its stat_prefix, rds and http_protocol_options.
+    varying.text(2, stat_prefix);
+    varying.message(3, |rds| {
+        rds.encoded(&ADS);
+        rds.text(2, route);
+    });
+    varying.message(8, |options| {
+        options.encoded(&HTTP1);
+        options.shown(3, format_args!("{}.{}", service.name.name, service.name.namespace));
+    });
+    let same = ALIKE.get(&port.protocol).map_or(&[][..], Vec::as_slice);
+    filter.text(1, NAME);
+    filter.message(4, |any| {
+        any.text(1, &TYPE_URL);
+        any.message(2, |manager| manager.encoded(&raw::merged(&varying.into_bytes(), same)));
+    });
 }
 
-fn manager(stat_prefix: &str, port: &Port) -> hcm_pb::HttpConnectionManager {
+/// What the managers of all calls by one protocol have in common, encoded.
+static ALIKE: LazyLock<BTreeMap<Protocol, Vec<u8>>> = LazyLock::new(|| {
+    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
+    let alike = |protocol| hcm_pb::HttpConnectionManager {
+        http_filters: vec![router()],
+        http_protocol_options: None,
+        ..manager("", protocol)
+    };
+    protocols.into_iter().map(|protocol| (protocol, alike(protocol).encode_to_vec())).collect()
+});
+
+/// Routes come over the aggregated stream: the fields of an `Rds` without its name.
+static ADS: LazyLock<Vec<u8>> =
+    LazyLock::new(|| hcm_pb::Rds { config_source: Some(wire::ads()), ..Default::default() }.encode_to_vec());
+
+/// The fields of [`http1`] without the host.
+static HTTP1: LazyLock<Vec<u8>> = LazyLock::new(|| http1("").encode_to_vec());
+
+static TYPE_URL: LazyLock<String> = LazyLock::new(hcm_pb::HttpConnectionManager::type_url);
+
+fn manager(stat_prefix: &str, protocol: Protocol) -> hcm_pb::HttpConnectionManager {
     hcm_pb::HttpConnectionManager {
         stat_prefix: stat_prefix.into(),
         codec_type: manager_pb::CodecType::Auto.into(),
@@ -83,7 +119,7 @@ fn manager(stat_prefix: &str, port: &Port) -> hcm_pb::HttpConnectionManager {
         }),
         http_protocol_options: Some(http1("localhost")),
         stream_idle_timeout: Some(wire::duration(wire::IDLE)),
-        upgrade_configs: upgrades(port.protocol),
+        upgrade_configs: upgrades(protocol),
         forward_client_cert_details: manager_pb::ForwardClientCertDetails::Sanitize.into(),
         // A sidecar is no hop that an application should see: it adds no x-forwarded-for and keeps the
         // application's own `server`. Nobody counts as internal, so no caller can steer a proxy with
@@ -125,7 +161,7 @@ pub(super) fn http_filter(name: &str, config: google_pb::Any) -> hcm_pb::HttpFil
 }
 
 fn filter(manager: hcm_pb::HttpConnectionManager) -> listener_pb::Filter {
-    network_filter("envoy.filters.network.http_connection_manager", wire::any(&manager))
+    network_filter(NAME, wire::any(&manager))
 }
 
 fn everything_to(name: &str, cluster: String) -> route_pb::RouteConfiguration {

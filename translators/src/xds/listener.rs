@@ -6,11 +6,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use prost::Message as _;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_pb;
 
 use super::access_log::Counted;
+use super::raw::Raw;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
 use super::{rbac, wire};
 use crate::mesh::{AccessEntry, Call, Mesh, MtlsMode, Port, Serve, Workload};
@@ -50,18 +52,23 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
 pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let name = slot.name("out");
-    let filter = if port.protocol.is_http() {
-        let route = route_name(&call.service, &call.port, &consumer(port, workload));
-        http::outbound(&name, service, port, route)
-    } else {
-        tcp::proxy(&name, cluster_name(&whole_port(call)))
-    };
-    let listener = listener_pb::Listener {
-        traffic_direction: core_pb::TrafficDirection::Outbound.into(),
-        filter_chains: vec![listener_pb::FilterChain { filters: vec![filter], ..Default::default() }],
-        ..listener(name.clone(), call.listen)
-    };
-    Resource::new(Kind::Listener, name, &listener, origins([&call.origin, &service.origin]))
+    let mut listener = Raw::default();
+    listener.text(1, &name);
+    listener.message(2, |address| address.encoded(&wire::address(call.listen).encode_to_vec()));
+    // Its one filter chain and the one filter of that.
+    listener.message(3, |chain| {
+        chain.message(3, |filter| {
+            if port.protocol.is_http() {
+                let route = route_name(&call.service, &call.port, &consumer(port, workload));
+                http::outbound(filter, &name, service, port, &route);
+            } else {
+                filter.encoded(&tcp::proxy(&name, cluster_name(&whole_port(call))).encode_to_vec());
+            }
+        });
+    });
+    listener.number(16, core_pb::TrafficDirection::Outbound as u64);
+    let origins = origins([&call.origin, &service.origin]);
+    Resource::from_bytes(Kind::Listener, name.into(), &listener.into_bytes(), origins)
 }
 
 /// The filter chains of one inbound listener.

@@ -75,7 +75,7 @@ fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
 fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
     (any::<u8>(), 0u32..3, labels()).prop_map(|(last, weight, labels)| StaticEndpoint {
         address: Ipv4Addr::new(127, 0, 0, last).into(),
-        ports: [("p0".to_owned(), 80.try_into().expect("not 0"))].into(),
+        ports: std::sync::Arc::new([("p0".to_owned(), 80.try_into().expect("not 0"))].into()),
         weight,
         labels,
     })

@@ -129,8 +129,12 @@ impl Declared {
             .collect();
         ports.sort_by_key(|port| port.number);
         let endpoints = spec.endpoints.as_ref().map(|Endpoints::Static(list)| {
-            let resolved = list.iter().enumerate();
-            resolved.map(|(index, endpoint)| static_endpoint(endpoint, index, &ports, report)).collect()
+            let mut resolved: Vec<StaticEndpoint> = Vec::with_capacity(list.len());
+            for (index, endpoint) in list.iter().enumerate() {
+                let before = resolved.last().map(|before| &before.ports);
+                resolved.push(static_endpoint(endpoint, index, &ports, before, report));
+            }
+            resolved.into()
         });
         Self { origin: report.origin(""), ports, endpoints }
     }
@@ -176,17 +180,21 @@ fn static_endpoint(
     spec: &EndpointSpec,
     index: usize,
     ports: &[DeclaredPort],
+    before: Option<&Arc<BTreeMap<String, NonZeroU16>>>,
     report: &mut Report<'_>,
 ) -> StaticEndpoint {
     let at = || format!("/spec/endpoints/static/{index}");
     let by_name = match (spec.port, &spec.ports) {
         (Some(port), None) => match ports {
-            [only] => BTreeMap::from([(only.name.clone(), port)]),
+            [only] => match before {
+                Some(before) if before.len() == 1 && before.get(&only.name) == Some(&port) => Arc::clone(before),
+                Some(_) | None => Arc::new([(only.name.clone(), port)].into()),
+            },
             _ => {
                 let message = "the service has several ports: give the endpoint's port for each by name";
                 let finding = report.error(Code::InvalidValue, format!("{}/port", at()), message);
                 finding.hint = Some("write ports: {name: number}".to_owned());
-                BTreeMap::new()
+                Arc::default()
             }
         },
         (None, Some(by_name)) => {
@@ -200,16 +208,19 @@ fn static_endpoint(
             if by_name.is_empty() {
                 report.error(Code::InvalidValue, format!("{}/ports", at()), "an endpoint has at least one port");
             }
-            by_name.clone()
+            match before {
+                Some(before) if **before == *by_name => Arc::clone(before),
+                Some(_) | None => Arc::new(by_name.clone()),
+            }
         }
         (None, None) => {
             let field = if ports.len() == 1 { "port" } else { "ports" };
             report.error(Code::MissingField, at(), format!("missing field {field:?}"));
-            BTreeMap::new()
+            Arc::default()
         }
         (Some(_), Some(_)) => {
             report.error(Code::InvalidValue, format!("{}/ports", at()), "an endpoint has either port or ports");
-            BTreeMap::new()
+            Arc::default()
         }
     };
     StaticEndpoint {
