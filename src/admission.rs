@@ -5,18 +5,19 @@
 //! that is known by its own word alone.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::Extensions;
 use proto::wire;
 use tokio::sync::watch;
 use tonic::Status;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::server::TcpConnectInfo;
 use translators::mesh::{Mesh, NodeMatch};
 use translators::name::QualifiedName;
 use translators::xds::Features;
 
+use crate::identity::connection::Peer;
 use crate::identity::{Identities, ProxyCredential};
 use crate::publish::{Snapshot, Table};
 use crate::stream::{Admission, Directory, Refusal};
@@ -82,8 +83,7 @@ impl Directory for Admissions {
             )));
         }
         let (workload, snapshots) = self.group(credential.workload.as_ref(), node)?;
-        let peer = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().map(TlsConnectInfo::get_ref);
-        let address = address_of(peer, node)?;
+        let address = address_of(extensions.get().map(Peer::address), node)?;
         let identities = Arc::clone(&self.identities);
         let ended = async move { identities.ended(&credential).await.to_string() };
         Ok(Admission { workload, address, proven: true, snapshots, ended: Box::pin(ended) })
@@ -100,7 +100,7 @@ pub struct Unproven(Admissions);
 impl Directory for Unproven {
     fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
         let (workload, snapshots) = self.0.group(None, node)?;
-        let address = address_of(extensions.get(), node)?;
+        let address = address_of(extensions.get().and_then(TcpConnectInfo::remote_addr), node)?;
         Ok(Admission { workload, address, proven: false, snapshots, ended: Box::pin(std::future::pending()) })
     }
 }
@@ -173,16 +173,14 @@ fn features_of(node: &wire::Node) -> Features {
     }
 }
 
-fn address_of(peer: Option<&TcpConnectInfo>, node: &wire::Node) -> Result<IpAddr, Refusal> {
+fn address_of(peer: Option<SocketAddr>, node: &wire::Node) -> Result<IpAddr, Refusal> {
     let said = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(ADDRESS_KEY));
     if let Some(said) = said {
         return said.string_value.parse().map_err(|_| {
             Refusal::Denied(format!("node metadata {ADDRESS_KEY} is no IP address: {:?}", said.string_value))
         });
     }
-    peer.and_then(TcpConnectInfo::remote_addr)
-        .map(|address| address.ip())
-        .ok_or_else(|| Refusal::Denied("the peer's address is not known".into()))
+    peer.map(|address| address.ip()).ok_or_else(|| Refusal::Denied("the peer's address is not known".into()))
 }
 
 #[cfg(test)]

@@ -48,10 +48,16 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// As [`replace`], without waiting for the disk: after a power cut the file may be the old one, or empty.
+/// As [`replace`], without waiting for the disk: after a crash the file may be the old one, empty, or gone.
 /// For what can be made again.
 pub fn replace_cached(path: &Path, contents: &[u8]) -> io::Result<()> {
-    written_beside(path, contents)?.persist(path).map(drop).map_err(|error| error.error)
+    let file = written_beside(path, contents)?;
+    // File systems write a file out at once when it takes the place of another.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    file.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// Adds `contents` to the end of `path`, which is there; once this returns, they survive a power cut. One before may

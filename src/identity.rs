@@ -19,16 +19,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tracing::{error, info};
 
 use crate::ca::Authority;
 use crate::clock::Clock;
-use connection::Connection;
+use connection::{Connection, Open, Peer};
+use tls::Arrival;
 
 pub use credential::{Credential, CredentialError, ProxyCredential};
 pub use node::{InvalidNodeId, NodeId};
@@ -81,11 +79,12 @@ impl Identities {
 
     /// The credential of the peer whose request carries `extensions`.
     ///
-    /// The listener has checked the certificate; it is checked again here, so that no other listener, and no
-    /// session older than the check, lets anyone in.
+    /// The [`guard`](Self::guard) has checked the certificate when the connection opened, and its word is taken:
+    /// a request that carries none came by another listener, and is nobody's. Whether the credential is still in
+    /// force is asked each time, so that no connection older than its end lets anyone in.
     pub fn verify(&self, extensions: &http::Extensions) -> Result<ProxyCredential, IdentityError> {
-        let peer = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-        self.verify_chain(peer.as_deref().map_or(&[], Vec::as_slice))
+        let credential = extensions.get::<Peer>().ok_or(IdentityError::Missing)?.credential()?;
+        self.in_force(credential).cloned()
     }
 
     /// The credential in `chain`, the certificates that a peer showed.
@@ -96,10 +95,12 @@ impl Identities {
         let checked = self.verifier.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch));
         checked.map_err(IdentityError::from_tls)?;
         let credential = credential::read(leaf).map_err(IdentityError::Malformed)?;
-        match self.refusal(&credential, &self.revocations.borrow()) {
-            None => Ok(credential),
-            Some(refusal) => Err(refusal),
-        }
+        self.in_force(&credential)?;
+        Ok(credential)
+    }
+
+    fn in_force<'a>(&self, credential: &'a ProxyCredential) -> Result<&'a ProxyCredential, IdentityError> {
+        self.refusal(credential, &self.revocations.borrow()).map_or(Ok(credential), Err)
     }
 
     /// Waits until `credential` is no longer one: a stream that it opened ends then.
@@ -119,24 +120,32 @@ impl Identities {
         }
     }
 
-    /// The connections of `incoming`, each of which ends with the credential that opened it.
+    /// The connections of `incoming`, each of which ends with the credential that opened it. The certificate is
+    /// checked here once; every request of the connection carries what came of it, for [`verify`](Self::verify).
     pub fn guard<S>(self: Arc<Self>, incoming: S) -> impl Stream<Item = io::Result<Connection>> + Send
     where
-        S: Stream<Item = io::Result<TlsStream<TcpStream>>> + Send,
+        S: Stream<Item = io::Result<Arrival>> + Send,
     {
-        incoming.map_ok(move |stream| {
-            let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        incoming.map_ok(move |Arrival { address, handshake }| {
             let identities = Arc::clone(&self);
-            let ended = async move {
-                match identities.verify_chain(&chain) {
-                    Ok(credential) => {
-                        identities.ended(&credential).await;
-                        tokio::time::sleep(LAST_WORDS).await;
+            let peer = Peer::at(address);
+            let found = peer.clone();
+            let opening = async move {
+                let stream = handshake.await?;
+                let shown = identities.verify_chain(stream.get_ref().1.peer_certificates().unwrap_or_default());
+                found.showed(shown);
+                let ended = async move {
+                    match found.credential() {
+                        Ok(credential) => {
+                            identities.ended(credential).await;
+                            tokio::time::sleep(LAST_WORDS).await;
+                        }
+                        Err(_stranger) => tokio::time::sleep(STRANGER).await,
                     }
-                    Err(_stranger) => tokio::time::sleep(STRANGER).await,
-                }
+                };
+                Ok(Open { stream, ended: Box::pin(ended) })
             };
-            Connection::new(stream, Box::pin(ended))
+            Connection::new(peer, Box::pin(opening))
         })
     }
 

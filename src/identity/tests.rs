@@ -169,6 +169,35 @@ async fn a_running_server_takes_up_a_revocation_and_survives_a_broken_list() {
     watched.expect("no error");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_older_than_the_end_of_its_credential_lets_nobody_in() {
+    let world = World::new();
+    let identities = world.identities();
+    let on_connection = |chain: &[CertificateDer<'static>]| {
+        let peer = connection::Peer::at(([127, 0, 0, 1], 1).into());
+        peer.showed(identities.verify_chain(chain));
+        let mut extensions = http::Extensions::new();
+        extensions.insert(peer);
+        extensions
+    };
+    let brief = on_connection(&world.issue(Some("shop/cart"), "cart-1", Duration::from_secs(3600), None));
+    let long = on_connection(&world.issue(Some("shop/cart"), "cart-2", YEAR, None));
+    let nobody = on_connection(&[]);
+    let refused = |extensions| identities.verify(extensions).err();
+    assert_eq!([&brief, &long, &nobody].map(refused), [None, None, Some(IdentityError::Missing)]);
+    tokio::time::advance(Duration::from_secs(3601)).await;
+    assert_eq!([&brief, &long].map(refused), [Some(IdentityError::Expired), None]);
+
+    world.issue(Some("shop/cart"), "cart-3", YEAR, Some(shop_cart()));
+    identities.revocations.send_replace(Arc::new(identities.list.read().expect("a list")));
+    assert_eq!(refused(&long), Some(IdentityError::Revoked));
+
+    // Before the handshake is over nothing is known of the peer.
+    let mut unknown = http::Extensions::new();
+    unknown.insert(connection::Peer::at(([127, 0, 0, 1], 1).into()));
+    assert_eq!(refused(&unknown), Some(IdentityError::Missing));
+}
+
 #[test]
 fn a_broken_list_refuses_to_start() {
     let world = World::new();

@@ -1,16 +1,17 @@
 //! The TLS listener: connections whose client certificate, if any, is of the control authority.
 //!
 //! Owns: the control plane's own certificate and its renewal, the TLS settings, and the accept loop. May use:
-//! `ca`, tokio-rustls. Never: spawns, or lets a slow or broken peer delay another.
+//! `ca`, tokio-rustls. Never: spawns, drives a handshake, or lets a slow or broken peer delay another.
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use futures::stream::{self, FuturesUnordered, Stream, StreamExt};
+use futures::stream::{self, Stream};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -18,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -83,15 +84,19 @@ pub fn server_config(control: &Authority, certificate: Arc<ServerCertificate>) -
     Arc::new(config)
 }
 
-/// The connections of `listener` whose handshake is complete. The stream has no end; whoever polls it drives
-/// the handshakes.
-pub fn incoming(
-    listener: TcpListener,
-    config: Arc<ServerConfig>,
-) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + Send {
-    let incoming =
-        Incoming { listener, acceptor: config.into(), handshakes: FuturesUnordered::new(), resume_at: Instant::now() };
-    stream::unfold(incoming, |mut incoming| async { Some((Ok(incoming.next().await), incoming)) })
+/// A connection that was accepted.
+pub struct Arrival {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Its handshake, driven by whoever polls this.
+    pub handshake: BoxFuture<'static, io::Result<TlsStream<TcpStream>>>,
+}
+
+/// The connections that come to `listener`, before their handshakes. The stream has no end.
+pub fn incoming(listener: TcpListener, config: Arc<ServerConfig>) -> impl Stream<Item = io::Result<Arrival>> + Send {
+    let places = Arc::new(Semaphore::new(MOST_HANDSHAKES));
+    let incoming = Incoming { listener, acceptor: config.into(), places };
+    stream::unfold(incoming, |incoming| async { Some((Ok(incoming.next().await), incoming)) })
 }
 
 // === impl ServerCertificate ===
@@ -163,53 +168,42 @@ fn certified_key(leaf: &Leaf) -> Result<CertifiedKey, rustls::Error> {
 struct Incoming {
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    handshakes: FuturesUnordered<BoxFuture<'static, Option<TlsStream<TcpStream>>>>,
-    resume_at: Instant,
+    /// One for each handshake that may be under way.
+    places: Arc<Semaphore>,
 }
 
 // === impl Incoming ===
 
 impl Incoming {
-    /// The next connection, in the order in which handshakes end.
-    async fn next(&mut self) -> TlsStream<TcpStream> {
+    async fn next(&self) -> Arrival {
+        // Nobody closes the semaphore: there is a place once one is free.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         loop {
-            tokio::select! {
-                Some(shaken) = self.handshakes.next() => if let Some(connection) = shaken { return connection },
-                accepted = accept(&self.listener, self.resume_at), if self.handshakes.len() < MOST_HANDSHAKES => {
-                    match accepted {
-                        Ok(socket) => self.handshakes.push(Box::pin(handshake(self.acceptor.clone(), socket))),
-                        Err(error) => {
-                            warn!(%error, "a connection was not accepted");
-                            self.resume_at = Instant::now() + ACCEPT_PAUSE;
-                        }
-                    }
+            match self.listener.accept().await {
+                Ok((socket, address)) => {
+                    let handshake = handshake(self.acceptor.clone(), socket);
+                    let handshake = async move {
+                        let _place = place;
+                        handshake.await
+                    };
+                    return Arrival { address, handshake: Box::pin(handshake) };
+                }
+                Err(error) => {
+                    warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 }
 
-async fn accept(listener: &TcpListener, resume_at: Instant) -> io::Result<TcpStream> {
-    tokio::time::sleep_until(resume_at).await;
-    listener.accept().await.map(|(socket, _)| socket)
-}
-
-async fn handshake(acceptor: TlsAcceptor, socket: TcpStream) -> Option<TlsStream<TcpStream>> {
+async fn handshake(acceptor: TlsAcceptor, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let handshake = async {
         socket.set_nodelay(true)?;
         acceptor.accept(socket).await
     };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(connection)) => Some(connection),
-        Ok(Err(error)) => {
-            debug!(%error, "a handshake failed");
-            None
-        }
-        Err(_) => {
-            debug!("a handshake took too long");
-            None
-        }
-    }
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+    shaken.unwrap_or_else(|late| Err(late.into())).inspect_err(|error| debug!(%error, "a handshake failed"))
 }
 
 #[cfg(test)]

@@ -98,6 +98,23 @@ async fn leaves_are_renewed_at_half_of_their_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewals_that_come_due_together_are_published_together() {
+    let data = tempfile::tempdir().expect("a directory");
+    let names: Vec<_> = (0..200).map(|n| format!("shop/cart-{n}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), "cart")).collect();
+    let mut running = Running::start(&data, &clock(), wanted(TTL, &all));
+    let first = running.next().await;
+    let mut publications = 0;
+    let is_old = |issued: Arc<Issued>| names.iter().any(|name| serial(&issued, name) == serial(&first, name));
+    while is_old(running.next().await) {
+        publications += 1;
+    }
+    // They come due over a second, and each publication leaves a tenth of one free.
+    assert!((5..=15).contains(&publications), "{publications}");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_changes_nothing_and_keeps_the_moment_of_renewal() {
     let data = tempfile::tempdir().expect("a directory");
     let clock = clock();

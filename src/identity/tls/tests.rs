@@ -2,8 +2,12 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
+use tonic::transport::server::Connected;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server};
 use tower::ServiceExt;
 
@@ -13,6 +17,8 @@ use crate::identity::revocation::{RevocationList, Scope};
 use crate::identity::{Identities, credential};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+type Arrivals = BoxStream<'static, io::Result<Arrival>>;
 
 /// A gRPC server behind the listener that answers every call with who the caller is.
 struct Running {
@@ -24,8 +30,17 @@ struct Running {
 }
 
 impl Running {
-    #[expect(clippy::disallowed_methods, reason = "the server under test runs beside the test")]
     async fn start() -> Self {
+        Self::start_with(|identities, arrivals| identities.guard(arrivals)).await
+    }
+
+    /// Behind connections that are made of arrivals like this.
+    #[expect(clippy::disallowed_methods, reason = "the server under test runs beside the test")]
+    async fn start_with<S, C>(connections: impl FnOnce(Arc<Identities>, Arrivals) -> S) -> Self
+    where
+        S: Stream<Item = io::Result<C>> + Send + 'static,
+        C: Connected + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let data = tempfile::tempdir().expect("a directory");
         let authorities = Authorities::open_or_create(data.path()).expect("created");
         let control = Arc::new(Authorities::open_or_create(data.path()).expect("opened").control);
@@ -33,7 +48,8 @@ impl Running {
         let identities = Arc::new(Identities::open(&control, data.path(), Clock::System).expect("opened"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let incoming = incoming(listener, server_config(&control, certificate));
+        let arrivals = incoming(listener, server_config(&control, certificate)).boxed();
+        let incoming = connections(Arc::clone(&identities), arrivals);
         let who = |State(identities): State<Arc<Identities>>, request: Request| async move {
             match identities.verify(request.extensions()) {
                 Ok(it) => format!("{} {}", it.workload.map_or("-".into(), |name| name.to_string()), it.node_id),
@@ -112,6 +128,23 @@ async fn a_peer_is_who_its_credential_says() {
     let expected = "refused: the credential was revoked: use the one that was issued last";
     assert_eq!(running.ask(Some(valid)).await.as_deref(), Some(expected));
     assert_eq!(running.ask(Some(next)).await.as_deref(), Some("shop/cart cart-1"));
+}
+
+#[tokio::test]
+async fn no_other_listener_lets_anyone_in() {
+    // The same handshake with the same certificate, but nobody guards the connection.
+    let unguarded = |_, arrivals: Arrivals| {
+        arrivals.then(|arrival| async {
+            match arrival {
+                Ok(arrival) => arrival.handshake.await,
+                Err(error) => Err(error),
+            }
+        })
+    };
+    let running = Running::start_with(unguarded).await;
+    let valid = running.credential(SystemTime::now(), HOUR, None);
+    let expected = "refused: no client certificate: connect with the credential that `chancery bootstrap` issues";
+    assert_eq!(running.ask(Some(valid)).await.as_deref(), Some(expected));
 }
 
 #[tokio::test]
