@@ -63,24 +63,33 @@ impl LastGood {
     /// The objects in force: those of the files, and the last good form of each that is broken.
     pub(super) fn accept(&mut self, files: &FileState) -> Accepted {
         let mut objects = files.objects.clone();
-        for (file, key) in &files.broken {
-            // Where nobody can tell which object the document was, whatever the file had is still there.
-            let of_file = || self.by_file.get(file).into_iter().flatten();
-            for key in key.iter().chain(of_file().filter(|_| key.is_none())) {
-                if let (false, Some(good)) = (objects.contains_key(key), self.objects.get(key)) {
-                    objects.insert(key.clone(), Arc::clone(good));
-                }
+        let told = files.broken.iter().filter_map(|(_, key)| key.as_ref());
+        // Where nobody can tell which object a document was, whatever the file had is still there.
+        let untold: BTreeSet<&Arc<str>> =
+            files.broken.iter().filter(|(_, key)| key.is_none()).map(|(file, _)| file).collect();
+        let of_files = untold.into_iter().filter_map(|file| self.by_file.get(file)).flatten();
+        for key in told.chain(of_files) {
+            if let (false, Some(good)) = (objects.contains_key(key), self.objects.get(key)) {
+                objects.insert(key.clone(), Arc::clone(good));
             }
         }
         let mut refused = Vec::new();
+        // What is in force without some of its entries.
+        let mut lessened = BTreeSet::new();
         let mut resolution = self.resolver.update(&objects);
         for _ in 0..MOST_ROUNDS {
             let mut replaced = false;
             for key in &resolution.refused {
                 let Some(good) = self.objects.get(key) else { continue };
                 let wrong = errors_of(&resolution, key);
-                let edited = objects.get(key).is_some_and(|refused| !refused.same_content(good));
-                let instead = if edited { Some(Arc::clone(good)) } else { without(good, &wrong).map(Arc::new) };
+                let Some(current) = objects.get(key) else { continue };
+                let instead = if lessened.contains(key) || current.same_content(good) {
+                    let rest = without(current, &wrong).map(Arc::new);
+                    lessened.extend(rest.is_some().then(|| key.clone()));
+                    rest
+                } else {
+                    Some(Arc::clone(good))
+                };
                 if let Some(instead) = instead {
                     objects.insert(key.clone(), instead);
                     refused.extend(wrong);
@@ -93,6 +102,12 @@ impl LastGood {
             resolution = self.resolver.update(&objects);
         }
         let mut good = objects.clone();
+        // An entry comes back with what it lacked, so the form that has it is the one to keep.
+        for key in &lessened {
+            if let Some(whole) = self.objects.get(key) {
+                good.insert(key.clone(), Arc::clone(whole));
+            }
+        }
         for key in &resolution.refused {
             good.remove(key);
         }

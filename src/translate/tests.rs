@@ -134,6 +134,38 @@ fn a_broken_edit_leaves_the_last_good_form_in_force_also_after_a_restart() {
     assert_eq!(timeout_in_force(&gone), Some(Duration::from_secs(15)), "what is removed is not kept");
 }
 
+/// A workload is given without its entries of services that are gone, for as long as they are gone and no longer.
+#[test]
+fn a_service_that_returns_brings_its_entry_back_though_another_is_still_gone() {
+    let service = |name: &str| {
+        format!(
+            "---\napiVersion: chancery.dev/v1alpha1\nkind: MeshService\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{ports: [{{name: http, port: 80, protocol: http}}]}}\n"
+        )
+    };
+    let call = |name: &str, port: u16| format!("{{service: {name}, port: http, listen: \"127.0.0.1:{port}\"}}");
+    let caller = format!(
+        "apiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {{name: web, namespace: shop}}\n\
+         spec: {{calls: [{}, {}, {}]}}\n",
+        call("a", 1001),
+        call("b", 1002),
+        call("c", 1003)
+    );
+    let mut translator = Translator::open(None).0;
+    let mut called = |services: &[&str]| -> Vec<String> {
+        let text = caller.clone() + &services.iter().map(|name| service(name)).collect::<String>();
+        translator.translate(&inputs(&text, Vec::new()), &features(), 0);
+        let translation = translator.current.as_ref().expect("it was translated");
+        let web = translation.mesh.workloads.values().next().expect("it stays");
+        web.calls.iter().map(|call| call.service.name.to_string()).collect()
+    };
+    assert_eq!(called(&["a", "b", "c"]), ["a", "b", "c"]);
+    assert_eq!(called(&["a", "c"]), ["a", "c"]);
+    assert_eq!(called(&["a"]), ["a"]);
+    assert_eq!(called(&["a", "b"]), ["a", "b"]);
+    assert_eq!(called(&["a", "b", "c"]), ["a", "b", "c"]);
+}
+
 #[test]
 fn a_service_that_goes_takes_only_its_own_entries_from_the_workloads_that_name_it() {
     let other = "---\napiVersion: chancery.dev/v1alpha1\nkind: MeshService\nmetadata: {name: pay, namespace: shop}\n\
