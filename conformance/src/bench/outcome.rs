@@ -85,12 +85,12 @@ impl Outcome {
         self.value(name, Spread::of(&[value]));
     }
 
-    /// Enters the ratios of these measures of Chancery to the floor, to the better mode of go-control-plane (by CPU),
-    /// and to the naive server, as far as they took part.
+    /// Enters the ratios of these measures of Chancery to the floor, to the mode of go-control-plane that is better by that
+    /// measure, and to the naive server, as far as they took part.
     pub fn compare(&mut self, samples: &Samples, measures: &[&'static str]) {
-        let best = samples.go_best("cpu");
-        self.go_best = best.map(Contender::name);
+        self.go_best = samples.go_best("cpu").map(Contender::name);
         for measure in measures {
+            let best = samples.go_best(measure);
             let others = [
                 (Some(Contender::Floor), "floor"),
                 (Some(Contender::FloorOfConnections), "floor-conn"),

@@ -60,7 +60,9 @@ pub(super) fn rounds_of(services: usize, rounds: usize) -> anyhow::Result<Vec<Ro
         progress(&format!("translation: round {number} of {rounds}"));
         round(&rules, &objects)
     };
-    (1..=rounds).map(measure).collect()
+    // One core is one thread, however many the machine has.
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    one.install(|| (1..=rounds).map(measure).collect())
 }
 
 fn round(rules: &Rules, objects: &Objects) -> anyhow::Result<Round> {
