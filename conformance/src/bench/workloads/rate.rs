@@ -11,7 +11,8 @@ use crate::bench::server::{Contender, World};
 use crate::bench::statistics::percentile;
 use crate::bench::wire::Protocol;
 
-const CONTENDERS: &[Contender] = &[Contender::FloorOfConnections, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
+const CONTENDERS: &[Contender] =
+    &[Contender::FloorOfConnections, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
 /// Changes a second.
 const RATE: u32 = 200;
 
