@@ -1,7 +1,7 @@
 //! Tasks: the only place that spawns.
 //!
 //! Owns: every task's name, its stop token and its end. May use: tokio. Never: lets a task end unseen: one
-//! that returns early, fails or panics ends the process.
+//! that returns early, fails or panics ends the process; of the children of a task, a panic is logged.
 
 use std::future::Future;
 use std::time::Duration;
@@ -42,6 +42,29 @@ pub enum Ended {
         /// Which ones.
         names: Vec<&'static str>,
     },
+}
+
+/// Tasks of one kind, that come and go while another task runs, and end with it.
+#[derive(Debug, Default)]
+pub struct Children(JoinSet<()>);
+
+// === impl Children ===
+
+impl Children {
+    /// Starts one.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(task);
+    }
+
+    /// Ready when one has ended, and with `None` when there is none.
+    pub async fn next_ended(&mut self) -> Option<()> {
+        let ended = self.0.join_next().await?;
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task of a connection failed");
+        }
+        Some(())
+    }
 }
 
 // === impl Tasks ===

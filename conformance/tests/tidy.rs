@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("admission", &["identity", "publish", "stream", "telemetry", "translate"]),
     ("admin", &["escape", "report", "telemetry"]),
     ("demo", &["admin", "config", "envoy", "escape", "pace", "ports", "task"]),
-    ("server", &["admission", "identity", "report", "stream", "telemetry"]),
+    ("server", &["admission", "identity", "report", "stream", "task", "telemetry"]),
     ("wanted", &["ca", "translate"]),
     ("status", &["admin", "ca", "translate"]),
     ("app", &["*"]),

@@ -96,6 +96,12 @@ impl<D: Directory> Service<D> {
         self.max_request_bytes = bytes;
         self
     }
+
+    /// Whether a request for `path` is for this service.
+    pub fn answers(&self, path: &str) -> bool {
+        let service = path.strip_prefix('/').and_then(|path| path.split('/').next());
+        service == Some(<Self as tonic::server::NamedService>::NAME)
+    }
 }
 
 impl<D> Clone for Service<D> {

@@ -1,0 +1,131 @@
+//! A connection whose small writes are gathered.
+//!
+//! Owns: the bytes between HTTP/2 and the connection. May use: tokio's I/O. Never: keeps anything back once its
+//! owner has flushed, or copies a write that fills the room by itself.
+//!
+//! HTTP/2 flushes after each frame of data; the change of one resource is many small frames on a connection with many
+//! streams. Whoever drives the connection knows when nothing more comes, and flushes then.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// As much is gathered.
+const ROOM: usize = 32 * 1024;
+
+/// One of the two handles of a corked connection: one is given to HTTP/2, the other one flushes.
+pub(super) struct Corked<C>(Arc<Mutex<Gathering<C>>>);
+
+struct Gathering<C> {
+    connection: C,
+    /// What was not written yet, after `written` bytes that were.
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+// === impl Corked ===
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Corked<C> {
+    /// Both handles.
+    pub(super) fn pair(connection: C) -> (Self, Self) {
+        let shared = Arc::new(Mutex::new(Gathering { connection, bytes: Vec::new(), written: 0 }));
+        (Self(Arc::clone(&shared)), Self(shared))
+    }
+
+    /// Writes what was gathered. If that cannot be done now, the context is woken when more of it can.
+    pub(super) fn poll_uncork(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = self.lock();
+        ready!(gathering.poll_write_out(context))?;
+        Pin::new(&mut gathering.connection).poll_flush(context)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gathering<C>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Gathering ===
+
+impl<C: AsyncWrite + Unpin> Gathering<C> {
+    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.bytes.len() {
+            let rest = &self.bytes[self.written..];
+            match ready!(Pin::new(&mut self.connection).poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        // A connection on which nothing happens holds no room.
+        self.bytes = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a write of so many bytes is gathered; if it is not, nothing is before it any more.
+    fn poll_gathers(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.bytes.len() + bytes > ROOM {
+            ready!(self.poll_write_out(context))?;
+        }
+        Poll::Ready(Ok(bytes < ROOM))
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            // Most often it is one frame; a connection with many soon has room for them.
+            self.bytes.reserve_exact(bytes.len().next_power_of_two().min(ROOM));
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Corked<C> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut gathering.connection).poll_read(context, room)
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Corked<C> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut gathering = self.lock();
+        if ready!(gathering.poll_gathers(bytes.len(), context))? {
+            gathering.gather(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut gathering.connection).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut gathering = self.lock();
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        if ready!(gathering.poll_gathers(total, context))? {
+            for slice in slices {
+                gathering.gather(slice);
+            }
+            return Poll::Ready(Ok(total));
+        }
+        Pin::new(&mut gathering.connection).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Keeps what is gathered: the other handle flushes.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = self.lock();
+        ready!(gathering.poll_write_out(context))?;
+        Pin::new(&mut gathering.connection).poll_shutdown(context)
+    }
+}
