@@ -19,7 +19,7 @@ use translators::xds::Features;
 
 use crate::identity::connection::Peer;
 use crate::identity::{Identities, ProxyCredential};
-use crate::publish::{Snapshot, Table};
+use crate::publish::{Reader, Snapshot, Table};
 use crate::stream::{Admission, Directory, Refusal};
 use crate::telemetry::metrics::{Authenticator, Reporter, Serves};
 use crate::translate::GroupKey;
@@ -91,7 +91,7 @@ impl Directory for Admissions {
 }
 
 /// A group, and what it is to hold.
-type Subscribed = (QualifiedName, watch::Receiver<Arc<Snapshot>>);
+type Subscribed = (QualifiedName, Reader<Snapshot>);
 
 /// Admits the streams of a listener without TLS: a node is who it says, and gets nothing that is secret.
 #[derive(Clone)]

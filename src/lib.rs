@@ -39,6 +39,7 @@ pub mod status;
 
 // The process.
 pub mod app;
+pub mod bell;
 pub mod clock;
 pub mod config;
 pub mod durable;

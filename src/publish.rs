@@ -18,10 +18,14 @@ use translators::xds::Features;
 use crate::ca::Issued;
 use crate::translate::{GroupKey, RulesPart, Translation};
 
+mod feed;
+
+pub use feed::{Feed, Reader};
+
 pub use crate::snapshot::{self, Change, ResourceSet, Snapshot};
 
 /// The groups, each with what it holds and those who wait for more.
-type Groups = OrdMap<GroupKey, Arc<watch::Sender<Arc<Snapshot>>>>;
+type Groups = OrdMap<GroupKey, Arc<Feed<Snapshot>>>;
 
 /// What is published. Cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -92,13 +96,13 @@ impl Published {
     }
 
     /// The snapshots of a group: the current one, and a wake-up for every later one.
-    pub fn subscribe(&self, group: &GroupKey) -> Option<watch::Receiver<Arc<Snapshot>>> {
-        self.groups.get(group).map(|sender| sender.subscribe())
+    pub fn subscribe(&self, group: &GroupKey) -> Option<Reader<Snapshot>> {
+        self.groups.get(group).map(|feed| feed.subscribe())
     }
 
     /// What the groups of a workload hold now: one for each set of features that its Envoys know.
     pub fn snapshots_of<'a>(&'a self, workload: &'a QualifiedName) -> impl Iterator<Item = Arc<Snapshot>> + 'a {
-        of_workload(&self.groups, workload).map(|(_, sender)| Arc::clone(&sender.borrow()))
+        of_workload(&self.groups, workload).map(|(_, feed)| feed.current())
     }
 }
 
@@ -127,11 +131,11 @@ impl Writer {
                 DiffItem::Add(group, snapshot) => {
                     let mut first = Snapshot::clone(snapshot);
                     put_secrets(&mut first, &group.workload, issued);
-                    self.groups.insert(group.clone(), Arc::new(watch::Sender::new(Arc::new(first))));
+                    self.groups.insert(group.clone(), Arc::new(Feed::new(Arc::new(first))));
                 }
                 DiffItem::Update { new: (group, snapshot), .. } => {
-                    if let Some(sender) = self.groups.get(group) {
-                        change_to(sender, |held| {
+                    if let Some(feed) = self.groups.get(group) {
+                        change_to(feed, |held| {
                             let secrets = held.of(Kind::Secret).clone();
                             *held = Snapshot::clone(snapshot);
                             *held.of_mut(Kind::Secret) = secrets;
@@ -146,8 +150,8 @@ impl Writer {
     /// The groups that hold another certificate than before; all of them, where the roots are others.
     fn put_certificates(&self, issued: &Arc<Issued>) {
         let Some(former) = self.issued.as_ref().filter(|former| !Arc::ptr_eq(former, issued)) else { return };
-        let put = |(group, sender): (&GroupKey, &Arc<watch::Sender<Arc<Snapshot>>>)| {
-            change_to(sender, |held| put_secrets(held, &group.workload, issued));
+        let put = |(group, feed): (&GroupKey, &Arc<Feed<Snapshot>>)| {
+            change_to(feed, |held| put_secrets(held, &group.workload, issued));
         };
         if former.trust_bundle != issued.trust_bundle {
             return self.groups.iter().for_each(put);
@@ -177,14 +181,15 @@ fn of_workload<'a, T>(
 }
 
 /// Changes a group's snapshot, and wakes its streams if that gives proxies something else to hold.
-fn change_to(sender: &watch::Sender<Arc<Snapshot>>, change: impl FnOnce(&mut Snapshot)) {
-    sender.send_if_modified(|current| {
-        let mut next = Snapshot::clone(current);
-        change(&mut next);
-        let says_more = !next.says_the_same(current);
-        *current = Arc::new(next);
-        says_more
-    });
+fn change_to(feed: &Feed<Snapshot>, change: impl FnOnce(&mut Snapshot)) {
+    let former = feed.current();
+    let mut next = Snapshot::clone(&former);
+    change(&mut next);
+    if next.says_the_same(&former) {
+        feed.replace(Arc::new(next));
+    } else {
+        feed.send(Arc::new(next));
+    }
 }
 
 fn put_secrets(snapshot: &mut Snapshot, workload: &QualifiedName, issued: &Issued) {

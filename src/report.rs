@@ -1,8 +1,8 @@
 //! Report: what proxies say back, as data. Connected proxies, what each was sent, has accepted and refused.
 //!
-//! Owns: the status of every stream, each behind a lock of its own. May use: `translators` names. Never: steers
-//! anything; whoever wants to act on a fact watches it here, as a source watches its origin. What nobody acts on wakes
-//! nobody.
+//! Owns: the list of streams, and what others act on of each. May use: `translators` names. Never: keeps what a stream
+//! knows itself, which is asked for when somebody wants to see it; or steers anything: whoever wants to act on a fact
+//! watches it here, as a source watches its origin. What nobody acts on wakes nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -91,44 +91,31 @@ pub struct Report {
     shared: Arc<Shared>,
 }
 
+/// A stream as the report sees it.
+pub trait Observed: Send + Sync {
+    /// What there is to be said of it now.
+    fn proxy(&self) -> Proxy;
+}
+
 #[derive(Debug)]
 struct Shared {
     streams: Mutex<Streams>,
     connections: watch::Sender<Connections>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Streams {
     next: u64,
-    open: BTreeMap<u64, Arc<Mutex<Proxy>>>,
+    open: BTreeMap<u64, Arc<dyn Observed>>,
     /// The responses that were sent on streams that have ended.
     ended: BTreeMap<Kind, u64>,
 }
 
 /// One stream's entry; dropping it takes the proxy off the list.
-#[derive(Debug)]
 pub struct StreamReport {
     report: Report,
     id: u64,
-    proxy: Arc<Mutex<Proxy>>,
-}
-
-// === impl TypeStatus ===
-
-impl TypeStatus {
-    /// Enters a refusal in the place of earlier ones of the same resources.
-    pub fn refuse(&mut self, rejection: Rejection) {
-        self.keep_refused(|name| !rejection.resources.contains(name));
-        self.rejections.push(rejection);
-    }
-
-    /// Forgets the refusals of all resources but those that `still` holds for.
-    pub fn keep_refused(&mut self, still: impl Fn(&Name) -> bool) {
-        for rejection in &mut self.rejections {
-            rejection.resources.retain(&still);
-        }
-        self.rejections.retain(|rejection| !rejection.resources.is_empty());
-    }
+    stream: Arc<dyn Observed>,
 }
 
 // === impl Proxy ===
@@ -139,14 +126,23 @@ impl Proxy {
         self.types.values().all(|status| status.rejections.is_empty() && status.sent == status.acked)
     }
 
-    fn connected(&self) -> Arc<Connected> {
-        Arc::new(Connected {
+    /// What others act on.
+    pub fn connected(&self) -> Connected {
+        Connected {
             node: self.node.clone(),
             workload: self.workload.clone(),
             address: self.address,
             listeners: self.listeners.clone(),
             has_certificate: self.has_certificate,
-        })
+        }
+    }
+}
+
+// === impl Streams ===
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("open", &self.open.len()).finish_non_exhaustive()
     }
 }
 
@@ -160,33 +156,31 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Enters a stream.
-    pub fn connect(&self, proxy: Proxy) -> StreamReport {
-        let connected = proxy.connected();
-        let proxy = Arc::new(Mutex::new(proxy));
+    /// Enters a stream. It must not be asked for its report while it waits for this.
+    pub fn connect(&self, stream: Arc<dyn Observed>) -> StreamReport {
+        let connected = Arc::new(stream.proxy().connected());
         let mut streams = lock(&self.shared.streams);
         let id = streams.next;
         streams.next += 1;
-        streams.open.insert(id, Arc::clone(&proxy));
+        streams.open.insert(id, Arc::clone(&stream));
         drop(streams);
         self.shared.connections.send_modify(|connections| {
             connections.insert(id, connected);
         });
-        StreamReport { report: self.clone(), id, proxy }
+        StreamReport { report: self.clone(), id, stream }
     }
 
     /// Every connected proxy, in the order in which the streams began.
     pub fn proxies(&self) -> Vec<Proxy> {
-        let open: Vec<_> = lock(&self.shared.streams).open.values().cloned().collect();
-        open.iter().map(|proxy| lock(proxy).clone()).collect()
+        self.open().iter().map(|stream| stream.proxy()).collect()
     }
 
     /// How many responses were sent since the process began, on every stream, by type.
     pub fn responses(&self) -> BTreeMap<Kind, u64> {
         let streams = lock(&self.shared.streams);
         let mut responses = streams.ended.clone();
-        for proxy in streams.open.values() {
-            add_responses(&mut responses, &lock(proxy));
+        for stream in streams.open.values() {
+            add_responses(&mut responses, &stream.proxy());
         }
         responses
     }
@@ -196,33 +190,30 @@ impl Report {
     pub fn watch(&self) -> watch::Receiver<Connections> {
         self.shared.connections.subscribe()
     }
+
+    fn open(&self) -> Vec<Arc<dyn Observed>> {
+        lock(&self.shared.streams).open.values().cloned().collect()
+    }
 }
 
 // === impl StreamReport ===
 
 impl StreamReport {
-    /// Changes the proxy's entry, and gives back what the change says. Other streams are not waited for; the listeners
-    /// of an entry only become more.
-    pub fn update<T>(&self, change: impl FnOnce(&mut Proxy) -> T) -> T {
-        let mut proxy = lock(&self.proxy);
-        let acted_on = |proxy: &Proxy| (proxy.listeners.len(), proxy.has_certificate);
-        let before = acted_on(&proxy);
-        let result = change(&mut proxy);
-        if acted_on(&proxy) != before {
-            self.report.shared.connections.send_modify(|connections| {
-                connections.insert(self.id, proxy.connected());
-            });
-        }
-        result
+    /// Tells those who act on it what they act on; the listeners of an entry only become more.
+    pub fn tell(&self, connected: Connected) {
+        self.report.shared.connections.send_modify(|connections| {
+            connections.insert(self.id, Arc::new(connected));
+        });
     }
 }
 
 impl Drop for StreamReport {
     fn drop(&mut self) {
+        let last = self.stream.proxy();
         let shared = &self.report.shared;
         let mut streams = lock(&shared.streams);
         streams.open.remove(&self.id);
-        add_responses(&mut streams.ended, &lock(&self.proxy));
+        add_responses(&mut streams.ended, &last);
         drop(streams);
         shared.connections.send_modify(|connections| {
             connections.remove(&self.id);
@@ -240,14 +231,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// For tests: a stream that says what it is told to say.
+#[cfg(test)]
+impl Observed for Mutex<Proxy> {
+    fn proxy(&self) -> Proxy {
+        lock(self).clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn proxy(node: &str) -> Proxy {
-        Proxy {
+    fn proxy(node: &str) -> Arc<Mutex<Proxy>> {
+        Arc::new(Mutex::new(Proxy {
             node: node.to_owned(),
-            workload: "shop/cart".parse().expect("valid"),
+            workload: "shop/cart-v1".parse().expect("valid"),
             address: [127, 0, 0, 1].into(),
             envoy: String::new(),
             protocol: "delta",
@@ -255,11 +254,11 @@ mod tests {
             types: BTreeMap::new(),
             listeners: BTreeSet::new(),
             has_certificate: false,
-        }
+        }))
     }
 
     #[test]
-    fn streams_do_not_wait_for_each_other_and_only_what_is_acted_on_wakes() {
+    fn what_is_shown_is_asked_for_and_only_what_is_acted_on_wakes() {
         let report = Report::default();
         let mut changes = report.watch();
         let mut woken = || {
@@ -267,28 +266,25 @@ mod tests {
             changes.mark_unchanged();
             woken
         };
-        let a = report.connect(proxy("a"));
+        let (one, other) = (proxy("a"), proxy("b"));
+        let a = report.connect(one.clone());
         assert!(woken());
-        let b = report.connect(proxy("b"));
+        let b = report.connect(other.clone());
         assert!(woken());
-        for _ in 0..100 {
-            // One lock for both would never be free.
-            a.update(|a| b.update(|b| (a.types.entry(Kind::Cluster).or_default().responses += 1, b.node.len())));
-        }
+        lock(&one).types.entry(Kind::Cluster).or_default().responses = 60;
+        lock(&other).types.entry(Kind::Cluster).or_default().responses = 40;
         assert!(!woken());
-        b.update(|b| b.listeners.extend(["in/shop/cart/http".into()]));
-        assert!(woken());
-        b.update(|b| b.listeners.extend(["in/shop/cart/http".into()]));
-        assert!(!woken());
+        assert_eq!(report.responses(), [(Kind::Cluster, 100)].into());
         let former = report.watch().borrow().clone();
-        b.update(|b| b.has_certificate = true);
+        lock(&other).listeners.extend(["in/shop/cart/http".into()]);
+        b.tell(other.proxy().connected());
         assert!(woken());
         let now = report.watch().borrow().clone();
         assert_eq!(former.diff(&now).count(), 1, "what has changed is told, not all");
         assert_eq!(report.proxies()[1].listeners.len(), 1);
         drop(a);
         assert!(woken());
-        assert_eq!(report.responses(), [(Kind::Cluster, 100)].into());
+        assert_eq!(report.responses(), [(Kind::Cluster, 100)].into(), "what has ended counts");
         let left: Vec<_> = report.proxies().into_iter().map(|proxy| proxy.node).collect();
         let connected: Vec<_> = report.watch().borrow().values().map(|proxy| proxy.node.clone()).collect();
         assert_eq!((left, connected), (vec!["b".to_owned()], vec!["b".to_owned()]));

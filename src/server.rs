@@ -133,3 +133,6 @@ impl<D: Directory> tower::Service<Request<Incoming>> for Front<D> {
         tower::Service::call(&mut self.others, request).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,19 +9,18 @@ use std::task::{Context, Poll, Waker};
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use chancery::publish::Snapshot;
+use chancery::publish::{Feed, Reader, Snapshot};
 use chancery::report::Report;
 use chancery::stream::{Admission, Directory, Protocol, Refusal, Service};
 use http_body::{Body, Frame};
 use prost::Message;
 use proto::wire;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use translators::resource::{Kind, Name, Resource};
 
 /// Everybody is of one group.
-struct Everybody(watch::Receiver<Arc<Snapshot>>);
+struct Everybody(Reader<Snapshot>);
 
 impl Directory for Everybody {
     fn admit(&self, _: &http::Extensions, _: &wire::Node) -> Result<Admission, Refusal> {
@@ -53,7 +52,7 @@ impl Body for Inbound {
 
 struct Control {
     service: Service<Everybody>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    snapshots: Feed<Snapshot>,
     protocol: Protocol,
     names: Vec<String>,
 }
@@ -71,16 +70,17 @@ impl Control {
         for name in &names {
             snapshot.of_mut(Kind::Endpoints).put(endpoints(name, 0));
         }
-        let (snapshots, receiver) = watch::channel(Arc::new(snapshot));
+        let snapshots = Feed::new(Arc::new(snapshot));
+        let receiver = snapshots.subscribe();
         let service = Service::new(Everybody(receiver), Report::default(), CancellationToken::new());
         Self { service, snapshots, protocol, names }
     }
 
     fn change(&self, round: u8) {
         let changed = endpoints(&self.names[0], round);
-        self.snapshots.send_modify(|snapshot| {
-            Arc::make_mut(snapshot).of_mut(Kind::Endpoints).put(changed);
-        });
+        let mut snapshot = Snapshot::clone(&self.snapshots.current());
+        snapshot.of_mut(Kind::Endpoints).put(changed);
+        self.snapshots.send(Arc::new(snapshot));
     }
 
     /// A stream that has been answered and has accepted.

@@ -11,6 +11,7 @@ const MAX_LINES: usize = 500;
 
 /// Which modules of the root crate each module may use. `*` is every one.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("bell", &[]),
     ("config", &[]),
     ("clock", &[]),
     ("durable", &[]),
@@ -29,12 +30,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("identity", &["ca", "clock", "durable"]),
     ("publish", &["ca", "snapshot", "translate"]),
     ("settled", &["publish", "report", "sources"]),
-    ("stream", &["publish", "report"]),
+    ("stream", &["bell", "publish", "report"]),
     ("telemetry", &[]),
     ("admission", &["identity", "publish", "stream", "telemetry", "translate"]),
     ("admin", &["escape", "report", "telemetry"]),
     ("demo", &["admin", "config", "envoy", "escape", "pace", "ports", "task"]),
-    ("server", &["admission", "identity", "report", "stream", "task", "telemetry"]),
+    ("server", &["admission", "bell", "identity", "report", "stream", "task", "telemetry"]),
     ("wanted", &["ca", "translate"]),
     ("status", &["admin", "ca", "translate"]),
     ("app", &["*"]),

@@ -1,5 +1,6 @@
 //! Every route, as a client sees it.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -58,7 +59,7 @@ fn proxy() -> Proxy {
 /// A process with one proxy, whose listener is refused because of a rule, and one finding.
 fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
     let report = Report::default();
-    let stream = report.connect(proxy());
+    let stream = report.connect(Arc::new(Mutex::new(proxy())));
     let finding = Finding::error(Code::NotFound, &route(), "/spec/http/0", "service \"crat\" not found")
         .choices(["cart"])
         .hint("did you mean \"cart\"?");
@@ -288,7 +289,8 @@ proptest! {
         let (state, stream, _status) = process();
         let text = |state: &AdminState| prometheus::text(state, &state.status()).expect("text");
         let before = text(&state).lines().count();
-        stream.update(|proxy| proxy.node = node);
+        drop(stream);
+        let _stream = state.report.connect(Arc::new(Mutex::new(Proxy { node, ..proxy() })));
         let after = text(&state);
         prop_assert_eq!(after.lines().count(), before);
         prop_assert!(!after.chars().any(|c| c != '\n' && c.is_control()), "{after:?}");

@@ -1,6 +1,7 @@
 //! Who is woken by what.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -61,13 +62,13 @@ fn an_endpoint_change_wakes_only_the_groups_that_hold_it() {
 
     put(&mut next, &["ns/a"], &resource(Kind::Endpoints, "x", b"2"));
     assert!(!writer.write(Some(next.clone()), Arc::clone(&issued)), "the rules are the same");
-    assert!(a.has_changed().expect("open") && !b.has_changed().expect("open"));
-    assert_eq!(a.borrow_and_update().of(Kind::Endpoints).get("x").expect("held").value(), b"2".as_slice());
+    assert!(a.is_behind() && !b.is_behind());
+    assert_eq!(a.current().of(Kind::Endpoints).get("x").expect("held").value(), b"2".as_slice());
 
     put(&mut next, &["ns/a", "ns/b"], &resource(Kind::Endpoints, "shared", b"2"));
     writer.write(Some(next.clone()), Arc::clone(&issued));
-    assert!(a.has_changed().expect("open") && b.has_changed().expect("open"));
-    let (a, b) = (a.borrow_and_update().clone(), b.borrow_and_update().clone());
+    assert!(a.is_behind() && b.is_behind());
+    let (a, b) = (a.current(), b.current());
     let held = |snapshot: &Snapshot| snapshot.of(Kind::Endpoints).get("shared").cloned().expect("held");
     assert!(Arc::ptr_eq(&held(&a), &held(&b)), "one resource for both");
 }
@@ -76,25 +77,25 @@ fn an_endpoint_change_wakes_only_the_groups_that_hold_it() {
 fn what_says_the_same_wakes_nobody() {
     let (mut writer, issued) = (Writer::default(), issued());
     writer.write(Some(translation()), Arc::clone(&issued));
-    let mut a = writer.groups[&group("ns/a")].subscribe();
+    let a = writer.groups[&group("ns/a")].subscribe();
     for _ in 0..100 {
         // Translated anew: other allocations, the same content.
         writer.write(Some(translation()), super::tests::issued());
     }
-    assert!(!a.has_changed().expect("open"));
     assert!(writer.write(Some(translation()), issued), "others may look at the rules again");
-    a.mark_unchanged();
+    assert!(!a.is_behind());
 }
 
 #[test]
 fn the_streams_of_a_group_that_is_gone_are_told() {
     let (mut writer, issued) = (Writer::default(), issued());
     writer.write(Some(translation()), Arc::clone(&issued));
-    let a = writer.groups[&group("ns/a")].subscribe();
+    let mut a = writer.groups[&group("ns/a")].subscribe();
     let mut next = translation();
     next.groups.remove(&group("ns/a"));
     writer.write(Some(next), issued);
-    assert!(a.has_changed().is_err(), "the sender is gone");
+    let gone = a.poll_next(&Context::from_waker(Waker::noop()));
+    assert!(matches!(gone, Poll::Ready(None)), "the feed is gone");
 }
 
 /// One step of a history: what it puts into or takes out of the groups, and what it certifies.
@@ -154,14 +155,14 @@ proptest! {
                 }
                 Step::Roots(says) => issued.trust_bundle = resource(Kind::Secret, "trust-bundle", &[says]),
                 Step::Publish => {
-                    let watch = |(group, sender): (&GroupKey, &Arc<watch::Sender<Arc<Snapshot>>>)| {
-                        (group.clone(), sender.borrow().clone(), sender.subscribe())
+                    let watch = |(group, feed): (&GroupKey, &Arc<Feed<Snapshot>>)| {
+                        (group.clone(), feed.current(), feed.subscribe())
                     };
                     let before: Vec<_> = writer.groups.iter().map(watch).collect();
                     writer.write(Some(next.clone()), Arc::new(issued.clone()));
                     prop_assert!(writer.groups.keys().eq(next.groups.keys()));
-                    for (group, sender) in &writer.groups {
-                        let held = sender.borrow().clone();
+                    for (group, feed) in &writer.groups {
+                        let held = feed.current();
                         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret) {
                             prop_assert_eq!(held.of(kind).version(), next.groups[group].of(kind).version());
                         }
@@ -170,9 +171,9 @@ proptest! {
                         prop_assert_eq!(held.of(Kind::Secret).iter().collect::<Vec<_>>(), secrets);
                     }
                     for (group, held, seen) in before {
-                        let now = writer.groups.get(&group).map(|sender| sender.borrow().clone());
+                        let now = writer.groups.get(&group).map(|feed| feed.current());
                         let other = now.is_none_or(|now| !now.says_the_same(&held));
-                        prop_assert_eq!(seen.has_changed().unwrap_or(true), other, "who is woken has something new");
+                        prop_assert_eq!(seen.is_behind(), other, "who is woken has something new");
                     }
                 }
             }

@@ -26,6 +26,7 @@ use tonic::transport::server::Connected;
 use tower::{Service, ServiceExt};
 
 use super::cork::Corked;
+use crate::bell::Bell;
 
 /// How often a silent connection is probed, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -33,6 +34,9 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 const MAX_STREAMS: u32 = 100_000;
 /// The largest block of headers that is read.
 const MAX_HEADERS: u32 = 64 << 10;
+
+/// How often streams have their turn before the connection has its own.
+const MOST_TURNS: usize = 1024;
 
 /// The streams of one connection that hyper has opened and nobody drives yet.
 #[derive(Clone, Default)]
@@ -56,7 +60,7 @@ where
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut streams = FuturesUnordered::new();
     let mut stopped = pin!(stop.cancelled());
-    let mut stopping = false;
+    let (mut stopping, mut bell) = (false, Bell::default());
     let ended = poll_fn(move |context: &mut Context<'_>| {
         if !stopping && stopped.as_mut().poll(context).is_ready() {
             stopping = true;
@@ -64,12 +68,22 @@ where
         }
         // What came in first, then what the streams make of it, then all of that goes out.
         let mut ended = http.as_mut().poll(context);
-        streams.extend(opened.take());
-        if !streams.is_empty() {
-            while let Poll::Ready(Some(())) = streams.poll_next_unpin(context) {}
-            if ended.is_pending() {
-                ended = http.as_mut().poll(context);
-            }
+        let opened = opened.take();
+        if !opened.is_empty() {
+            streams.extend(opened);
+            bell.ring();
+        }
+        let mut turns = 0;
+        // They come back early when two of them could go on at once, as every stream can that has sent something.
+        while turns < MOST_TURNS && bell.has_rung(context) {
+            while let Poll::Ready(Some(())) = streams.poll_next_unpin(&mut bell.context()) {}
+            turns += 1;
+        }
+        if turns == MOST_TURNS {
+            context.waker().wake_by_ref();
+        }
+        if turns > 0 && ended.is_pending() {
+            ended = http.as_mut().poll(context);
         }
         // The next turn is the connection's own if it cannot take all.
         if let Poll::Ready(Err(error)) = uncork.poll_uncork(context) {

@@ -349,7 +349,7 @@ mod tests {
         let (report, stop) = (Report::default(), CancellationToken::new());
         let (state, mut instances) = watch::channel(load(&path));
         let running = tokio::spawn(run(report.clone(), path.clone(), state, stop.clone()));
-        let stream = report.connect(Proxy {
+        let mut proxy = Proxy {
             node: "a".into(),
             workload: "shop/cart-v1".parse().expect("valid"),
             address: [127, 0, 0, 1].into(),
@@ -359,8 +359,10 @@ mod tests {
             types: BTreeMap::new(),
             listeners: BTreeSet::new(),
             has_certificate: false,
-        });
-        stream.update(|proxy| proxy.listeners.extend(["in/shop/cart/http".into()]));
+        };
+        let stream = report.connect(Arc::new(std::sync::Mutex::new(proxy.clone())));
+        proxy.listeners.extend(["in/shop/cart/http".into()]);
+        stream.tell(proxy.connected());
         let now = instances.wait_for(|instances| instances.len() == 1).await.expect("it runs").clone();
         stop.cancel();
         running.await.expect("no panic").expect("no failure");

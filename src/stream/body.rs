@@ -4,32 +4,31 @@
 //! use: the session, tokio's time. Never: spawns, or computes a response before the last one was taken: a
 //! slow reader costs itself only.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use http_body::{Body, Frame};
 use proto::wire;
 use tokio::time::Sleep;
-use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
-use translators::resource::Kind;
+use translators::resource::{Kind, Name};
 use translators::xds::secret::IDENTITY;
 
 use super::frame::{self, Messages};
 use super::node::Remembered;
+use super::refusal::Standing;
 use super::request::Request;
 use super::service::{Directory, Shared};
 use super::session::{Answer, Outcome, Protocol, Response, Session};
-use crate::publish::Snapshot;
-use crate::report::{Proxy, Rejection, StreamReport};
+use crate::bell::Bell;
+use crate::publish::{Reader, Snapshot};
+use crate::report::{Connected, Observed, Proxy, Rejection, StreamReport};
 
 /// How many requests are taken before the session is asked what it has to say.
 const MOST_REQUESTS: usize = 16;
@@ -40,13 +39,21 @@ pub(super) struct Driver<D, B> {
     protocol: Protocol,
     extensions: http::Extensions,
     requests: Messages<B>,
-    /// Whatever ends the stream from outside. Each is asked only when it has something to say.
-    ends: FuturesUnordered<BoxFuture<'static, Status>>,
-    open: Option<Box<Open>>,
+    /// Whatever ends the stream from outside.
+    ends: Vec<BoxFuture<'static, Status>>,
+    /// Rings when one of `ends` has something to say.
+    bell: Bell,
+    open: Option<Admitted>,
     /// What is left of the response that is being sent.
     chunks: std::vec::IntoIter<Bytes>,
     /// The trailers were given.
     done: bool,
+}
+
+/// A stream that was let in. Its lock is free but for a glance of whoever wants to see what there is.
+struct Admitted {
+    report: StreamReport,
+    open: Arc<Mutex<Open>>,
 }
 
 /// What a stream has once it was let in.
@@ -55,12 +62,16 @@ struct Open {
     node: Remembered,
     /// The newest of `snapshots`.
     snapshot: Arc<Snapshot>,
-    snapshots: WatchStream<Arc<Snapshot>>,
+    snapshots: Reader<Snapshot>,
     /// Ready when the session is to be asked again; there while it says when.
     alarm: Option<(Instant, Pin<Box<Sleep>>)>,
-    report: StreamReport,
-    /// The report holds refusals.
+    /// Who it is, and what it holds; its types are asked of the session.
+    proxy: Proxy,
+    refused: Standing,
+    /// Something was refused since it was last looked what still is.
     refusing: bool,
+    /// What others act on has changed.
+    to_tell: bool,
 }
 
 // === impl Driver ===
@@ -76,11 +87,10 @@ where
         extensions: http::Extensions,
         requests: Messages<B>,
     ) -> Self {
-        let ends = FuturesUnordered::new();
         let stopped = shared.stop.clone().cancelled_owned();
-        ends.push(stopped.map(|()| Status::unavailable("the server stops")).boxed());
-        let chunks = Vec::new().into_iter();
-        Self { shared, protocol, extensions, requests, ends, open: None, chunks, done: false }
+        let ends = vec![stopped.map(|()| Status::unavailable("the server stops")).boxed()];
+        let (bell, chunks) = (Bell::default(), Vec::new().into_iter());
+        Self { shared, protocol, extensions, requests, ends, bell, open: None, chunks, done: false }
     }
 
     /// The next chunk, or how the stream ends.
@@ -102,14 +112,18 @@ where
             };
             let request = Request::read(self.protocol, &message)?;
             match &mut self.open {
-                Some(open) => {
+                Some(admitted) => {
+                    let mut open = lock(&admitted.open);
                     open.node.again(request.node)?;
                     open.on_request(&request)?;
+                    admitted.tell(open);
                 }
                 None => {
-                    let mut open = Box::new(self.admit(&request)?);
+                    let admitted = self.admit(&request)?;
+                    let mut open = lock(&admitted.open);
                     open.on_request(&request)?;
-                    self.open = Some(open);
+                    admitted.tell(open);
+                    self.open = Some(admitted);
                 }
             }
         }
@@ -120,17 +134,21 @@ where
 
     /// The first chunk of the next response, or how the stream ends.
     fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
-        if let Poll::Ready(Some(end)) = self.ends.poll_next_unpin(context) {
-            return Poll::Ready(Err(end));
+        if self.bell.has_rung(context) {
+            for end in &mut self.ends {
+                if let Poll::Ready(end) = end.poll_unpin(&mut self.bell.context()) {
+                    return Poll::Ready(Err(end));
+                }
+            }
         }
-        let Some(open) = &mut self.open else { return Poll::Pending };
-        let response = ready!(open.poll_next(context))?;
+        let Some(admitted) = &self.open else { return Poll::Pending };
+        let response = ready!(lock(&admitted.open).poll_next(context))?;
         self.chunks = response.entries.into_iter();
         Poll::Ready(Ok(response.head))
     }
 
     /// Lets the stream in on its first request.
-    fn admit(&self, request: &Request<'_>) -> Result<Open, Status> {
+    fn admit(&mut self, request: &Request<'_>) -> Result<Admitted, Status> {
         let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
         let group = self.shared.groups.of(&admission.workload, &admission.snapshots);
@@ -149,18 +167,22 @@ where
             has_certificate: false,
         };
         self.ends.push(admission.ended.map(Status::unauthenticated).boxed());
+        self.bell.ring();
         let mut snapshots = admission.snapshots;
-        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        let snapshot = snapshots.current();
         let session = Session::within(group, self.protocol);
-        Ok(Open {
+        let open = Arc::new(Mutex::new(Open {
             session: if admission.proven { session } else { session.without_secrets() },
             node: remembered,
             snapshot,
-            snapshots: WatchStream::from_changes(snapshots),
+            snapshots,
             alarm: None,
-            report: self.shared.report.connect(proxy),
+            proxy,
+            refused: Standing::default(),
             refusing: false,
-        })
+            to_tell: false,
+        }));
+        Ok(Admitted { report: self.shared.report.connect(open.clone()), open })
     }
 }
 
@@ -194,18 +216,30 @@ where
     }
 }
 
+// === impl Admitted ===
+
+impl Admitted {
+    /// Tells those who act on it what they act on, if that has changed.
+    fn tell(&self, mut open: MutexGuard<'_, Open>) {
+        if std::mem::take(&mut open.to_tell) {
+            let connected: Connected = open.proxy.connected();
+            drop(open);
+            self.report.tell(connected);
+        }
+    }
+}
+
 // === impl Open ===
 
 impl Open {
     /// The next response; waits for a change, and the time that the session gives.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Response, Status>> {
-        while let Poll::Ready(snapshot) = self.snapshots.poll_next_unpin(context) {
+        if let Poll::Ready(snapshot) = self.snapshots.poll_next(context) {
             let gone = || Status::unavailable("the configuration of the proxy is gone");
             self.snapshot = snapshot.ok_or_else(gone)?;
         }
         loop {
             if let Some(response) = self.session.poll(&self.snapshot, Instant::now()) {
-                self.sent(&response);
                 return Poll::Ready(Ok(response));
             }
             self.forget_mended();
@@ -231,56 +265,53 @@ impl Open {
         Ok(())
     }
 
-    fn sent(&self, response: &Response) {
-        let subscribed = self.session.subscribed(response.kind);
-        self.report.update(|proxy| {
-            let status = proxy.types.entry(response.kind).or_default();
-            status.subscribed = subscribed;
-            status.sent = Some(response.version);
-            status.responses += 1;
-        });
-    }
-
-    /// Takes refusals out of the report whose resource was accepted since, has other content or is gone.
+    /// Forgets refusals whose resource was accepted since, has other content or is gone.
     fn forget_mended(&mut self) {
-        if !std::mem::take(&mut self.refusing) {
-            return;
+        if self.refusing {
+            let session = &self.session;
+            self.refusing = self.refused.keep(|kind, name| session.refuses(kind, name));
         }
-        let session = &self.session;
-        self.refusing = self.report.update(|proxy| {
-            for (kind, status) in &mut proxy.types {
-                status.keep_refused(|name| session.refuses(*kind, name));
-            }
-            proxy.types.values().any(|status| !status.rejections.is_empty())
-        });
     }
 
     fn answered(&mut self, Answer { kind, version, outcome }: Answer) {
-        if let Outcome::Refused { code, reason, resources, rules: _ } = &outcome {
-            self.refusing = true;
-            tracing::warn!(%kind, %version, code, reason, ?resources, "resources refused");
-        }
-        let subscribed = self.session.subscribed(kind);
-        self.report.update(|proxy| {
-            let status = proxy.types.entry(kind).or_default();
-            status.subscribed = subscribed;
-            match outcome {
-                Outcome::Accepted(names) => {
-                    status.acked = Some(version);
-                    // What it held when it came was sent once.
-                    status.sent.get_or_insert(version);
-                    match kind {
-                        Kind::Listener => proxy.listeners.extend(names.iter().cloned()),
-                        Kind::Secret => proxy.has_certificate |= names.iter().any(|name| **name == *IDENTITY),
-                        Kind::Cluster | Kind::Endpoints | Kind::Route => {}
-                    }
+        match outcome {
+            Outcome::Accepted(names) => match kind {
+                Kind::Listener => self.holds(&names),
+                Kind::Secret if !self.proxy.has_certificate => {
+                    self.proxy.has_certificate = names.iter().any(|name| **name == *IDENTITY);
+                    self.to_tell |= self.proxy.has_certificate;
                 }
-                Outcome::Refused { code: _, reason, resources, rules } => {
-                    status.refuse(Rejection { version, reason, resources, rules, since: SystemTime::now() });
-                }
+                Kind::Secret | Kind::Cluster | Kind::Endpoints | Kind::Route => {}
+            },
+            Outcome::Refused { code, reason, resources, rules } => {
+                tracing::warn!(%kind, %version, code, reason, ?resources, "resources refused");
+                self.refusing = true;
+                self.refused.add(kind, Rejection { version, reason, resources, rules, since: SystemTime::now() });
             }
-        });
+        }
     }
+
+    /// It has accepted these listeners.
+    fn holds(&mut self, listeners: &[Name]) {
+        let before = self.proxy.listeners.len();
+        self.proxy.listeners.extend(listeners.iter().cloned());
+        self.to_tell |= self.proxy.listeners.len() != before;
+    }
+}
+
+impl Observed for Mutex<Open> {
+    fn proxy(&self) -> Proxy {
+        let open = lock(self);
+        let mut types = open.session.status();
+        for (kind, status) in &mut types {
+            status.rejections = open.refused.of(*kind).to_vec();
+        }
+        Proxy { types, ..open.proxy.clone() }
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The proxy has closed its half: nothing more will be asked.

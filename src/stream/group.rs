@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Name, Version};
 
@@ -13,13 +12,13 @@ use super::names::Names;
 use super::push::Push;
 use super::session::Protocol;
 use super::shelf::Shelf;
-use crate::publish::Snapshot;
+use crate::publish::{Reader, Snapshot};
 
 /// What the streams of one group share.
 #[derive(Debug, Default)]
 pub struct Group {
     /// What tells it from other groups.
-    snapshots: Option<watch::Receiver<Arc<Snapshot>>>,
+    snapshots: Option<Reader<Snapshot>>,
     shared: Mutex<Shared>,
 }
 
@@ -107,9 +106,9 @@ impl Group {
 
 impl Groups {
     /// The group of the streams that follow these snapshots.
-    pub(super) fn of(&self, workload: &QualifiedName, snapshots: &watch::Receiver<Arc<Snapshot>>) -> Arc<Group> {
+    pub(super) fn of(&self, workload: &QualifiedName, snapshots: &Reader<Snapshot>) -> Arc<Group> {
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |group: &Group| group.snapshots.as_ref().is_some_and(|other| other.same_channel(snapshots));
+        let same = |group: &Group| group.snapshots.as_ref().is_some_and(|other| other.follows_same(snapshots));
         shelf.find(workload, same).unwrap_or_else(|| {
             let group = Arc::new(Group { snapshots: Some(snapshots.clone()), ..Group::default() });
             shelf.put(workload.clone(), &group);

@@ -1,15 +1,48 @@
-//! What a refusal says: which resources, which rules, in words fit to be shown.
+//! What a refusal says: which resources, which rules, in words fit to be shown; and which refusals still stand.
 //!
 //! Owns: reading a proxy's error text. May use: resources. Never: shows a text that may hold a secret.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Resource};
 
+use crate::report::Rejection;
+
 /// Longer texts are cut.
 const MAX_REASON: usize = 2048;
+
+/// What one stream refuses, oldest first: each until its resource is accepted, has other content or is gone.
+#[derive(Debug, Default)]
+pub(super) struct Standing(BTreeMap<Kind, Vec<Rejection>>);
+
+// === impl Standing ===
+
+impl Standing {
+    /// The refusals of one type.
+    pub(super) fn of(&self, kind: Kind) -> &[Rejection] {
+        self.0.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// Enters a refusal in the place of earlier ones of the same resources.
+    pub(super) fn add(&mut self, kind: Kind, rejection: Rejection) {
+        self.keep(|of, name| of != kind || !rejection.resources.contains(name));
+        self.0.entry(kind).or_default().push(rejection);
+    }
+
+    /// Forgets the refusals of all resources but those that `still` holds for; says whether any are left.
+    pub(super) fn keep(&mut self, still: impl Fn(Kind, &Name) -> bool) -> bool {
+        for (kind, rejections) in &mut self.0 {
+            for rejection in rejections.iter_mut() {
+                rejection.resources.retain(|name| still(*kind, name));
+            }
+            rejections.retain(|rejection| !rejection.resources.is_empty());
+        }
+        self.0.retain(|_, rejections| !rejections.is_empty());
+        !self.0.is_empty()
+    }
+}
 
 /// The text, without what must not be shown.
 pub(super) fn reason(kind: Kind, text: &str) -> String {

@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use proto::wire;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use translators::name::QualifiedName;
@@ -21,7 +20,7 @@ use super::body::Driver;
 use super::frame::Messages;
 use super::group::Groups;
 use super::session::{Fault, Protocol};
-use crate::publish::Snapshot;
+use crate::publish::{Reader, Snapshot};
 use crate::report::Report;
 
 /// A request may not be larger unless the service is told so.
@@ -46,7 +45,7 @@ pub struct Admission {
     pub proven: bool,
     /// What its group is to hold: streams with receivers of one sender share what they are sent. The stream ends when
     /// the sender is gone.
-    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub snapshots: Reader<Snapshot>,
     /// Ready when its credential has ended, and the stream with it; says why.
     pub ended: BoxFuture<'static, String>,
 }

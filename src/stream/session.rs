@@ -7,7 +7,7 @@
 //! difference, as far as it is subscribed to, plus the names that are owed for another reason, is the next
 //! response. It is computed when it is asked for, so nothing queues.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use super::request::{List, Request, Wants};
 use super::types::{News, TypeState};
 use super::{delta, sotw};
 use crate::publish::{ResourceSet, Snapshot};
+use crate::report::TypeStatus;
 
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -180,21 +181,19 @@ impl Session {
 
     /// When to ask again though nothing was received and nothing changed.
     pub fn wake_at(&self) -> Option<Instant> {
-        if !self.asks_for(Kind::Cluster) && !self.asks_for(Kind::Endpoints) {
-            return None;
-        }
-        let cluster = self.of(Kind::Cluster);
-        let endpoints = self.of(Kind::Endpoints);
+        let asked = |kind: Kind| self.asks_for(kind).then(|| self.of(kind));
+        let (cluster, endpoints) = (asked(Kind::Cluster), asked(Kind::Endpoints));
         let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
         // Endpoints go after their clusters.
-        let removals = if cluster.held.is_empty() { wake(endpoints) } else { wake(cluster) };
-        let unanswered = cluster.sent_at.filter(|_| cluster.outstanding.is_some()).map(|at| at + GRACE);
+        let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake);
+        let sent = cluster.filter(|cluster| cluster.outstanding.is_some()).and_then(|cluster| cluster.sent_at);
+        let unanswered = sent.map(|at| at + GRACE);
         [removals, unanswered].into_iter().flatten().filter(|at| Some(*at) > self.polled_at).min()
     }
 
-    /// How many names of `kind` the stream subscribes to; `None` for everything.
-    pub fn subscribed(&self, kind: Kind) -> Option<usize> {
-        self.of(kind).subscription.len()
+    /// What there is to be seen of each type, but for what the proxy refuses.
+    pub fn status(&self) -> BTreeMap<Kind, TypeStatus> {
+        Kind::ALL.into_iter().filter_map(|kind| Some((kind, self.of(kind).status()?))).collect()
     }
 
     /// Whether the proxy refuses the resource as it is now.

@@ -28,6 +28,8 @@ pub(super) struct Subscription {
 /// What a request changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
+    /// Something is another subscription than before.
+    pub(super) changed: bool,
     /// Everything was subscribed to.
     pub(super) everything: bool,
     /// All of the names that are subscribed to are to be answered.
@@ -85,7 +87,8 @@ impl Subscription {
         self.named |= !list.is_empty();
         let wildcard = explicit || (!self.named && kind.is_full_state());
 
-        let mut difference = Difference { everything: wildcard && !self.wildcard, ..Difference::default() };
+        let everything = wildcard && !self.wildcard;
+        let mut difference = Difference { changed: true, everything, ..Difference::default() };
         self.wildcard = wildcard;
         match &self.names {
             None => {
@@ -116,9 +119,11 @@ impl Subscription {
         let mut difference = Difference::default();
         if subscribe.is_empty() && unsubscribe.is_empty() {
             difference.everything = first && kind.is_full_state();
+            difference.changed = difference.everything;
             self.wildcard |= difference.everything;
             return difference;
         }
+        difference.changed = true;
         if self.names.is_none() && unsubscribe.is_empty() {
             let mut wanted = in_order(subscribe);
             difference.everything = take_wildcard(&mut wanted) && !self.wildcard;

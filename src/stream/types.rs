@@ -18,6 +18,7 @@ use super::subscription::{Difference, Subscription};
 use super::{delta, refusal};
 use crate::publish::ResourceSet;
 use crate::publish::snapshot::Change;
+use crate::report::TypeStatus;
 
 /// One type on one stream.
 #[derive(Debug, Default)]
@@ -47,8 +48,11 @@ pub(super) struct TypeState {
     pub(super) outstanding: Option<Arc<Push>>,
     /// When it was sent.
     pub(super) sent_at: Option<Instant>,
-    /// The version last accepted.
+    /// The version last sent, and the one last accepted.
+    pub(super) said: Option<Version>,
     pub(super) accepted: Option<Version>,
+    /// How many responses were sent.
+    pub(super) responses: u64,
     pub(super) refused: Refused,
 }
 
@@ -86,8 +90,11 @@ impl TypeState {
     /// Applies a change of subscription.
     pub(super) fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
         let first = !std::mem::replace(&mut self.requested, true);
-        let Difference { everything, all, asked } = difference;
+        let Difference { changed, everything, all, asked } = difference;
         self.retry = true;
+        if !first && !changed {
+            return;
+        }
         let covers = |name: &Name| self.subscription.covers(name);
         self.owed.retain(covers);
         self.held.retain(|name, _| covers(name));
@@ -154,6 +161,10 @@ impl TypeState {
         // If it holds all that it asks for, that is the set as it is now, as after any response.
         let whole = !self.subscription.wildcard() && self.owed.is_empty();
         let version = if whole { current.version() } else { same.version() };
+        if !names.is_empty() {
+            // What it holds when it comes was sent once.
+            (self.said, self.accepted) = (Some(version), Some(version));
+        }
         (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
     }
 
@@ -219,8 +230,21 @@ impl TypeState {
     /// Takes a response for sent.
     pub(super) fn sent(&mut self, push: &Arc<Push>, now: Instant) {
         self.nonce = Some(push.nonce);
+        self.said = Some(push.content.version);
+        self.responses += 1;
         self.outstanding = Some(Arc::clone(push));
         self.sent_at = Some(now);
+    }
+
+    /// What there is to be seen of it, but for what it refuses; `None` before something was said.
+    pub(super) fn status(&self) -> Option<TypeStatus> {
+        self.said.map(|sent| TypeStatus {
+            subscribed: self.subscription.len(),
+            sent: Some(sent),
+            acked: self.accepted,
+            rejections: Vec::new(),
+            responses: self.responses,
+        })
     }
 
     /// Puts what is owed into `owed`.

@@ -10,7 +10,7 @@ use prost::Message;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::wire;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -18,7 +18,7 @@ use tower::Service as _;
 use translators::resource::{Kind, Resource};
 
 use super::peer::{edit, resource};
-use crate::publish::Snapshot;
+use crate::publish::{Feed, Reader, Snapshot};
 use crate::report::Report;
 use crate::stream::{Admission, Directory, Refusal, Service};
 
@@ -27,7 +27,7 @@ type Client =
 
 /// Admits everybody but a few, to one group.
 struct Fake {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    snapshots: Reader<Snapshot>,
 }
 
 impl Directory for Fake {
@@ -55,7 +55,7 @@ impl Directory for Fake {
 }
 
 struct Fixture {
-    snapshots: Option<watch::Sender<Arc<Snapshot>>>,
+    snapshots: Option<Feed<Snapshot>>,
     report: Report,
     stop: CancellationToken,
     address: SocketAddr,
@@ -65,7 +65,8 @@ impl Fixture {
     async fn start(contents: &str) -> Self {
         let mut snapshot = Snapshot::default();
         edit(&mut snapshot, contents);
-        let (sender, snapshots) = watch::channel(Arc::new(snapshot));
+        let sender = Feed::new(Arc::new(snapshot));
+        let snapshots = sender.subscribe();
         let (report, stop) = (Report::default(), CancellationToken::new());
         let service = Service::new(Fake { snapshots }, report.clone(), stop.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -78,7 +79,10 @@ impl Fixture {
     }
 
     fn edit(&self, text: &str) {
-        self.snapshots.as_ref().expect("not dropped").send_modify(|snapshot| edit(Arc::make_mut(snapshot), text));
+        let feed = self.snapshots.as_ref().expect("not dropped");
+        let mut snapshot = Snapshot::clone(&feed.current());
+        edit(&mut snapshot, text);
+        feed.send(Arc::new(snapshot));
     }
 
     async fn client(&self) -> Client {
@@ -166,7 +170,7 @@ async fn a_delta_round_trip_is_reported() {
 async fn what_a_client_holds_when_it_comes_back_is_reported_as_accepted() {
     let fixture = Fixture::start("EDS a=1, EDS b=1").await;
     let (requests, mut responses) = fixture.delta().await;
-    let set = fixture.snapshots.as_ref().expect("not dropped").borrow().of(Kind::Endpoints).clone();
+    let set = fixture.snapshots.as_ref().expect("not dropped").current().of(Kind::Endpoints).clone();
     let mut request = delta_request("n", Kind::Endpoints, &["a"]);
     let held = set.get("a").expect("exists").version().to_string();
     request.initial_resource_versions.insert("a".into(), held);
@@ -278,12 +282,13 @@ fn body_of(message: &impl Message) -> tonic::body::Body {
     tonic::body::Body::new(http_body_util::StreamBody::new(open))
 }
 
-fn service(resources: &[Arc<Resource>]) -> (watch::Sender<Arc<Snapshot>>, Service<Fake>) {
+fn service(resources: &[Arc<Resource>]) -> (Feed<Snapshot>, Service<Fake>) {
     let mut snapshot = Snapshot::default();
     for resource in resources {
         snapshot.of_mut(resource.kind()).put(Arc::clone(resource));
     }
-    let (sender, snapshots) = watch::channel(Arc::new(snapshot));
+    let sender = Feed::new(Arc::new(snapshot));
+    let snapshots = sender.subscribe();
     (sender, Service::new(Fake { snapshots }, Report::default(), CancellationToken::new()))
 }
 

@@ -1,0 +1,212 @@
+//! What a connection does with the turns and writes of its streams.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{Ready, ready};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::transport::server::Connected;
+
+use super::connection;
+use super::cork::Corked;
+use crate::publish::{Feed, Reader};
+
+/// A connection that counts what is written, and takes so much at once.
+struct Counting<C> {
+    connection: C,
+    writes: Arc<AtomicUsize>,
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Counting<C> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_read(context, room)
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counting<C> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
+impl<C> Connected for Counting<C> {
+    type ConnectInfo = &'static str;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        "the peer"
+    }
+}
+
+/// Answers each request with what a feed says.
+#[derive(Clone)]
+struct Echo(Reader<Bytes>);
+
+struct Said(Reader<Bytes>);
+
+impl tower::Service<Request<Incoming>> for Echo {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        assert_eq!(request.extensions().get(), Some(&"the peer"));
+        ready(Ok(Response::new(Body::new(Said(self.0.clone())))))
+    }
+}
+
+impl http_body::Body for Said {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        self.0.poll_next(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(Bytes::clone(&bytes)))))
+    }
+}
+
+fn counting(connection: DuplexStream) -> (Counting<DuplexStream>, Arc<AtomicUsize>) {
+    let writes = Arc::new(AtomicUsize::new(0));
+    (Counting { connection, writes: Arc::clone(&writes) }, writes)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_change_for_all_streams_of_a_connection_is_written_at_once() {
+    const STREAMS: usize = 60;
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let (server, writes) = counting(server);
+    let (feed, stop) = (Feed::new(Arc::new(Bytes::new())), CancellationToken::new());
+    let served = spawn(connection::serve(server, Echo(feed.subscribe()), stop.clone()));
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client));
+    let (mut sender, connection) = soon(handshake).await.expect("it speaks HTTP/2");
+    let client = spawn(connection);
+    let mut bodies = Vec::new();
+    for _ in 0..STREAMS {
+        let request = Request::get("http://localhost/").body(Empty::<Bytes>::new()).expect("a request");
+        bodies.push(soon(sender.send_request(request)).await.expect("answered").into_body());
+    }
+    let before = writes.load(Ordering::SeqCst);
+    // As large as the change of one resource.
+    let said = Bytes::from(vec![7; 500]);
+    feed.send(Arc::new(said.clone()));
+    for body in &mut bodies {
+        let frame = soon(body.frame()).await.expect("a frame").expect("no error");
+        assert_eq!(frame.into_data().expect("data"), said);
+    }
+    let after = writes.load(Ordering::SeqCst) - before;
+    assert!(after <= 3, "{after} writes for {STREAMS} frames");
+
+    // When it stops, what is open may end, and then the connection does.
+    stop.cancel();
+    drop(feed);
+    for body in &mut bodies {
+        assert_eq!(soon(body.collect()).await.expect("no error").to_bytes(), Bytes::new());
+    }
+    soon(served).await.expect("no panic");
+    soon(client).await.expect("no panic").expect("a proper end");
+}
+
+#[tokio::test]
+async fn what_is_corked_comes_in_order_and_whole() {
+    let (server, mut client) = tokio::io::duplex(1000);
+    let (server, writes) = counting(server);
+    let (mut io, uncork) = Corked::pair(server);
+    soon(io.write_all(b"first")).await.expect("writes");
+    soon(io.flush()).await.expect("flushes");
+    assert_eq!(writes.load(Ordering::SeqCst), 0, "it waits to be uncorked");
+    let mut expected = b"first".to_vec();
+    let reader = spawn(async move {
+        let mut read = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut client, &mut read).await.expect("reads");
+        read
+    });
+    for (round, length) in [10, 300, 40_000, 1, 32_768, 100_000, 7].into_iter().enumerate() {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 7 + round) as u8).collect();
+        soon(io.write_all(&bytes)).await.expect("writes");
+        soon(io.flush()).await.expect("flushes");
+        expected.extend(bytes);
+    }
+    soon(std::future::poll_fn(|context| uncork.poll_uncork(context))).await.expect("writes");
+    soon(io.write_all(b"end")).await.expect("writes");
+    expected.extend(b"end");
+    soon(io.shutdown()).await.expect("a proper end");
+    assert_eq!(soon(reader).await.expect("no panic"), expected);
+}
+
+/// A connection that takes nothing for now.
+struct Stuck(Mutex<VecDeque<Poll<usize>>>);
+
+impl AsyncRead for Stuck {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let next = self.0.lock().expect("no panic").pop_front();
+        next.unwrap_or(Poll::Pending).map(|count| Ok(count.min(bytes.len())))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_connection_that_takes_nothing_is_given_no_more_than_there_is_room() {
+    let (mut io, uncork) = Corked::pair(Stuck(Mutex::new(VecDeque::new())));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut taken = 0;
+    while let Poll::Ready(written) = Pin::new(&mut io).poll_write(&mut context, &[0; 1000]) {
+        taken += written.expect("no error");
+        assert!(taken <= 64 * 1024);
+    }
+    assert!(uncork.poll_uncork(&mut context).is_pending());
+    let (_, broken) = Corked::pair(Stuck(Mutex::new([Poll::Ready(0)].into())));
+    assert!(matches!(broken.poll_uncork(&mut context), Poll::Ready(Ok(()))), "nothing is to be written");
+    let (mut io, broken) = Corked::pair(Stuck(Mutex::new([Poll::Ready(0)].into())));
+    assert!(matches!(Pin::new(&mut io).poll_write(&mut context, b"x"), Poll::Ready(Ok(1))));
+    assert!(matches!(broken.poll_uncork(&mut context), Poll::Ready(Err(_))));
+}
