@@ -124,8 +124,9 @@ fn one_instance_each(mesh: &Mesh) -> Instances {
 }
 
 fn by_kind(resources: &[Resource]) -> serde_json::Value {
+    let always = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route];
     let mut kinds: BTreeMap<&str, Vec<serde_json::Value>> =
-        Kind::ALL.iter().filter(|kind| **kind != Kind::Secret).map(|kind| (kind.service(), Vec::new())).collect();
+        always.into_iter().map(|kind| (kind.service(), Vec::new())).collect();
     for resource in resources {
         kinds.entry(resource.kind().service()).or_default().push(json::resource(resource));
     }

@@ -281,7 +281,7 @@ impl Open {
                     self.proxy.has_certificate = names.iter().any(|name| **name == *IDENTITY);
                     self.to_tell |= self.proxy.has_certificate;
                 }
-                Kind::Secret | Kind::Cluster | Kind::Endpoints | Kind::Route => {}
+                _ => {}
             },
             Outcome::Refused { code, reason, resources, rules } => {
                 tracing::warn!(%kind, %version, code, reason, ?resources, "resources refused");

@@ -8,7 +8,7 @@
 //! response. It is computed when it is asked for, so nothing queues.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -118,8 +118,9 @@ pub struct Session {
     /// When it was last asked for a response: what was to be said by then was said.
     polled_at: Option<Instant>,
     /// A bit for each kind that was asked for.
-    asked_for: u8,
-    types: [TypeState; Kind::ALL.len()],
+    asked_for: u16,
+    /// What was not asked for has no state.
+    types: [Option<Box<TypeState>>; Kind::ALL.len()],
 }
 
 // === impl Session ===
@@ -206,7 +207,12 @@ impl Session {
         if type_url.is_empty() {
             return Err(Fault::NoType);
         }
-        Ok(Kind::from_type_url(type_url).filter(|kind| self.secrets || *kind != Kind::Secret))
+        let served = |kind: &Kind| match self.protocol {
+            Protocol::Sotw => !kind.is_incremental(),
+            Protocol::Delta => true,
+        };
+        let kind = Kind::from_type_url(type_url).filter(served);
+        Ok(kind.filter(|kind| self.secrets || *kind != Kind::Secret))
     }
 
     /// Whether the type was ever asked for: a stream of one type is not to look through the state of all.
@@ -215,11 +221,12 @@ impl Session {
     }
 
     fn of(&self, kind: Kind) -> &TypeState {
-        &self.types[kind as usize]
+        static NEVER_ASKED_FOR: LazyLock<TypeState> = LazyLock::new(TypeState::default);
+        self.types[kind as usize].as_deref().unwrap_or_else(|| &NEVER_ASKED_FOR)
     }
 
     fn of_mut(&mut self, kind: Kind) -> &mut TypeState {
-        &mut self.types[kind as usize]
+        self.types[kind as usize].get_or_insert_default()
     }
 
     fn on_sotw(
@@ -234,7 +241,7 @@ impl Session {
         if names.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
-        let state = &mut self.types[kind as usize];
+        let state = &mut **self.types[kind as usize].get_or_insert_default();
         if sotw::is_stale(request.nonce, state.nonce) {
             return Ok(None);
         }
@@ -261,7 +268,7 @@ impl Session {
     ) -> Result<Option<Answer>, Fault> {
         let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
         self.asked_for |= 1 << kind as u8;
-        let state = &mut self.types[kind as usize];
+        let state = &mut **self.types[kind as usize].get_or_insert_default();
         if state.subscription.size() + subscribe.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
@@ -317,7 +324,7 @@ impl Session {
         let made = Made { names: self.of(kind).subscription.names().cloned(), woken, clusters, brings_new };
         let push = self.respond(kind, &names, current, due, made, now)?;
         if let Some(clusters) = &push.made.clusters {
-            self.types[Kind::Endpoints as usize].wake(clusters, &self.group);
+            self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
         }
         if let Some(due) = due_to_all.filter(|_| !alone) {
             self.group.put(due, &push);
@@ -327,7 +334,7 @@ impl Session {
 
     /// The response that another stream was sent in the same place, if there is one.
     fn join(&mut self, due: Due, snapshot: &Snapshot, now: Instant) -> Option<Response> {
-        let state = &mut self.types[due.kind as usize];
+        let state = &mut **self.types[due.kind as usize].get_or_insert_default();
         let same = |one: Option<&Arc<Names>>, other: &Option<Arc<Names>>| {
             one.map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
         };
@@ -343,7 +350,7 @@ impl Session {
         state.sent(&push, now);
         self.nonce = push.nonce;
         if let Some(clusters) = &push.made.clusters {
-            self.types[Kind::Endpoints as usize].wake(clusters, &self.group);
+            self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
         }
         Some(push.in_one())
     }
@@ -362,7 +369,7 @@ impl Session {
         let known = self.of(Kind::Listener).requested || state.held.values().all(Option::is_some);
         let before: &[Kind] = match kind {
             Kind::Endpoints => &[Kind::Cluster, Kind::Listener, Kind::Route],
-            Kind::Secret | Kind::Cluster | Kind::Listener | Kind::Route => &[Kind::Listener, Kind::Route],
+            _ => &[Kind::Listener, Kind::Route],
         };
         let replaced = || known && before.iter().all(|kind| self.of(*kind).is_settled(snapshot.of(*kind)));
         if !late && !replaced() {
@@ -398,7 +405,7 @@ impl Session {
         now: Instant,
     ) -> Option<Arc<Push>> {
         let protocol = self.protocol;
-        let state = &mut self.types[kind as usize];
+        let state = &mut **self.types[kind as usize].get_or_insert_default();
         let content = match protocol {
             Protocol::Sotw => sotw::content(kind, names, current, &state.subscription, &state.held),
             Protocol::Delta => delta::content(names, current),

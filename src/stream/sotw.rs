@@ -47,7 +47,7 @@ pub(super) fn content(
     let resources = names.iter().filter_map(|name| match (current.get(name), kind) {
         (Some(resource), _) => Some(Arc::clone(resource)),
         (None, Kind::Endpoints) => Some(no_endpoints(name)),
-        (None, Kind::Secret | Kind::Route | Kind::Cluster | Kind::Listener) => None,
+        (None, _) => None,
     });
     Content { version: current.version(), resources: resources.collect(), removed: Vec::new() }
 }

@@ -148,7 +148,7 @@ impl TypeState {
                     self.held.extend(gone.into_iter().map(|name| (name, None)));
                     self.release_at = Some(now + GRACE);
                 }
-                Kind::Secret | Kind::Cluster | Kind::Endpoints | Kind::Listener | Kind::Route => self.owed.extend(gone),
+                _ => self.owed.extend(gone),
             }
             self.seen = same.clone();
         } else {
@@ -331,7 +331,7 @@ impl TypeState {
         let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
         self.refused.culprits.retain(|name, version| unchanged(name, version));
         // Of what is gone, this protocol says nothing.
-        let silent = protocol == Protocol::Sotw && matches!(kind, Kind::Secret | Kind::Route);
+        let silent = protocol == Protocol::Sotw && !kind.is_full_state() && kind != Kind::Endpoints;
         names.retain(|name| !silent || current.get(name).is_some());
         self.join_suspects(&mut names);
         News { names, brings_new }

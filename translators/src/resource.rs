@@ -19,23 +19,44 @@ use crate::name::RuleRef;
 /// before what refers to it. Removals go last, in the opposite order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Kind {
+    /// RTDS: `envoy.service.runtime.v3.Runtime`. An Envoy that has some asks for nothing else before.
+    Runtime,
     /// SDS: `envoy.extensions.transport_sockets.tls.v3.Secret`.
     Secret,
     /// CDS: `envoy.config.cluster.v3.Cluster`.
     Cluster,
     /// EDS: `envoy.config.endpoint.v3.ClusterLoadAssignment`.
     Endpoints,
+    /// LEDS: `envoy.config.endpoint.v3.LbEndpoint`, incremental only.
+    LocalityEndpoint,
     /// LDS: `envoy.config.listener.v3.Listener`.
     Listener,
+    /// ECDS: `envoy.config.core.v3.TypedExtensionConfig`.
+    ExtensionConfig,
+    /// SRDS: `envoy.config.route.v3.ScopedRouteConfiguration`.
+    ScopedRoute,
     /// RDS: `envoy.config.route.v3.RouteConfiguration`.
     Route,
+    /// VHDS: `envoy.config.route.v3.VirtualHost`, incremental only.
+    VirtualHost,
 }
 
 // === impl Kind ===
 
 impl Kind {
     /// Every kind, in push order.
-    pub const ALL: [Self; 5] = [Self::Secret, Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    pub const ALL: [Self; 10] = [
+        Self::Runtime,
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoints,
+        Self::LocalityEndpoint,
+        Self::Listener,
+        Self::ExtensionConfig,
+        Self::ScopedRoute,
+        Self::Route,
+        Self::VirtualHost,
+    ];
 
     /// The type URL on the wire.
     pub fn type_url(self) -> &'static str {
@@ -45,6 +66,11 @@ impl Kind {
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+            Self::LocalityEndpoint => "type.googleapis.com/envoy.config.endpoint.v3.LbEndpoint",
+            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::ScopedRoute => "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -57,9 +83,20 @@ impl Kind {
     /// and an empty first subscription means everything.
     pub fn is_full_state(self) -> bool {
         match self {
-            Self::Cluster | Self::Listener => true,
-            Self::Secret | Self::Endpoints | Self::Route => false,
+            Self::Cluster | Self::Listener | Self::ScopedRoute => true,
+            Self::Runtime
+            | Self::Secret
+            | Self::Endpoints
+            | Self::LocalityEndpoint
+            | Self::ExtensionConfig
+            | Self::Route
+            | Self::VirtualHost => false,
         }
+    }
+
+    /// Whether only the incremental protocol serves it.
+    pub fn is_incremental(self) -> bool {
+        matches!(self, Self::LocalityEndpoint | Self::VirtualHost)
     }
 
     /// The short name that operators know: `CDS`, `EDS`, ...
@@ -70,6 +107,11 @@ impl Kind {
             Self::Endpoints => "EDS",
             Self::Listener => "LDS",
             Self::Route => "RDS",
+            Self::Runtime => "RTDS",
+            Self::LocalityEndpoint => "LEDS",
+            Self::ExtensionConfig => "ECDS",
+            Self::ScopedRoute => "SRDS",
+            Self::VirtualHost => "VHDS",
         }
     }
 }
