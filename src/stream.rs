@@ -1,20 +1,29 @@
 //! 5. Stream: the xDS protocol.
 //!
 //! Owns: what a proxy is sent next, and what its answers mean. [`session`] is the protocol as a plain value;
-//! [`service`] is the gRPC service around it, whose response bodies are shared bytes: those of the resources, or of a
-//! whole frame that a [`Group`] of streams is sent.
+//! [`service`] is the gRPC services around it, whose response bodies are shared bytes: those of the resources, or of a
+//! whole frame that a [`Group`] of streams is sent. Whoever asks once or polls over plain HTTP is answered by a session
+//! that lives for one request.
 //! May use: `publish` and `report`. Never: decides what a group of proxies is to hold, or who a proxy is
 //! (that is a [`Directory`]'s).
 
 mod body;
 mod delta;
+mod fetch;
 mod frame;
+mod gate;
 mod group;
+mod limits;
+mod methods;
 mod names;
 mod node;
+mod poll;
+mod pollers;
+mod pulse;
 mod push;
 mod refusal;
 mod request;
+mod rest;
 pub mod service;
 pub mod session;
 mod shelf;
@@ -23,6 +32,9 @@ mod subscription;
 mod types;
 
 pub use group::Group;
+pub use limits::Limits;
+pub use methods::services;
+pub use pulse::Pulse;
 pub use request::Request;
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};

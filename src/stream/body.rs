@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -20,15 +20,19 @@ use tonic::Status;
 use translators::resource::{Kind, Name};
 use translators::xds::secret::IDENTITY;
 
-use super::frame::{self, Messages};
+use super::frame::{self, Chunks, Messages};
 use super::node::Remembered;
+use super::pulse::Pulse;
 use super::refusal::Standing;
 use super::request::Request;
-use super::service::{Directory, Shared};
+use super::service::{Admission, Directory, Shared};
 use super::session::{Answer, Outcome, Protocol, Response, Session};
 use crate::bell::Bell;
 use crate::publish::{Reader, Snapshot};
 use crate::report::{Connected, Observed, Proxy, Rejection, StreamReport};
+
+/// How long a stream that has reached its age may go on until everything that it was sent is answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// How many requests are taken before the session is asked what it has to say.
 const MOST_REQUESTS: usize = 16;
@@ -37,17 +41,29 @@ const MOST_REQUESTS: usize = 16;
 pub(super) struct Driver<D, B> {
     shared: Arc<Shared<D>>,
     protocol: Protocol,
+    /// The one type of its service, if it is for one.
+    kind: Option<Kind>,
     extensions: http::Extensions,
+    pulse: Pulse,
     requests: Messages<B>,
+    /// Its age, unless it may become as old as it likes.
+    age: Option<Age>,
     /// Whatever ends the stream from outside.
     ends: Vec<BoxFuture<'static, Status>>,
     /// Rings when one of `ends` has something to say.
     bell: Bell,
     open: Option<Admitted>,
     /// What is left of the response that is being sent.
-    chunks: std::vec::IntoIter<Bytes>,
+    chunks: Chunks,
     /// The trailers were given.
     done: bool,
+}
+
+/// When a stream has become old enough.
+struct Age {
+    reached: Pin<Box<Sleep>>,
+    /// It was: the stream ends as soon as nothing is under way, or when `reached` is again.
+    old: bool,
 }
 
 /// A stream that was let in. Its lock is free but for a glance of whoever wants to see what there is.
@@ -83,14 +99,16 @@ where
 {
     pub(super) fn new(
         shared: Arc<Shared<D>>,
-        protocol: Protocol,
+        (protocol, kind): (Protocol, Option<Kind>),
         extensions: http::Extensions,
         requests: Messages<B>,
     ) -> Self {
+        let age = shared.limits.stream_age().map(|age| Age { reached: Box::pin(tokio::time::sleep(age)), old: false });
+        let pulse = extensions.get::<Pulse>().cloned().unwrap_or_default();
         let stopped = shared.stop.clone().cancelled_owned();
         let ends = vec![stopped.map(|()| Status::unavailable("the server stops")).boxed()];
-        let (bell, chunks) = (Bell::default(), Vec::new().into_iter());
-        Self { shared, protocol, extensions, requests, ends, bell, open: None, chunks, done: false }
+        let (bell, chunks) = (Bell::default(), Chunks::default());
+        Self { shared, protocol, kind, extensions, pulse, requests, age, ends, bell, open: None, chunks, done: false }
     }
 
     /// The next chunk, or how the stream ends.
@@ -99,7 +117,7 @@ where
             return Poll::Ready(Ok(chunk));
         }
         // The room that they took is given back.
-        self.chunks = Vec::new().into_iter();
+        self.chunks = Chunks::default();
         // Requests come first: most of them answer a response and make no other, so one look at the session is enough.
         for _ in 0..MOST_REQUESTS {
             let Poll::Ready(message) = self.requests.poll_next(context)? else {
@@ -140,37 +158,48 @@ where
                     return Poll::Ready(Err(end));
                 }
             }
+            if let Some(age) = &mut self.age
+                && age.poll_over(&mut self.bell.context()).is_ready()
+            {
+                return Poll::Ready(Err(too_old()));
+            }
         }
         let Some(admitted) = &self.open else { return Poll::Pending };
-        let response = ready!(lock(&admitted.open).poll_next(context))?;
-        self.chunks = response.entries.into_iter();
-        Poll::Ready(Ok(response.head))
+        let mut open = lock(&admitted.open);
+        let Poll::Ready(response) = open.poll_next(context) else {
+            let end = self.age.as_ref().is_some_and(|age| age.old) && open.is_answered();
+            return if end { Poll::Ready(Err(too_old())) } else { Poll::Pending };
+        };
+        let response = response?;
+        self.chunks = Chunks::new(response.head, response.entries);
+        Poll::Ready(Ok(self.chunks.next().unwrap_or_default()))
     }
 
     /// Lets the stream in on its first request.
     fn admit(&mut self, request: &Request<'_>) -> Result<Admitted, Status> {
+        if !self.shared.gate.lets_in(Instant::now()) {
+            return Err(Status::resource_exhausted("too many streams are opened, come again later"));
+        }
         let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
         let group = self.shared.groups.of(&admission.workload, &admission.snapshots);
-        let proxy = Proxy {
-            envoy: envoy_version(&node),
-            node: node.id,
-            workload: admission.workload,
-            address: admission.address,
-            protocol: match self.protocol {
+        let proxy = proxy(
+            node,
+            &admission,
+            match self.protocol {
                 Protocol::Sotw => "sotw",
                 Protocol::Delta => "delta",
             },
-            connected: SystemTime::now(),
-            types: BTreeMap::new(),
-            listeners: BTreeSet::new(),
-            has_certificate: false,
-        };
+        );
         self.ends.push(admission.ended.map(Status::unauthenticated).boxed());
         self.bell.ring();
         let mut snapshots = admission.snapshots;
         let snapshot = snapshots.current();
         let session = Session::within(group, self.protocol);
+        let session = match self.kind {
+            Some(kind) => session.of_type(kind),
+            None => session,
+        };
         let open = Arc::new(Mutex::new(Open {
             session: if admission.proven { session } else { session.without_secrets() },
             node: remembered,
@@ -201,8 +230,12 @@ where
         if self.done {
             return Poll::Ready(None);
         }
+        self.pulse.asked();
         self.poll_next(context).map(|next| match next {
-            Ok(chunk) => Some(Ok(Frame::data(chunk))),
+            Ok(chunk) => {
+                self.pulse.gave();
+                Some(Ok(Frame::data(chunk)))
+            }
             Err(end) => {
                 self.done = true;
                 self.open = None;
@@ -213,6 +246,20 @@ where
 
     fn is_end_stream(&self) -> bool {
         self.done
+    }
+}
+
+// === impl Age ===
+
+impl Age {
+    /// Ready when there is no more waiting.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.reached.poll_unpin(context));
+        if std::mem::replace(&mut self.old, true) {
+            return Poll::Ready(());
+        }
+        self.reached.as_mut().reset(tokio::time::Instant::now() + LAST_ANSWERS);
+        self.reached.poll_unpin(context)
     }
 }
 
@@ -245,6 +292,11 @@ impl Open {
             self.forget_mended();
             ready!(self.poll_alarm(context));
         }
+    }
+
+    /// Whether everything that was sent is answered.
+    fn is_answered(&self) -> bool {
+        self.session.status().values().all(|status| status.sent == status.acked)
     }
 
     /// Ready when the session is to be asked again though nothing came and nothing changed.
@@ -312,6 +364,25 @@ impl Observed for Mutex<Open> {
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is said of a proxy before anything was sent.
+pub(super) fn proxy(node: wire::Node, admission: &Admission, protocol: &'static str) -> Proxy {
+    Proxy {
+        envoy: envoy_version(&node),
+        node: node.id,
+        workload: admission.workload.clone(),
+        address: admission.address,
+        protocol,
+        connected: SystemTime::now(),
+        types: BTreeMap::new(),
+        listeners: BTreeSet::new(),
+        has_certificate: false,
+    }
+}
+
+fn too_old() -> Status {
+    Status::unavailable("the stream has reached its maximum age")
 }
 
 /// The proxy has closed its half: nothing more will be asked.

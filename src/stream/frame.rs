@@ -11,10 +11,20 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 /// What stands before a message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// As much room is made for what has been announced.
 const AHEAD: usize = 64 * 1024;
+
+/// A reader is given no more at once: what it does not take is told from what it takes slowly.
+const SLICE: usize = 64 * 1024;
+
+/// What is left of a response, given in slices.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    slices: Bytes,
+    more: std::vec::IntoIter<Bytes>,
+}
 
 /// The messages of a request's body.
 pub(super) struct Messages<B> {
@@ -43,6 +53,28 @@ pub(super) fn of_status(status: &Status) -> Frame<Bytes> {
         trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("13"));
     }
     Frame::trailers(trailers)
+}
+
+// === impl Chunks ===
+
+impl Chunks {
+    pub(super) fn new(head: Bytes, more: Vec<Bytes>) -> Self {
+        Self { slices: head, more: more.into_iter() }
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.slices.is_empty() {
+            self.slices = self.more.next()?;
+        }
+        if self.slices.len() > SLICE {
+            return Some(self.slices.split_to(SLICE));
+        }
+        Some(std::mem::take(&mut self.slices))
+    }
 }
 
 // === impl Messages ===
@@ -170,6 +202,14 @@ mod tests {
         ] {
             assert_eq!(read(vec![Bytes::from_static(bytes)]), (vec![], Err(code)), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_response_is_given_in_slices_of_the_same_memory() {
+        let (head, entry) = (Bytes::from_static(b"head"), Bytes::from(vec![7; 2 * SLICE + 1]));
+        let slices: Vec<Bytes> = Chunks::new(head.clone(), vec![entry.clone(), head]).collect();
+        assert_eq!(slices.iter().map(Bytes::len).collect::<Vec<_>>(), [4, SLICE, SLICE, 1, 4]);
+        assert_eq!(slices[2].as_ptr(), entry[SLICE..].as_ptr());
     }
 
     #[test]

@@ -1,16 +1,17 @@
-//! The aggregated discovery service.
+//! The discovery services.
 //!
-//! Owns: the two methods, and what a stream must show to be let in. May use: tonic as the server that it is
-//! mounted in. Never: spawns; a stream is driven by whoever sends its response body.
+//! Owns: which transport answers a request, and what a client must show to be let in. May use: tonic as the server
+//! that they are mounted in. Never: spawns; a stream is driven by whoever sends its response body.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either};
 use proto::wire;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -18,16 +19,16 @@ use translators::name::QualifiedName;
 
 use super::body::Driver;
 use super::frame::Messages;
+use super::gate::Gate;
 use super::group::Groups;
-use super::session::{Fault, Protocol};
+use super::limits::Limits;
+use super::methods::{self, Form, Method};
+use super::pollers::Pollers;
+use super::rest::texts::Texts;
+use super::session::Fault;
+use super::{fetch, rest};
 use crate::publish::{Reader, Snapshot};
 use crate::report::Report;
-
-/// A request may not be larger unless the service is told so.
-pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
-
-const STREAM: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
-const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Who knows the proxies.
 pub trait Directory: Send + Sync + 'static {
@@ -64,11 +65,10 @@ pub enum Refusal {
     NotReady(String),
 }
 
-/// The service, to be mounted in tonic's server. Cloning shares it.
+/// The services, to be mounted in tonic's server. Cloning shares them.
 #[derive(Debug)]
 pub struct Service<D> {
     shared: Arc<Shared<D>>,
-    max_request_bytes: usize,
 }
 
 /// What every stream uses.
@@ -78,34 +78,62 @@ pub(super) struct Shared<D> {
     pub(super) report: Report,
     pub(super) stop: CancellationToken,
     pub(super) groups: Groups,
+    pub(super) limits: Limits,
+    pub(super) gate: Gate,
+    /// Clients that ask again and again.
+    pub(super) pollers: Pollers,
+    /// What they are answered with.
+    pub(super) texts: Texts,
 }
 
 // === impl Service ===
 
 impl<D: Directory> Service<D> {
-    /// A service that asks `directory`, tells `report`, and ends every stream when `stop` is cancelled.
+    /// Services that ask `directory`, tell `report`, and end every stream when `stop` is cancelled.
     pub fn new(directory: D, report: Report, stop: CancellationToken) -> Self {
-        let shared = Arc::new(Shared { directory, report, stop, groups: Groups::default() });
-        Self { shared, max_request_bytes: MAX_REQUEST_BYTES }
+        Self::within(Limits::DEFAULT, directory, report, stop)
     }
 
-    /// The same with another limit on the size of a request.
-    #[must_use]
-    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
-        self.max_request_bytes = bytes;
-        self
+    /// The same with other limits.
+    pub fn within(limits: Limits, directory: D, report: Report, stop: CancellationToken) -> Self {
+        let shared = Shared {
+            directory,
+            report,
+            stop,
+            groups: Groups::default(),
+            limits,
+            gate: Gate::new(limits.opened),
+            pollers: Pollers::default(),
+            texts: Texts::default(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Whether a request for `path` is for this service.
+    /// Whether a gRPC request for `path` is for one of these services.
     pub fn answers(&self, path: &str) -> bool {
-        let service = path.strip_prefix('/').and_then(|path| path.split('/').next());
-        service == Some(<Self as tonic::server::NamedService>::NAME)
+        methods::of(path).is_some()
+    }
+
+    /// Answers a request that is not gRPC.
+    pub fn poll<B>(&self, request: http::Request<B>) -> BoxFuture<'static, http::Response<tonic::body::Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Box::pin(rest::answer(Arc::clone(&self.shared), request))
+    }
+
+    /// Forgets the clients that have stopped polling; to be called now and then.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        self.shared.pollers.tidy(now);
+        self.shared.texts.tidy(now);
     }
 }
 
 impl<D> Clone for Service<D> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), max_request_bytes: self.max_request_bytes }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -121,26 +149,39 @@ where
 {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future =
+        Either<Ready<Result<Self::Response, Infallible>>, BoxFuture<'static, Result<Self::Response, Infallible>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let protocol = match request.uri().path() {
-            STREAM => Protocol::Sotw,
-            DELTA => Protocol::Delta,
-            _ => return ready(Ok(Status::unimplemented("no such method").into_http())),
+        let method = methods::of(request.uri().path()).unwrap_or(Err(methods::NoSuchMethod));
+        let Ok(Method { kind, form }) = method else {
+            return Either::Left(ready(Ok(Status::unimplemented("no such method").into_http())));
         };
-        let (parts, inbound) = request.into_parts();
-        let requests = Messages::new(inbound, self.max_request_bytes);
-        let driver = Driver::new(Arc::clone(&self.shared), protocol, parts.extensions, requests);
-        let body = tonic::body::Body::new(driver);
-        let mut response = http::Response::new(body);
-        response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-        ready(Ok(response))
+        let shared = Arc::clone(&self.shared);
+        match form {
+            Form::Stream(protocol) => {
+                let (parts, inbound) = request.into_parts();
+                let requests = Messages::new(inbound, shared.limits.request_bytes);
+                let driver = Driver::new(shared, (protocol, kind), parts.extensions, requests);
+                Either::Left(ready(Ok(grpc(tonic::body::Body::new(driver)))))
+            }
+            Form::Fetch(kind) => {
+                let answer = fetch::answer(shared, kind, request);
+                Either::Right(Box::pin(async { Ok(answer.await.map_or_else(|status| status.into_http(), grpc)) }))
+            }
+        }
     }
+}
+
+/// An answer with a body of gRPC frames.
+fn grpc(body: tonic::body::Body) -> http::Response<tonic::body::Body> {
+    let mut response = http::Response::new(body);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+    response
 }
 
 // === Status ===

@@ -1,0 +1,169 @@
+//! Clients that ask again and again, without a stream: who they are, what each was told and has said to it.
+//!
+//! Owns: how long a client counts as connected after it has asked. May use: `report`. Never: decides what a client is
+//! told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tonic::Status;
+use translators::name::QualifiedName;
+use translators::resource::{Kind, Name, Version};
+use translators::xds::secret::IDENTITY;
+
+use super::refusal::Standing;
+use super::request::List;
+use super::session::{Answer, Outcome};
+use crate::publish::Snapshot;
+use crate::report::{Observed, Proxy, Rejection, Report, StreamReport};
+
+/// A client that does not ask for so long has gone.
+const LINGER: Duration = Duration::from_secs(60);
+/// As many clients are known.
+const MOST: usize = 65_536;
+/// Of each client it is known for so many subscriptions what it was told last.
+const MOST_SUBSCRIPTIONS: usize = 4_096;
+
+/// The clients, by workload and node.
+#[derive(Debug, Default)]
+pub(super) struct Pollers(Mutex<BTreeMap<(QualifiedName, String), Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    poller: Arc<Poller>,
+    asked: Instant,
+}
+
+/// One client.
+pub(super) struct Poller {
+    report: StreamReport,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is known of a client.
+struct Known {
+    proxy: Proxy,
+    refused: Standing,
+    /// The versions of the resources that it refuses.
+    culprits: BTreeMap<(Kind, Name), Version>,
+    /// What it was told last, by the names that it asked for.
+    last: BTreeMap<(Kind, Version), Version>,
+}
+
+// === impl Pollers ===
+
+impl Pollers {
+    /// The client that `proxy` tells of; one that was not known is entered into the report.
+    pub(super) fn of(&self, report: &Report, proxy: Proxy, now: Instant) -> Result<Arc<Poller>, Status> {
+        let mut entries = lock(&self.0);
+        let key = (proxy.workload.clone(), proxy.node.clone());
+        if let Some(entry) = entries.get_mut(&key) {
+            entry.asked = now;
+            return Ok(Arc::clone(&entry.poller));
+        }
+        if entries.len() >= MOST {
+            return Err(Status::resource_exhausted("too many clients ask"));
+        }
+        let (refused, culprits, last) = Default::default();
+        let known = Arc::new(Mutex::new(Known { proxy, refused, culprits, last }));
+        let poller = Arc::new(Poller { report: report.connect(known.clone()), known });
+        entries.insert(key, Entry { poller: Arc::clone(&poller), asked: now });
+        Ok(poller)
+    }
+
+    /// Forgets those that have gone.
+    pub(super) fn tidy(&self, now: Instant) {
+        let mut entries = lock(&self.0);
+        let gone: Vec<_> =
+            entries.extract_if(.., |_, entry| now.saturating_duration_since(entry.asked) > LINGER).collect();
+        drop(entries);
+        drop(gone);
+    }
+}
+
+// === impl Poller ===
+
+impl Poller {
+    /// What it was told last when it asked for these names.
+    pub(super) fn last(&self, kind: Kind, names: Version) -> Option<Version> {
+        lock(&self.known).last.get(&(kind, names)).copied()
+    }
+
+    /// It asks for `names`, whose `content` is as in the snapshot, and is told so, unless it holds that.
+    pub(super) fn told(&self, kind: Kind, names: &List<'_>, snapshot: &Snapshot, content: Version, tell: bool) {
+        let mut known = lock(&self.known);
+        let Known { proxy, refused, culprits, last } = &mut *known;
+        let status = proxy.types.entry(kind).or_default();
+        let all = kind.is_full_state() && names.iter().all(|name| name == "*");
+        status.subscribed = (!all).then(|| names.len());
+        let version = snapshot.of(kind).version();
+        status.sent = Some(version);
+        if tell {
+            status.responses += 1;
+        } else {
+            status.acked = Some(version);
+        }
+        if last.len() >= MOST_SUBSCRIPTIONS {
+            last.clear();
+        }
+        last.insert((kind, names.digest()), content);
+        // What has other content by now is refused no more.
+        culprits.retain(|(kind, name), version| {
+            snapshot.of(*kind).get(name).is_some_and(|resource| resource.version() == *version)
+        });
+        refused.keep(|kind, name| culprits.contains_key(&(kind, Name::clone(name))));
+    }
+
+    /// What it says to what it was told.
+    pub(super) fn answered(&self, Answer { kind, version, outcome }: Answer, snapshot: &Snapshot) {
+        let mut known = lock(&self.known);
+        let Known { proxy, refused, culprits, .. } = &mut *known;
+        let before = (proxy.listeners.len(), proxy.has_certificate);
+        match outcome {
+            Outcome::Accepted(names) => {
+                culprits.retain(|(of, name), _| *of != kind || !names.contains(name));
+                refused.keep(|of, name| of != kind || !names.contains(name));
+                match kind {
+                    Kind::Listener => proxy.listeners.extend(names.iter().cloned()),
+                    Kind::Secret => proxy.has_certificate |= names.iter().any(|name| **name == *IDENTITY),
+                    _ => {}
+                }
+            }
+            Outcome::Refused { reason, resources, rules, .. } => {
+                let versions = resources.iter().filter_map(|name| {
+                    let resource = snapshot.of(kind).get(name)?;
+                    Some(((kind, Name::clone(name)), resource.version()))
+                });
+                culprits.extend(versions);
+                refused.add(kind, Rejection { version, reason, resources, rules, since: SystemTime::now() });
+            }
+        }
+        if before != (proxy.listeners.len(), proxy.has_certificate) {
+            let connected = proxy.connected();
+            drop(known);
+            self.report.tell(connected);
+        }
+    }
+}
+
+impl std::fmt::Debug for Poller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
+
+impl Observed for Mutex<Known> {
+    fn proxy(&self) -> Proxy {
+        let known = lock(self);
+        let mut proxy = known.proxy.clone();
+        for (kind, status) in &mut proxy.types {
+            status.rejections = known.refused.of(*kind).to_vec();
+        }
+        proxy
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
