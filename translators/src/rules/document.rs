@@ -17,8 +17,9 @@ use crate::finding::{Code, Finding, Location, Severity};
 use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
 use crate::suggest;
 
-/// How deep a document may nest: no kind needs more, and a bound here is a bound on every recursion.
-const DEPTH: usize = 48;
+/// How deep a document may nest: a bound here is a bound on every recursion. What Envoy decodes nests messages less
+/// deep than that.
+const DEPTH: usize = 96;
 
 /// What one document holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +110,12 @@ impl Held {
 // === impl Places ===
 
 impl Places {
-    /// The place of the nearest ancestor of `pointer` that was written in `text`.
+    /// The place of the name of a member of the mapping at `pointer` of a document.
+pub(super) fn member_place(text: &str, pointer: &str, name: &str) -> Option<Place> {
+    tree(text).ok()?.key_place(pointer, name)
+}
+
+/// The place of the nearest ancestor of `pointer` that was written in `text`.
     pub(super) fn nearest(&self, text: &str, pointer: &str) -> Place {
         // What could be read once can be read again.
         let places = self.0.get_or_init(|| Arc::new(tree(text).map(|tree| tree.places()).unwrap_or_default()));
@@ -147,6 +153,7 @@ impl Source<'_> {
             ObjectKind::Mesh => self.typed(&tree, key.as_ref(), Spec::Mesh)?,
             ObjectKind::MeshService => self.typed(&tree, key.as_ref(), Spec::MeshService)?,
             ObjectKind::Workload => self.typed(&tree, key.as_ref(), Spec::Workload)?,
+            ObjectKind::EnvoySnapshot => self.typed(&tree, key.as_ref(), Spec::EnvoySnapshot)?,
             ObjectKind::TrafficRoute => self.typed(&tree, key.as_ref(), Spec::TrafficRoute)?,
             ObjectKind::MTLSPolicy => self.typed(&tree, key.as_ref(), Spec::MTLSPolicy)?,
             ObjectKind::AccessPolicy => self.typed(&tree, key.as_ref(), Spec::AccessPolicy)?,
