@@ -20,6 +20,7 @@ pub struct ResourceSet {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     kinds: [ResourceSet; Kind::ALL.len()],
+    said_version: Option<Arc<str>>,
 }
 
 /// One difference between two sets.
@@ -116,16 +117,28 @@ impl Snapshot {
         &mut self.kinds[kind as usize]
     }
 
+    /// What it is called in every response made of it, in the place of a content version; `None` for the content
+    /// version.
+    pub fn said_version(&self) -> Option<&Arc<str>> {
+        self.said_version.as_ref()
+    }
+
+    /// Gives it a version of another's choice, before publication. What is sent follows from the content all the same.
+    pub fn say_version(&mut self, version: Option<Arc<str>>) {
+        self.said_version = version;
+    }
+
     /// Whether a proxy could not tell the two apart.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        self.kinds.iter().zip(&other.kinds).all(|(one, other)| one.version == other.version)
+        self.said_version == other.said_version
+            && self.kinds.iter().zip(&other.kinds).all(|(one, other)| one.version == other.version)
     }
 }
 
 /// The same allocations: what two maps of snapshots differ in is found without a look into those that stayed.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        self.kinds.iter().zip(&other.kinds).all(|(one, other)| one.is(other))
+        self.said_version == other.said_version && self.kinds.iter().zip(&other.kinds).all(|(one, other)| one.is(other))
     }
 }
 

@@ -11,8 +11,8 @@ use prost::Message;
 use proto::wire;
 use translators::resource::{Kind, Name, Version};
 
-use super::push::Content;
-use crate::publish::ResourceSet;
+use super::push::{Content, Said};
+use crate::publish::{ResourceSet, Snapshot};
 
 /// What a client that reconnects says that it holds, beside what there is.
 #[derive(Debug, Default)]
@@ -41,8 +41,10 @@ pub(super) fn held(current: &ResourceSet, versions: &[(&str, &str)]) -> Held {
 }
 
 /// What to send so that `names` are answered.
-pub(super) fn content(names: &BTreeSet<Name>, current: &ResourceSet) -> Content {
-    let mut content = Content { version: current.version(), resources: Vec::new(), removed: Vec::new() };
+pub(super) fn content(kind: Kind, names: &BTreeSet<Name>, snapshot: &Snapshot) -> Content {
+    let current = snapshot.of(kind);
+    let said = Said { version: current.version(), text: snapshot.said_version().cloned() };
+    let mut content = Content { said, resources: Vec::new(), removed: Vec::new() };
     for name in names {
         match current.get(name) {
             Some(resource) => content.resources.push(Arc::clone(resource)),
@@ -55,16 +57,17 @@ pub(super) fn content(names: &BTreeSet<Name>, current: &ResourceSet) -> Content 
 /// The message without its resources.
 pub(super) fn head(kind: Kind, nonce: u64, content: &Content) -> Vec<u8> {
     let head = wire::DeltaDiscoveryResponseHead {
-        system_version_info: content.version.to_string(),
+        system_version_info: content.said.to_string(),
         type_url: kind.type_url().to_owned(),
         nonce: nonce.to_string(),
         removed_resources: content.removed.iter().map(ToString::to_string).collect(),
+        resource_errors: Vec::new(),
     };
     head.encode_to_vec()
 }
 
 /// Whether `text` is how the version is written.
-fn spells(text: &str, version: Version) -> bool {
+pub(super) fn spells(text: &str, version: Version) -> bool {
     /// What is left of the text to be compared.
     struct Left<'a>(&'a str);
     impl fmt::Write for Left<'_> {

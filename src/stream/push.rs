@@ -4,6 +4,7 @@
 //! once, or at all if only one stream is sent it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
@@ -13,10 +14,17 @@ use super::names::Names;
 use super::session::{Protocol, Response};
 use super::{delta, sotw};
 
+/// The version of a response: that of its content, and the text in its place if the snapshot has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) version: Version,
+    pub(super) text: Option<Arc<str>>,
+}
+
 /// What a response says, before it is bytes.
 #[derive(Debug)]
 pub(super) struct Content {
-    pub(super) version: Version,
+    pub(super) said: Said,
     pub(super) resources: Vec<Arc<Resource>>,
     pub(super) removed: Vec<Name>,
 }
@@ -48,6 +56,27 @@ pub(super) struct Made {
     pub(super) clusters: Option<Arc<Names>>,
     /// It brings names that the proxy does not have.
     pub(super) brings_new: bool,
+}
+
+// === impl Said ===
+
+impl Said {
+    /// Whether this is how it is written.
+    pub(super) fn is_written(&self, text: &str) -> bool {
+        match &self.text {
+            Some(said) => **said == *text,
+            None => delta::spells(text, self.version),
+        }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.text {
+            Some(text) => f.write_str(text),
+            None => self.version.fmt(f),
+        }
+    }
 }
 
 // === impl Content ===
@@ -96,7 +125,7 @@ impl Push {
     }
 
     fn response(&self, head: Bytes, entries: Vec<Bytes>) -> Response {
-        Response { kind: self.kind, version: self.content.version, head, entries }
+        Response { kind: self.kind, version: self.content.said.version, head, entries }
     }
 }
 

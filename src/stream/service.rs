@@ -164,6 +164,7 @@ impl From<Fault> for Status {
             | Fault::InvalidNode
             | Fault::NodeChanged
             | Fault::NoType
+            | Fault::OtherType
             | Fault::OtherProtocol => Self::invalid_argument(fault.to_string()),
         }
     }

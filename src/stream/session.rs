@@ -57,6 +57,9 @@ pub enum Fault {
     /// The request names no type.
     #[error("the request has no type url")]
     NoType,
+    /// The stream is of another type.
+    #[error("the service of the stream is for another type")]
+    OtherType,
     /// The request is of the other protocol.
     #[error("the request is not of the stream's protocol")]
     OtherProtocol,
@@ -112,6 +115,8 @@ pub struct Response {
 pub struct Session {
     protocol: Protocol,
     secrets: bool,
+    /// The only type that is served.
+    only: Option<Kind>,
     group: Arc<Group>,
     /// The last that was used.
     nonce: u64,
@@ -133,13 +138,29 @@ impl Session {
 
     /// A stream that has said nothing yet.
     pub fn within(group: Arc<Group>, protocol: Protocol) -> Self {
-        Self { protocol, secrets: true, group, nonce: 0, polled_at: None, asked_for: 0, types: Default::default() }
+        Self {
+            protocol,
+            secrets: true,
+            only: None,
+            group,
+            nonce: 0,
+            polled_at: None,
+            asked_for: 0,
+            types: Default::default(),
+        }
     }
 
     /// The same without secrets: they are passed over like a type that is not served.
     #[must_use]
     pub fn without_secrets(mut self) -> Self {
         self.secrets = false;
+        self
+    }
+
+    /// The same of a service for one type: a request need not name it, and may name no other.
+    #[must_use]
+    pub fn of_type(mut self, kind: Kind) -> Self {
+        self.only = Some(kind);
         self
     }
 
@@ -204,14 +225,17 @@ impl Session {
 
     /// The type of a request, if it is served here.
     fn kind_of(&self, type_url: &str) -> Result<Option<Kind>, Fault> {
-        if type_url.is_empty() {
-            return Err(Fault::NoType);
-        }
+        let kind = match self.only {
+            None if type_url.is_empty() => return Err(Fault::NoType),
+            Some(only) if type_url.is_empty() || type_url == only.type_url() => Some(only),
+            Some(_) => return Err(Fault::OtherType),
+            None => Kind::from_type_url(type_url),
+        };
         let served = |kind: &Kind| match self.protocol {
             Protocol::Sotw => !kind.is_incremental(),
             Protocol::Delta => true,
         };
-        let kind = Kind::from_type_url(type_url).filter(served);
+        let kind = kind.filter(served);
         Ok(kind.filter(|kind| self.secrets || *kind != Kind::Secret))
     }
 
@@ -247,7 +271,7 @@ impl Session {
         }
         let answer = match &state.outstanding {
             Some(sent) if !request.nonce.is_empty() => {
-                let accepted = sotw::accepts_despite_error(kind, version, sent.content.version, state.accepted);
+                let accepted = sotw::accepts_despite_error(kind, version, &sent.content.said, state.accepted.as_ref());
                 state.on_answer(kind, request.error.filter(|_| !accepted))
             }
             _ => None,
@@ -322,7 +346,7 @@ impl Session {
         let taken = || names.iter().filter(|name| current.get(name).is_some()).cloned().collect();
         let clusters = if clusters { self.group.share(taken()) } else { None };
         let made = Made { names: self.of(kind).subscription.names().cloned(), woken, clusters, brings_new };
-        let push = self.respond(kind, &names, current, due, made, now)?;
+        let push = self.respond(kind, &names, snapshot, due, made, now)?;
         if let Some(clusters) = &push.made.clusters {
             self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
         }
@@ -340,7 +364,8 @@ impl Session {
         };
         let push = self.group.push(&due, |push| {
             let names = same(state.subscription.names(), &push.made.names);
-            names && same(state.woken.as_ref(), &push.made.woken) && push.nonce > self.nonce
+            let said = push.content.said.text.as_ref() == snapshot.said_version();
+            names && said && same(state.woken.as_ref(), &push.made.woken) && push.nonce > self.nonce
         })?;
         state.owes_all = false;
         state.due = false;
@@ -384,7 +409,7 @@ impl Session {
             return None;
         }
         let made = Made { names: state.subscription.names().cloned(), ..Made::default() };
-        let push = self.respond(kind, &names, snapshot.of(kind), false, made, now)?;
+        let push = self.respond(kind, &names, snapshot, false, made, now)?;
         Some(push.in_pieces())
     }
 
@@ -399,7 +424,7 @@ impl Session {
         &mut self,
         kind: Kind,
         names: &BTreeSet<Name>,
-        current: &ResourceSet,
+        snapshot: &Snapshot,
         due: bool,
         made: Made,
         now: Instant,
@@ -407,8 +432,8 @@ impl Session {
         let protocol = self.protocol;
         let state = &mut **self.types[kind as usize].get_or_insert_default();
         let content = match protocol {
-            Protocol::Sotw => sotw::content(kind, names, current, &state.subscription, &state.held),
-            Protocol::Delta => delta::content(names, current),
+            Protocol::Sotw => sotw::content(kind, names, snapshot, &state.subscription, &state.held),
+            Protocol::Delta => delta::content(kind, names, snapshot),
         };
         if content.resources.is_empty() && content.removed.is_empty() && !kind.is_full_state() && !due {
             return None;

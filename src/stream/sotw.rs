@@ -9,11 +9,11 @@ use std::sync::Arc;
 use prost::Message;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::wire;
-use translators::resource::{Kind, Name, Resource, Version};
+use translators::resource::{Kind, Name, Resource};
 
-use super::push::Content;
+use super::push::{Content, Said};
 use super::subscription::Subscription;
-use crate::publish::ResourceSet;
+use crate::publish::Snapshot;
 
 /// Whether the request answers an older response than the last one: a newer answer is under way.
 pub(super) fn is_stale(nonce: &str, last: Option<u64>) -> bool {
@@ -23,18 +23,21 @@ pub(super) fn is_stale(nonce: &str, last: Option<u64>) -> bool {
 /// Whether an answer with an error accepts nevertheless: the version is the one just sent, and no earlier
 /// response carried it, so the error is left over from a response between. Only a full state is told by its
 /// version: the parts of the other types all carry the version of their whole.
-pub(super) fn accepts_despite_error(kind: Kind, version_info: &str, sent: Version, accepted: Option<Version>) -> bool {
-    kind.is_full_state() && accepted != Some(sent) && version_info == sent.to_string()
+pub(super) fn accepts_despite_error(kind: Kind, version_info: &str, sent: &Said, accepted: Option<&Said>) -> bool {
+    let told_apart = accepted.is_none_or(|accepted| accepted.to_string() != sent.to_string());
+    kind.is_full_state() && sent.is_written(version_info) && told_apart
 }
 
 /// What to send so that `names` are answered; `None` if nothing says it.
 pub(super) fn content(
     kind: Kind,
     names: &BTreeSet<Name>,
-    current: &ResourceSet,
+    snapshot: &Snapshot,
     subscription: &Subscription,
     held: &BTreeMap<Name, Option<Arc<Resource>>>,
 ) -> Content {
+    let current = snapshot.of(kind);
+    let said = |version| Said { version, text: snapshot.said_version().cloned() };
     if kind.is_full_state() {
         // What is missing is deleted: everything, and what is still to be kept.
         let mut resources: Vec<_> =
@@ -42,22 +45,23 @@ pub(super) fn content(
         let kept = held.values().flatten();
         resources.extend(kept.clone().cloned());
         let version = kept.fold(current.version(), |version, resource| version.with(resource.version()));
-        return Content { version, resources, removed: Vec::new() };
+        return Content { said: said(version), resources, removed: Vec::new() };
     }
     let resources = names.iter().filter_map(|name| match (current.get(name), kind) {
         (Some(resource), _) => Some(Arc::clone(resource)),
         (None, Kind::Endpoints) => Some(no_endpoints(name)),
         (None, _) => None,
     });
-    Content { version: current.version(), resources: resources.collect(), removed: Vec::new() }
+    Content { said: said(current.version()), resources: resources.collect(), removed: Vec::new() }
 }
 
 /// The message without its resources.
 pub(super) fn head(kind: Kind, nonce: u64, content: &Content) -> Vec<u8> {
     let head = wire::DiscoveryResponseHead {
-        version_info: content.version.to_string(),
+        version_info: content.said.to_string(),
         type_url: kind.type_url().to_owned(),
         nonce: nonce.to_string(),
+        resource_errors: Vec::new(),
     };
     head.encode_to_vec()
 }

@@ -11,7 +11,7 @@ use translators::resource::{Kind, Name, Resource, Version};
 
 use super::group::{Due, Group};
 use super::names::Names;
-use super::push::{Content, Push};
+use super::push::{Content, Push, Said};
 use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
 use super::subscription::{Difference, Subscription};
@@ -50,7 +50,7 @@ pub(super) struct TypeState {
     pub(super) sent_at: Option<Instant>,
     /// The version last sent, and the one last accepted.
     pub(super) said: Option<Version>,
-    pub(super) accepted: Option<Version>,
+    pub(super) accepted: Option<Said>,
     /// How many responses were sent.
     pub(super) responses: u64,
     pub(super) refused: Refused,
@@ -163,7 +163,7 @@ impl TypeState {
         let version = if whole { current.version() } else { same.version() };
         if !names.is_empty() {
             // What it holds when it comes was sent once.
-            (self.said, self.accepted) = (Some(version), Some(version));
+            (self.said, self.accepted) = (Some(version), Some(Said { version, text: None }));
         }
         (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
     }
@@ -172,9 +172,9 @@ impl TypeState {
     pub(super) fn on_answer(&mut self, kind: Kind, error: Option<Error<'_>>) -> Option<Answer> {
         let push = self.outstanding.take()?;
         let sent = &push.content;
-        let version = sent.version;
+        let version = sent.said.version;
         let Some(error) = error else {
-            self.accepted = Some(version);
+            self.accepted = Some(sent.said.clone());
             self.refused.content = None;
             if !self.refused.culprits.is_empty() {
                 self.refused.culprits.retain(|name, _| !push.names.contains(name));
@@ -230,7 +230,7 @@ impl TypeState {
     /// Takes a response for sent.
     pub(super) fn sent(&mut self, push: &Arc<Push>, now: Instant) {
         self.nonce = Some(push.nonce);
-        self.said = Some(push.content.version);
+        self.said = Some(push.content.said.version);
         self.responses += 1;
         self.outstanding = Some(Arc::clone(push));
         self.sent_at = Some(now);
@@ -241,7 +241,7 @@ impl TypeState {
         self.said.map(|sent| TypeStatus {
             subscribed: self.subscription.len(),
             sent: Some(sent),
-            acked: self.accepted,
+            acked: self.accepted.as_ref().map(|said| said.version),
             rejections: Vec::new(),
             responses: self.responses,
         })

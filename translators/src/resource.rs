@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -185,6 +186,15 @@ pub struct Resource {
     body_at: usize,
     value_at: usize,
     origins: Arc<[RuleRef]>,
+    /// Most have none.
+    extra: Option<Arc<Extra>>,
+}
+
+/// What few resources have.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Extra {
+    aliases: Vec<Name>,
+    ttl: Option<Duration>,
 }
 
 // === impl Resource ===
@@ -204,21 +214,75 @@ impl Resource {
         hashed.extend_from_slice(value);
         let version = Version::of(&hashed);
 
-        let head = wire::ResourceHead { version: version.to_string(), name: name.to_string(), aliases: Vec::new() };
-        let url = kind.type_url();
+        Self { kind, name, version, delta_entry: Bytes::new(), body_at: 0, value_at: 0, origins, extra: None }
+            .encoded(value)
+    }
+
+    /// The same under other names too: it is found by them, and says so in the incremental protocol.
+    #[must_use]
+    pub fn aliased(self, aliases: impl IntoIterator<Item = Name>) -> Self {
+        let aliases = aliases.into_iter().collect();
+        let extra = Extra { aliases, ttl: self.ttl() };
+        self.with(extra)
+    }
+
+    /// The same for so long only, unless it is said again that it lives.
+    #[must_use]
+    pub fn living(self, ttl: Duration) -> Self {
+        let extra = Extra { aliases: self.aliases().to_vec(), ttl: Some(ttl) };
+        self.with(extra)
+    }
+
+    fn with(mut self, extra: Extra) -> Self {
+        let value = self.value();
+        let bare = Self::from_bytes(self.kind, Name::clone(&self.name), &value, Arc::clone(&self.origins));
+        if extra == Extra::default() {
+            return bare;
+        }
+        // The version covers these too.
+        let mut hashed = bare.version.0.to_be_bytes().to_vec();
+        for alias in &extra.aliases {
+            hashed.extend_from_slice(alias.as_bytes());
+            hashed.push(0);
+        }
+        hashed.extend(extra.ttl.iter().flat_map(|ttl| ttl.as_nanos().to_be_bytes()));
+        self.version = Version::of(&hashed);
+        self.extra = Some(Arc::new(extra));
+        self.encoded(&value)
+    }
+
+    /// With its entry written.
+    fn encoded(mut self, value: &[u8]) -> Self {
+        let head = self.head();
+        let url = self.kind.type_url();
         let any_len = field_len(1, url.len()) + field_len(2, value.len());
         let wrapper_len = head.encoded_len() + field_len(2, any_len);
         let mut entry = BytesMut::with_capacity(field_len(2, wrapper_len));
         put_field_head(&mut entry, 2, wrapper_len);
         head.encode(&mut entry).expect("the buffer grows");
-        let body_at = entry.len();
+        self.body_at = entry.len();
         put_field_head(&mut entry, 2, any_len);
         put_field_head(&mut entry, 1, url.len());
         entry.put_slice(url.as_bytes());
         put_field_head(&mut entry, 2, value.len());
-        let value_at = entry.len();
+        self.value_at = entry.len();
         entry.put_slice(value);
-        Self { kind, name, version, delta_entry: entry.freeze(), body_at, value_at, origins }
+        self.delta_entry = entry.freeze();
+        self
+    }
+
+    /// The delta wrapper without a body.
+    fn head(&self) -> wire::ResourceHead {
+        let ttl = self.ttl().map(|ttl| wire::Duration {
+            seconds: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(ttl.subsec_nanos()).unwrap_or(i32::MAX),
+        });
+        wire::ResourceHead {
+            version: self.version.to_string(),
+            name: self.name.to_string(),
+            aliases: self.aliases().iter().map(ToString::to_string).collect(),
+            ttl,
+        }
     }
 
     /// Its kind.
@@ -241,6 +305,16 @@ impl Resource {
         &self.origins
     }
 
+    /// The other names that it goes by.
+    pub fn aliases(&self) -> &[Name] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.aliases)
+    }
+
+    /// How long it lives after it was last said that it does; `None` for ever.
+    pub fn ttl(&self) -> Option<Duration> {
+        self.extra.as_ref().and_then(|extra| extra.ttl)
+    }
+
     /// The encoded message itself.
     pub fn value(&self) -> Bytes {
         self.delta_entry.slice(self.value_at..)
@@ -254,6 +328,25 @@ impl Resource {
     /// Field 2 of a `DiscoveryResponse`: tag, length and `Any`; the same memory as the delta entry.
     pub fn sotw_entry(&self) -> Bytes {
         self.delta_entry.slice(self.body_at..)
+    }
+
+    /// The delta entry without a body: it says that the resource still lives.
+    pub fn delta_heartbeat(&self) -> Bytes {
+        let head = self.head();
+        let mut entry = BytesMut::with_capacity(field_len(2, head.encoded_len()));
+        put_field_head(&mut entry, 2, head.encoded_len());
+        head.encode(&mut entry).expect("the buffer grows");
+        entry.freeze()
+    }
+
+    /// The state-of-the-world entry with the delta wrapper in its `Any`, which has room for a time to live.
+    pub fn sotw_wrapped(&self) -> Bytes {
+        wrapped(&self.delta_entry)
+    }
+
+    /// The same without a body: it says that the resource still lives.
+    pub fn sotw_heartbeat(&self) -> Bytes {
+        wrapped(&self.delta_heartbeat())
     }
 }
 
@@ -274,6 +367,19 @@ impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind, self.name, self.version)
     }
+}
+
+/// The wrapper of a delta entry as the `Any` of a state-of-the-world entry.
+fn wrapped(delta_entry: &[u8]) -> Bytes {
+    const URL: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+    // The delta entry is field 2 of its response, and so is the value of an `Any`.
+    let any_len = field_len(1, URL.len()) + delta_entry.len();
+    let mut entry = BytesMut::with_capacity(field_len(2, any_len));
+    put_field_head(&mut entry, 2, any_len);
+    put_field_head(&mut entry, 1, URL.len());
+    entry.put_slice(URL.as_bytes());
+    entry.put_slice(delta_entry);
+    entry.freeze()
 }
 
 fn field_len(tag: u32, len: usize) -> usize {
@@ -309,6 +415,39 @@ mod tests {
         let sotw = discovery_pb::DiscoveryResponse::decode(resource.sotw_entry()).expect("decodes");
         assert_eq!(sotw.resources, vec![any]);
         assert_eq!(resource.sotw_entry().as_ptr(), resource.delta_entry()[resource.body_at..].as_ptr());
+    }
+
+    #[test]
+    fn aliases_and_a_time_to_live_are_part_of_the_version_and_of_the_entry() {
+        let bare = Resource::from_bytes(Kind::VirtualHost, "r/v".into(), b"body", [].into());
+        let aliased = bare.clone().aliased(["r/a".into(), "r/b".into()]);
+        let both = aliased.clone().living(Duration::from_millis(2_500));
+        let versions =
+            [&bare, &aliased, &both, &bare.clone().aliased(["r/b".into(), "r/a".into()])].map(|r| r.version());
+        assert_eq!(versions.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{versions:?}");
+        assert_eq!(both, bare.clone().living(Duration::from_millis(2_500)).aliased(["r/a".into(), "r/b".into()]));
+        assert_eq!(bare.clone().aliased([]), bare);
+        assert_eq!(
+            (both.aliases(), both.ttl()),
+            (&["r/a".into(), "r/b".into()][..], Some(Duration::from_millis(2_500)))
+        );
+        assert_eq!((bare.aliases(), bare.ttl()), (&[][..], None));
+
+        let decode = |entry: Bytes| discovery_pb::DeltaDiscoveryResponse::decode(entry).expect("decodes").resources;
+        let written = decode(both.delta_entry()).remove(0);
+        assert_eq!(written.aliases, ["r/a", "r/b"]);
+        let ttl = written.ttl.as_ref().expect("it lives for a time");
+        assert_eq!((ttl.seconds, ttl.nanos), (2, 500_000_000));
+        assert_eq!(written.resource.as_ref().expect("a body").value, both.value());
+        let beat = decode(both.delta_heartbeat()).remove(0);
+        assert_eq!(beat, discovery_pb::Resource { resource: None, ..written.clone() });
+
+        for (entry, expected) in [(both.sotw_wrapped(), written), (both.sotw_heartbeat(), beat)] {
+            let response = discovery_pb::DiscoveryResponse::decode(entry).expect("decodes");
+            let [any] = &response.resources[..] else { panic!("one resource") };
+            assert_eq!(any.type_url, "type.googleapis.com/envoy.service.discovery.v3.Resource");
+            assert_eq!(discovery_pb::Resource::decode(&any.value[..]).expect("decodes"), expected);
+        }
     }
 
     #[test]

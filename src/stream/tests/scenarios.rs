@@ -6,7 +6,7 @@ use proto::wire;
 use translators::resource::{Kind, Version};
 
 use super::peer::{Peer, Request};
-use crate::stream::session::{Fault, GRACE, Outcome, Protocol};
+use crate::stream::session::{Fault, GRACE, Outcome, Protocol, Session};
 
 const NOTHING: [&str; 0] = [];
 
@@ -475,5 +475,63 @@ fn a_route_waits_for_the_answer_to_a_new_cluster() {
         assert_eq!(peer.ack("RDS", &["r", "s"]), NOTHING);
         let sent = if refused { peer.nack("CDS", &[], "no").1 } else { peer.ack("CDS", &[]) };
         assert_eq!(sent, ["RDS r=y"]);
+    }
+}
+
+#[test]
+fn a_version_that_is_said_stands_in_every_response_and_the_content_decides_what_is_sent() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let mut peer = Peer::new(protocol, "CDS a=1, LDS l=1");
+        peer.snapshot.say_version(Some("v7".into()));
+        let ask = |peer: &mut Peer, service: &str| match protocol {
+            Protocol::Sotw => peer.ask(service, &[]),
+            Protocol::Delta => peer.change(service, &[]),
+        };
+        let ack = |peer: &mut Peer, service: &str| match protocol {
+            Protocol::Sotw => peer.ack(service, &[]),
+            Protocol::Delta => peer.delta_ack(service),
+        };
+        assert_eq!([ask(&mut peer, "CDS"), ask(&mut peer, "LDS")], [["CDS a=1"], ["LDS l=1"]]);
+        assert!(peer.last.values().all(|last| last.version == "v7"), "{:?}", peer.last);
+        assert_eq!([ack(&mut peer, "CDS"), ack(&mut peer, "LDS")], [NOTHING, NOTHING]);
+        // Another word for the same content is another snapshot, but nothing to be sent.
+        let mut renamed = peer.snapshot.clone();
+        renamed.say_version(Some("v8".into()));
+        assert!(!renamed.says_the_same(&peer.snapshot) && renamed != peer.snapshot);
+        peer.snapshot = renamed;
+        assert_eq!(peer.drain(), NOTHING);
+        // Other content under the same word is sent, and refused by its name.
+        peer.edit("CDS a=2");
+        assert_eq!(peer.drain(), ["CDS a=2"]);
+        assert_eq!(peer.last[&Kind::Cluster].version, "v8");
+        ack(&mut peer, "CDS");
+        peer.edit("CDS a=3");
+        assert_eq!(peer.drain(), ["CDS a=3"]);
+        let answer = match protocol {
+            Protocol::Sotw => peer.nack("CDS", &[], "no").0,
+            Protocol::Delta => peer.delta_nack("CDS", "no").0,
+        };
+        assert!(matches!(answer.expect("an answer").outcome, Outcome::Refused { .. }));
+    }
+}
+
+#[test]
+fn a_service_of_one_type_implies_it_and_serves_no_other() {
+    for (protocol, kind) in [(Protocol::Sotw, Kind::Cluster), (Protocol::Delta, Kind::Cluster)] {
+        let request = |type_url: &str| match protocol {
+            Protocol::Sotw => Request::Sotw(wire::DiscoveryRequest { type_url: type_url.into(), ..Default::default() }),
+            Protocol::Delta => {
+                Request::Delta(wire::DeltaDiscoveryRequest { type_url: type_url.into(), ..Default::default() })
+            }
+        };
+        for type_url in ["", kind.type_url()] {
+            let mut peer = Peer::new(protocol, "CDS a=1, LDS l=1");
+            peer.session = Session::new(protocol).of_type(kind);
+            assert_eq!(peer.request(request(type_url)), Ok(None));
+            assert_eq!(peer.drain(), ["CDS a=1"]);
+            for other in [Kind::Listener.type_url(), "type.googleapis.com/other"] {
+                assert_eq!(peer.request(request(other)), Err(Fault::OtherType));
+            }
+        }
     }
 }
