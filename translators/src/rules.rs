@@ -97,11 +97,9 @@ impl Object {
         Some(Location { file: Arc::clone(&self.file), line, column })
     }
 
-    /// Where the member `name` of the mapping at `pointer` begins: its name, not its value.
-    pub fn member_location(&self, pointer: &str, name: &str) -> Option<Location> {
-        let Some(place) = document::member_place(&self.text, pointer, name) else { return self.location(pointer) };
-        let (line, column) = document::placed(place, self.line);
-        Some(Location { file: Arc::clone(&self.file), line, column })
+    /// Where the member at `pointer` begins: its name, not its value.
+    pub fn member_location(&self, pointer: &str) -> Option<Location> {
+        self.location(&node::name_of(pointer))
     }
 
     /// Whether both say the same, wherever they stand.

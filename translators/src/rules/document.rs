@@ -110,12 +110,7 @@ impl Held {
 // === impl Places ===
 
 impl Places {
-    /// The place of the name of a member of the mapping at `pointer` of a document.
-pub(super) fn member_place(text: &str, pointer: &str, name: &str) -> Option<Place> {
-    tree(text).ok()?.key_place(pointer, name)
-}
-
-/// The place of the nearest ancestor of `pointer` that was written in `text`.
+    /// The place of the nearest ancestor of `pointer` that was written in `text`.
     pub(super) fn nearest(&self, text: &str, pointer: &str) -> Place {
         // What could be read once can be read again.
         let places = self.0.get_or_init(|| Arc::new(tree(text).map(|tree| tree.places()).unwrap_or_default()));

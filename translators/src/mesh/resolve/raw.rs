@@ -209,15 +209,11 @@ fn time_to_live(ttl: &google_pb::Duration, at: &str, report: &mut Report<'_>) ->
 fn say(Misfit { pointer, reason }: Misfit, at: &str, report: &mut Report<'_>) {
     let pointer = format!("{at}{pointer}");
     let object = report.object;
-    let of_member = |name: &str| {
-        let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
-        object.member_location(parent, name)
-    };
     let error = |code, message: String| Finding::error(code, &object.key, pointer.as_str(), message);
     let mut location = object.location(&pointer);
     let finding = match reason {
         Reason::UnknownField(field, known) => {
-            location = of_member(&field);
+            location = object.member_location(&pointer);
             let mut finding = error(Code::UnknownField, format!("unknown field {field:?}"));
             finding.hint = suggest::did_you_mean(&field, &known);
             finding.choices(known)

@@ -149,14 +149,10 @@ fn share_nodes(one: &NodeMatch, other: &NodeMatch) -> bool {
 }
 
 /// Nodes that are a workload's too are served by neither.
-fn disputed(
-    snapshot: &EnvoySnapshot,
-    workloads: &OrdMap<QualifiedName, Arc<Workload>>,
-    report: &mut Report<'_>,
-) {
-    let mut others = workloads.values().filter(|workload| {
-        workload.matches.as_ref().is_some_and(|matches| share_nodes(&snapshot.matches, matches))
-    });
+fn disputed(snapshot: &EnvoySnapshot, workloads: &OrdMap<QualifiedName, Arc<Workload>>, report: &mut Report<'_>) {
+    let mut others = workloads
+        .values()
+        .filter(|workload| workload.matches.as_ref().is_some_and(|matches| share_nodes(&snapshot.matches, matches)));
     if let Some(first) = others.next() {
         let more = match others.count() {
             0 => String::new(),
