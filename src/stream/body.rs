@@ -151,11 +151,11 @@ where
     fn admit(&mut self, request: &Request<'_>) -> Result<Admitted, Status> {
         let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
-        let group = self.shared.groups.of(&admission.workload, &admission.snapshots);
+        let group = self.shared.groups.of(&admission.owner, &admission.snapshots);
         let proxy = Proxy {
             envoy: envoy_version(&node),
             node: node.id,
-            workload: admission.workload,
+            owner: admission.owner,
             address: admission.address,
             protocol: match self.protocol {
                 Protocol::Sotw => "sotw",

@@ -91,6 +91,10 @@ impl Names {
     /// Enters the names of a resource; says whether nobody else has one of them.
     pub(super) fn enter(&mut self, resource: &Resource, at: &str, report: &mut Report<'_>) -> bool {
         let kind = resource.kind();
+        if kind == Kind::VirtualHost && !resource.name().contains('/') {
+            let message = format!("{:?} does not say its route configuration, which Envoy looks for", resource.name());
+            report.warning(Code::NoEffect, at, message).hint = Some("name it <route configuration>/<name>".to_owned());
+        }
         for name in std::iter::once(resource.name()).chain(resource.aliases()) {
             if let Some(first) = self.0.insert((kind, Name::clone(name)), at.to_owned()) {
                 let message = format!("{} {name:?} is already defined at {first}", short_name(kind));
