@@ -21,7 +21,7 @@ use crate::harness::Background;
 
 mod streams;
 
-/// How much a client may send unread.
+/// How much a client may send unread; h2 ends a connection of which more than half of this is unread in small messages.
 const WINDOW: u32 = 16 << 20;
 
 /// How many changes a connection may be behind.
@@ -47,36 +47,32 @@ pub async fn run(file: &Path, form: Form) -> anyhow::Result<()> {
     let (change, _) = broadcast::channel(BEHIND);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    if form == Form::Streams {
-        let served = Background::start(streams::serve(listener, state, change.clone()));
+    let serving = async {
+        match form {
+            Form::Streams => streams::serve(listener, state, change.clone()).await,
+            Form::Connections => accept(listener, state, &change).await,
+        }
+    };
+    let obeying = async {
         let mut orders = orders();
         while let Some(Order { index, number }) = orders.next().await.transpose()? {
             // Nobody may be connected.
             _ = change.send(frames(&catalogue, &[(index, number)]));
             println!("ok");
         }
-        drop(served);
-        return Ok(());
-    }
+        anyhow::Ok(())
+    };
+    tokio::select! { served = serving => served, obeyed = obeying => obeyed }
+}
+
+/// Serves each connection with one task, until the listener fails.
+async fn accept(listener: TcpListener, state: Arc<Frames>, change: &broadcast::Sender<Frames>) -> anyhow::Result<()> {
     let mut connections = Vec::new();
-    let mut orders = orders();
     loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let (state, changes) = (Arc::clone(&state), change.subscribe());
-                // How a connection ends is its client's business.
-                let (tcp, _) = accepted?;
-                connections.push(Background::start(async move { _ = serve(tcp, state, changes).await }));
-            }
-            order = orders.next() => match order.transpose()? {
-                None => return Ok(()),
-                Some(Order { index, number }) => {
-                    // Nobody may be connected.
-                    _ = change.send(frames(&catalogue, &[(index, number)]));
-                    println!("ok");
-                }
-            },
-        }
+        let (tcp, _) = listener.accept().await?;
+        let (state, changes) = (Arc::clone(&state), change.subscribe());
+        // How a connection ends is its client's business.
+        connections.push(Background::start(async move { _ = serve(tcp, state, changes).await }));
     }
 }
 

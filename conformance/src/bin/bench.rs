@@ -108,7 +108,7 @@ async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut scale = if args.quick { Scale::quick() } else { Scale::full() };
     if let Some(rounds) = args.rounds.map(usize::from) {
-        (scale.rounds, scale.long_rounds) = (rounds, rounds);
+        scale.rounds = rounds;
     }
     let mut lab = Lab::new(scale)?;
     let mut outcomes = BTreeMap::new();
