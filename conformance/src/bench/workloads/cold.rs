@@ -93,6 +93,7 @@ pub async fn w2(lab: &mut Lab) -> anyhow::Result<Outcome> {
         scale.clients,
         world.catalogue.bytes() as f64 / 1e6
     ));
+    outcome = outcome.only(&["cpu", "p50", "last", "bytes", "idle", "peak"]);
     outcome.compare(&samples, &["cpu", "peak", "last"]);
     outcome.value("peak above plan", samples.spread(Contender::Chancery, "peak / plan"));
     for measure in ["cpu", "peak", "last"] {

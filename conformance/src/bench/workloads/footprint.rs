@@ -20,6 +20,7 @@ pub async fn size(lab: &mut Lab) -> anyhow::Result<Outcome> {
         what: format!("the binary, memory without rules, and from start to the first answer with {services} services"),
         ..Outcome::default()
     };
+    outcome.number("services", services as f64);
     let binary = chancery_binary().await?;
     let stripped = lab.scratch().join("stripped");
     let mut strip = tokio::process::Command::new("strip");

@@ -39,6 +39,7 @@ pub async fn w6(lab: &mut Lab) -> anyhow::Result<Outcome> {
         scale.services,
         large.catalogue.bytes() as f64 / 1e6
     ));
+    outcome = outcome.only(&["idle", "stream"]);
     outcome.value("KiB plain", samples.spread(Contender::Chancery, "stream"));
     outcome.value("KiB mTLS", samples.spread(Contender::ChanceryTls, "stream"));
     let best = samples.go_best("stream");
