@@ -63,6 +63,7 @@ pub(super) async fn samples(lab: &mut Lab) -> anyhow::Result<Samples> {
     let mut samples = Samples::default();
     for round in 1..=scale.rounds {
         progress(&format!("cold starts: round {round} of {}", scale.rounds));
+        let mut started = Vec::new();
         for contender in CONTENDERS {
             let cold = of(start(lab, *contender, &world, |_| ()).await, "cold starts", *contender)?;
             samples.enter(*contender, "cpu", cold.cpu);
@@ -74,9 +75,12 @@ pub(super) async fn samples(lab: &mut Lab) -> anyhow::Result<Samples> {
             samples.enter(*contender, "bytes", cold.fleet.board().totals().bytes as f64 / scale.clients as f64);
             let plan = cold.idle + 65_536.0 * scale.clients as f64 + 2.0 * world.catalogue.bytes() as f64;
             samples.enter(*contender, "peak / plan", cold.peak / plan);
-            tokio::time::sleep(settle(lab)).await;
+            started.push(cold);
+        }
+        tokio::time::sleep(settle(lab)).await;
+        for cold in started {
             let resident = cold.server.memory()?.resident as f64;
-            samples.enter(*contender, "stream", (resident - cold.idle) / 1024.0 / scale.clients as f64);
+            samples.enter(cold.server.contender, "stream", (resident - cold.idle) / 1024.0 / scale.clients as f64);
         }
     }
     lab.cold = Some(samples.clone());

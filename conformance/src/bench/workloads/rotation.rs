@@ -20,6 +20,8 @@ const CALLS: usize = 20;
 const CHANGES: usize = 50;
 /// The shortest life of a certificate; each is renewed at about half of it.
 const SHORT: &str = "10s";
+/// How long certificates are counted in a round.
+const WINDOW: Duration = Duration::from_secs(6);
 /// A life in which none is renewed.
 const LONG: &str = "24h";
 
@@ -30,7 +32,6 @@ pub async fn w5(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let workloads = Workloads::Each { count: scale.clients, calls: CALLS };
     let rules = Rules { services: CALLS, endpoints: ENDPOINTS_EACH, workloads, mtls: "strict" };
     let world = World { rules, ..served };
-    let window = Duration::from_secs(if scale.quick { 6 } else { 10 });
     let (mut alone, mut rotating) = (station(lab, &world, LONG).await?, station(lab, &world, SHORT).await?);
     let (mut samples, mut slower, mut rates) = (Samples::default(), Vec::new(), Vec::new());
     let mut rotated = 0.0;
@@ -41,8 +42,8 @@ pub async fn w5(lab: &mut Lab) -> anyhow::Result<Outcome> {
         slower.push(busy.milliseconds(0.99) / quiet.milliseconds(0.99));
         enter(&mut samples, Contender::ChanceryTls, &busy);
         // Each has its own CPU time, so both are watched at once.
-        let ((_, idle), (count, cpu)) = tokio::try_join!(idle(&alone, window), idle(&rotating, window))?;
-        ensure!(count > 0.0, "W5: void, no certificate came within {window:?}");
+        let ((_, idle), (count, cpu)) = tokio::try_join!(idle(&alone, WINDOW), idle(&rotating, WINDOW))?;
+        ensure!(count > 0.0, "W5: void, no certificate came within {WINDOW:?}");
         rotated += count;
         rates.push(count / (cpu - idle).max(1e-9));
     }
