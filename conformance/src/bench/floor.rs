@@ -21,8 +21,11 @@ use crate::harness::Background;
 
 mod streams;
 
-/// How much a client may send unread; h2 ends a connection of which more than half of this is unread in small messages.
+/// How much a client may send unread on a stream.
 const WINDOW: u32 = 16 << 20;
+/// The same on a connection: h2 ends one of which more than half of this is unread in small messages, counting 256 bytes
+/// for each, and a server that is behind reads many acceptances at once.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// How many changes a connection may be behind.
 const BEHIND: usize = 1 << 16;
@@ -113,7 +116,10 @@ fn frames(catalogue: &Catalogue, entries: &[(usize, u32)]) -> Frames {
 async fn serve(tcp: TcpStream, state: Arc<Frames>, mut changes: broadcast::Receiver<Frames>) -> anyhow::Result<()> {
     tcp.set_nodelay(true)?;
     let mut builder = h2::server::Builder::new();
-    builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW).max_concurrent_streams(1 << 20);
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(1 << 20);
     builder.max_send_buffer_size(1 << 30);
     let mut connection = builder.handshake::<_, Bytes>(tcp).await?;
     let mut streams = Vec::new();

@@ -94,7 +94,7 @@ impl Report {
             let (cpu, p99) = (measure(*contender, "cpu")? * 1e3, measure(*contender, "p99")?);
             Some(format!("{name} {} us and {} ms", grouped(cpu), grouped(p99)))
         };
-        let (clients, services) = (grouped(self.scale.clients as f64), grouped(self.scale.services as f64));
+        let (clients, services) = (count(self.scale.clients as f64), count(self.scale.services as f64));
         let bytes = measure(Contender::Chancery, "bytes").unwrap_or_default();
         _ = writeln!(
             text,
@@ -107,7 +107,7 @@ impl Report {
 
     fn replicas(&self, text: &mut String, outcome: &Outcome) {
         let value = |name: &str| outcome.values.get(name).map_or(f64::NAN, |spread| spread.median);
-        let [half, one, two] = [1, 2, 4].map(|times| grouped((times * self.scale.clients / 2) as f64));
+        let [half, one, two] = [1, 2, 4].map(|times| count((times * self.scale.clients / 2) as f64));
         let services = self.scale.services / 10;
         _ = writeln!(text, "\n### What a proxy costs, and 100,000 of them\n");
         _ = writeln!(
@@ -144,9 +144,14 @@ fn footprint(text: &mut String, outcome: &Outcome) {
         value("binary stripped MiB"),
         value("idle MiB"),
         value("MiB with services"),
-        value("services"),
+        count(outcome.values.get("services").map_or(f64::NAN, |spread| spread.median)),
         value("first answer s")
     );
+}
+
+/// The same of what is counted, which has no fraction.
+fn count(value: f64) -> String {
+    grouped(value).trim_end_matches(".0").to_owned()
 }
 
 /// A figure whose thousands are set apart.
@@ -174,6 +179,7 @@ mod tests {
     #[test]
     fn thousands_are_set_apart() {
         let texts = [0.0, 1.5, 999.0, 1_000.0, 32_257.4, 1_234_567.0, -1_000.0].map(grouped);
+        assert_eq!([500.0, 1_000.0].map(count), ["500", "1,000"]);
         assert_eq!(texts, ["0", "1.50", "999.0", "1,000", "32,257", "1,234,567", "-1,000"]);
     }
 
