@@ -79,7 +79,7 @@ pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, p
     });
     varying.message(8, |options| {
         options.encoded(&HTTP1);
-        options.shown(3, format_args!("{}.{}", service.name.name, service.name.namespace));
+        options.parts(3, &[service.name.name.as_str(), ".", service.name.namespace.as_str()]);
     });
     let same = ALIKE.get(&port.protocol).map_or(&[][..], Vec::as_slice);
     filter.text(1, NAME);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
+use crate::name::{Label, ObjectKey, QualifiedName};
 
 /// Something that an object reads of others while it is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +43,7 @@ impl Readers {
 
     /// Those who read `fact`.
     pub(super) fn of(&self, fact: Fact) -> impl Iterator<Item = &ObjectKey> {
-        let from = (fact, ObjectKey::new(ObjectKind::Mesh, QualifiedName::first_of(&Label::first())));
+        let from = (fact, ObjectKey::first());
         let fact = from.0.clone();
         self.0.range(from..).take_while(move |(read, _)| *read == fact).map(|(_, reader)| reader)
     }

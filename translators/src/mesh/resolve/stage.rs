@@ -68,21 +68,21 @@ impl<T, C> Default for Stage<T, C> {
 }
 
 impl<T: Eq, C: Claim> Stage<T, C> {
-    /// Evaluates the objects `names` of `kind` again, and decides again whose claims come first. The value and
-    /// the claim are those of an object without errors.
+    /// Evaluates the objects `names` (sorted, each once) of `kind` again, and decides again whose claims come first.
+    /// The value and the claim are those of an object without errors.
     pub(super) fn update(
         &mut self,
         kind: ObjectKind,
-        names: BTreeSet<QualifiedName>,
+        names: Vec<QualifiedName>,
         common: &mut Common,
         mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, Option<C>)>,
     ) -> Vec<Change<T>> {
-        let mut before: BTreeMap<QualifiedName, Option<Kept<T>>> = BTreeMap::new();
+        let mut before: Vec<(QualifiedName, Option<Kept<T>>)> = Vec::with_capacity(names.len());
         let mut claimed: BTreeMap<C, Option<ObjectKey>> = BTreeMap::new();
         for name in &names {
             let key = ObjectKey::new(kind, name.clone());
             let former = self.memos.remove(name);
-            before.insert(name.clone(), former.as_ref().and_then(Memo::kept));
+            before.push((name.clone(), former.as_ref().and_then(Memo::kept)));
             if let Some((former, what)) = former.as_ref().and_then(|former| Some((former, former.claim()?))) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.leave(what, &former.object);
@@ -93,8 +93,8 @@ impl<T: Eq, C: Claim> Stage<T, C> {
                 common.evaluated += 1;
                 Memo::of(Arc::clone(object), report.is_refused(), outcome, former.as_ref(), report)
             });
-            let reads = |memo: Option<&Memo<T, C>>| memo.map_or(&[][..], |memo| &memo.reads).to_vec();
-            common.readers.replace(&key, &reads(former.as_ref()), &reads(memo.as_ref()));
+            let (was, is) = (former.as_ref().map(|memo| &memo.reads), memo.as_ref().map(|memo| &memo.reads));
+            common.readers.replace(&key, was.map_or(&[], Vec::as_slice), is.map_or(&[], Vec::as_slice));
             let Some(memo) = memo else { continue };
             if let Some(what) = memo.claim() {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
@@ -103,14 +103,20 @@ impl<T: Eq, C: Claim> Stage<T, C> {
             self.memos.insert(name.clone(), memo);
         }
         // Who comes first may have changed for others too, and so may its place, of which their findings speak.
+        let mut others = BTreeSet::new();
         for (what, first) in claimed {
             let now = self.first(&what);
-            if now != first || now.is_some_and(|now| names.contains(&now.name)) {
-                for claimant in self.claims.of(&what) {
-                    let name = &claimant.key.name;
-                    before.entry(name.clone()).or_insert_with(|| self.memos.get(name).and_then(Memo::kept));
-                }
+            if now != first || now.is_some_and(|now| names.binary_search(&now.name).is_ok()) {
+                let claimants = self.claims.of(&what).iter().map(|claimant| &claimant.key.name);
+                others.extend(claimants.filter(|name| names.binary_search(name).is_err()).cloned());
             }
+        }
+        if !others.is_empty() {
+            before.extend(others.into_iter().map(|name| {
+                let kept = self.memos.get(&name).and_then(Memo::kept);
+                (name, kept)
+            }));
+            before.sort_by(|(one, _), (other, _)| one.cmp(other));
         }
         let changes = before.into_iter().map(|(name, before)| {
             let after = self.settle(kind, &name, common);
