@@ -282,7 +282,9 @@ impl Resolver {
             let service = self.service(name, before.as_deref());
             self.common.evaluated += 1;
             let mut findings = Vec::new();
-            if let (Some(service), Some(object)) = (&service, self.common.objects.get(&key)) {
+            if let Some(service) = service.as_ref().filter(|service| mtls::is_unproven(service))
+                && let Some(object) = self.common.objects.get(&key)
+            {
                 let mut report = Report::of(object);
                 mtls::warn(service, &mut report);
                 findings = report.findings;
@@ -356,6 +358,8 @@ impl Resolver {
 
     /// Those who read `fact` look again.
     fn changed(&self, fact: Fact, dirty: &mut Dirty) {
-        self.common.readers.of(fact).for_each(|reader| dirty.object(reader));
+        if !self.common.readers.is_empty() {
+            self.common.readers.of(fact).for_each(|reader| dirty.object(reader));
+        }
     }
 }

@@ -46,8 +46,8 @@ impl Raw {
                     if n > 0 {
                         raw.0.push(b':');
                     }
-                    let digits = 4 - group.leading_zeros() as usize / 4;
-                    raw.0.extend((0..digits).rev().map(|digit| HEX[usize::from(group >> (4 * digit)) & 0xf]));
+                    let digits = [12, 8, 4, 0].map(|shift| HEX[usize::from(group >> shift) & 0xf]);
+                    raw.0.extend_from_slice(&digits[group.leading_zeros() as usize / 4..]);
                 }
             }
             IpAddr::V4(v4) => {
@@ -104,20 +104,46 @@ impl Raw {
     }
 }
 
-/// The message that has the fields of both; of a repeated field, those of `first` come first.
-pub(super) fn merged(first: &[u8], second: &[u8]) -> Vec<u8> {
-    let mut both = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first, second);
-    loop {
-        let from = match (tag(first), tag(second)) {
-            (None, None) => return both,
-            (Some(left), Some(right)) if right < left => &mut second,
-            (Some(_), _) => &mut first,
-            (None, Some(_)) => &mut second,
-        };
-        let (field, rest) = from.split_at(field_len(from));
-        both.extend_from_slice(field);
-        *from = rest;
+/// The fields of a message that is encoded once, to be merged into many.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    bytes: Vec<u8>,
+    /// The tag of each, and where it ends.
+    ends: Vec<(u32, usize)>,
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// The fields of the encoded message `bytes`.
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        let mut ends = Vec::new();
+        let mut from = 0;
+        while let Some(tag) = tag(&bytes[from..]) {
+            from += field_len(&bytes[from..]);
+            ends.push((tag, from));
+        }
+        Self { bytes, ends }
+    }
+
+    /// The message that has these fields and those of `first`; of a repeated field, those of `first` come first.
+    pub(super) fn merged(&self, first: &[u8]) -> Vec<u8> {
+        let mut both = Vec::with_capacity(first.len() + self.bytes.len());
+        let (mut first, mut from) = (first, 0);
+        let mut ends = self.ends.iter().peekable();
+        while let Some(tag) = tag(first) {
+            let mut to = from;
+            while let Some((_, end)) = ends.next_if(|(other, _)| *other < tag) {
+                to = *end;
+            }
+            both.extend_from_slice(&self.bytes[from..to]);
+            from = to;
+            let (field, rest) = first.split_at(field_len(first));
+            both.extend_from_slice(field);
+            first = rest;
+        }
+        both.extend_from_slice(&self.bytes[from..]);
+        both
     }
 }
 
@@ -192,6 +218,6 @@ mod tests {
             name: "a".into(),
             ..second.clone()
         };
-        assert_eq!(merged(&first.encode_to_vec(), &second.encode_to_vec()), both.encode_to_vec());
+        assert_eq!(Fields::of(second.encode_to_vec()).merged(&first.encode_to_vec()), both.encode_to_vec());
     }
 }

@@ -77,12 +77,12 @@ impl<T: Eq, C: Claim> Stage<T, C> {
         common: &mut Common,
         mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, Option<C>)>,
     ) -> Vec<Change<T>> {
-        let mut before: Vec<(QualifiedName, Option<Kept<T>>)> = Vec::with_capacity(names.len());
+        let mut looked_at: Vec<(QualifiedName, Option<Kept<T>>, Option<Memo<T, C>>)> = Vec::with_capacity(names.len());
         let mut claimed: BTreeMap<C, Option<ObjectKey>> = BTreeMap::new();
         for name in &names {
             let key = ObjectKey::new(kind, name.clone());
             let former = self.memos.remove(name);
-            before.push((name.clone(), former.as_ref().and_then(Memo::kept)));
+            let before = former.as_ref().and_then(Memo::kept);
             if let Some((former, what)) = former.as_ref().and_then(|former| Some((former, former.claim()?))) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.leave(what, &former.object);
@@ -95,12 +95,11 @@ impl<T: Eq, C: Claim> Stage<T, C> {
             });
             let (was, is) = (former.as_ref().map(|memo| &memo.reads), memo.as_ref().map(|memo| &memo.reads));
             common.readers.replace(&key, was.map_or(&[], Vec::as_slice), is.map_or(&[], Vec::as_slice));
-            let Some(memo) = memo else { continue };
-            if let Some(what) = memo.claim() {
+            if let Some((memo, what)) = memo.as_ref().and_then(|memo| Some((memo, memo.claim()?))) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.enter(what, &memo.object);
             }
-            self.memos.insert(name.clone(), memo);
+            looked_at.push((name.clone(), before, memo));
         }
         // Who comes first may have changed for others too, and so may its place, of which their findings speak.
         let mut others = BTreeSet::new();
@@ -112,17 +111,25 @@ impl<T: Eq, C: Claim> Stage<T, C> {
             }
         }
         if !others.is_empty() {
-            before.extend(others.into_iter().map(|name| {
-                let kept = self.memos.get(&name).and_then(Memo::kept);
-                (name, kept)
+            looked_at.extend(others.into_iter().map(|name| {
+                let memo = self.memos.remove(&name);
+                (name, memo.as_ref().and_then(Memo::kept), memo)
             }));
-            before.sort_by(|(one, _), (other, _)| one.cmp(other));
+            looked_at.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         }
-        let changes = before.into_iter().map(|(name, before)| {
-            let after = self.settle(kind, &name, common);
-            Change { name, before, after }
+        let mut changes = Vec::with_capacity(looked_at.len());
+        let memos = looked_at.into_iter().filter_map(|(name, before, mut memo)| {
+            let after = self.claims.settle(&ObjectKey::new(kind, name.clone()), memo.as_mut(), &mut common.ledger);
+            changes.push(Change { name: name.clone(), before, after });
+            Some((name, memo?))
         });
-        changes.collect()
+        if self.memos.is_empty() {
+            // Much quicker than one by one.
+            self.memos = memos.collect();
+        } else {
+            self.memos.extend(memos);
+        }
+        changes
     }
 
     /// What is kept under `name`.
@@ -145,20 +152,24 @@ impl<T: Eq, C: Claim> Stage<T, C> {
     fn first(&self, what: &C) -> Option<ObjectKey> {
         self.claims.of(what).first().map(|first| first.key.clone())
     }
+}
 
-    /// Decides whether the object `name` is kept.
-    fn settle(&mut self, kind: ObjectKind, name: &QualifiedName, common: &mut Common) -> Option<Kept<T>> {
-        let Some(memo) = self.memos.get_mut(name) else {
-            common.ledger.set(&ObjectKey::new(kind, name.clone()), Part::Own, Vec::new());
+// === impl Claims ===
+
+impl<C: Claim> Claims<C> {
+    /// Decides whether the object `key` is kept.
+    fn settle<T: Eq>(&self, key: &ObjectKey, memo: Option<&mut Memo<T, C>>, ledger: &mut Ledger) -> Option<Kept<T>> {
+        let Some(memo) = memo else {
+            ledger.set(key, Part::Own, Vec::new());
             return None;
         };
         let mut report = Report::of(&memo.object);
         report.findings.clone_from(&memo.findings);
         if let Some((_, Some(what))) = &memo.outcome {
-            self.claims.check(what, &mut report);
+            self.check(what, &mut report);
         }
         memo.is_kept = !report.is_refused() && memo.outcome.is_some();
-        common.ledger.set(&memo.object.key, Part::Own, report.findings);
+        ledger.set(key, Part::Own, report.findings);
         memo.kept()
     }
 }
