@@ -42,13 +42,18 @@ impl Raw {
         self.message(tag, |raw| match address {
             // Nothing is left out of an address without a group of zeros; that is quicker than the general form.
             IpAddr::V6(v6) if !v6.segments().contains(&0) => {
-                for (n, group) in v6.segments().into_iter().enumerate() {
-                    if n > 0 {
-                        raw.0.push(b':');
+                let (mut text, mut length) = ([b':'; 40], 0);
+                for group in v6.segments() {
+                    for shift in [12, 8, 4, 0] {
+                        let digits = usize::from(group >> shift);
+                        if digits != 0 {
+                            text[length] = HEX[digits & 0xf];
+                            length += 1;
+                        }
                     }
-                    let digits = [12, 8, 4, 0].map(|shift| HEX[usize::from(group >> shift) & 0xf]);
-                    raw.0.extend_from_slice(&digits[group.leading_zeros() as usize / 4..]);
+                    length += 1;
                 }
+                raw.0.extend_from_slice(&text[..length - 1]);
             }
             IpAddr::V4(v4) => {
                 for (n, byte) in v4.octets().into_iter().enumerate() {

@@ -25,10 +25,12 @@ pub(super) fn full(retry: &Retry) -> Option<Vec<u8>> {
 
 /// The policy for every other request, encoded: only what certainly has not been done.
 pub(super) fn cautious(retry: &Retry) -> Option<Vec<u8>> {
-    if retry.when.iter().all(|condition| harmless(*condition)) {
-        return policy(retry, &retry.when);
-    }
     policy(retry, &retry.when.iter().copied().filter(|condition| harmless(*condition)).collect())
+}
+
+/// Whether both policies are the same.
+pub(super) fn is_cautious(retry: &Retry) -> bool {
+    retry.per_try_timeout.is_none() && retry.when.iter().all(|condition| harmless(*condition))
 }
 
 /// Whether the condition says that nothing was done, or that the application itself asks for another try.

@@ -41,15 +41,18 @@ pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, co
 
 /// The routes of a rule, which has one or more alternatives.
 fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
-    let (full, cautious) = (retry::full(&rule.retry.value), retry::cautious(&rule.retry.value));
+    let retry = &rule.retry.value;
+    let full = retry::full(retry);
+    let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
     let mut add = |any_method: &[u8], names_methods: bool| {
         // Envoy's retry policy knows no methods, so an alternative that names none becomes two routes where it
         // matters: one for the methods that may be done twice, and one with fewer conditions for the rest.
-        if !names_methods && full != cautious {
-            route(host, protocol, rule, &[any_method, &IDEMPOTENT], full.as_deref());
-            route(host, protocol, rule, &[any_method], cautious.as_deref());
-        } else {
-            route(host, protocol, rule, &[any_method], full.as_deref());
+        match &cautious {
+            Some(cautious) if !names_methods => {
+                route(host, protocol, rule, &[any_method, &IDEMPOTENT], full.as_deref());
+                route(host, protocol, rule, &[any_method], cautious.as_deref());
+            }
+            Some(_) | None => route(host, protocol, rule, &[any_method], full.as_deref()),
         }
     };
     if rule.matches.is_empty() {

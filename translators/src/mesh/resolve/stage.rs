@@ -44,6 +44,9 @@ struct Memo<T, C> {
     is_kept: bool,
 }
 
+/// An object, what it was kept as, and what it comes to now.
+type LookedAt<T, C> = (QualifiedName, Option<Kept<T>>, Option<Memo<T, C>>);
+
 /// An object that stays, and its value.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
@@ -77,7 +80,7 @@ impl<T: Eq, C: Claim> Stage<T, C> {
         common: &mut Common,
         mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, Option<C>)>,
     ) -> Vec<Change<T>> {
-        let mut looked_at: Vec<(QualifiedName, Option<Kept<T>>, Option<Memo<T, C>>)> = Vec::with_capacity(names.len());
+        let mut looked_at: Vec<LookedAt<T, C>> = Vec::with_capacity(names.len());
         let mut claimed: BTreeMap<C, Option<ObjectKey>> = BTreeMap::new();
         for name in &names {
             let key = ObjectKey::new(kind, name.clone());
