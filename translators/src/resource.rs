@@ -153,9 +153,12 @@ impl Version {
     }
 }
 
+/// 32 hexadecimal digits.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let digit = |at: usize| b"0123456789abcdef"[(self.0 >> (4 * (31 - at))) as usize & 0xf];
+        let digits: [u8; 32] = std::array::from_fn(digit);
+        f.write_str(std::str::from_utf8(&digits).expect("digits are text"))
     }
 }
 
@@ -309,6 +312,13 @@ mod tests {
         let sotw = discovery_pb::DiscoveryResponse::decode(resource.sotw_entry()).expect("decodes");
         assert_eq!(sotw.resources, vec![any]);
         assert_eq!(resource.sotw_entry().as_ptr(), resource.delta_entry()[resource.body_at..].as_ptr());
+    }
+
+    #[test]
+    fn a_version_is_shown_in_full() {
+        for number in [0, 1, 0xf0, u128::MAX, 0x0123_4567_89ab_cdef_0000_0000_dead_beef] {
+            assert_eq!(Version(number).to_string(), format!("{number:032x}"));
+        }
     }
 
     #[test]
