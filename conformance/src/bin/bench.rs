@@ -111,6 +111,8 @@ async fn until_interrupted(bench: impl Future<Output = anyhow::Result<ExitCode>>
 }
 
 async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
+    // Our allocator does without them, which servers that are started from here would inherit.
+    rustix::thread::disable_transparent_huge_pages(false)?;
     let began = Instant::now();
     let mut scale = if args.quick { Scale::quick() } else { Scale::full() };
     if let Some(rounds) = args.rounds.map(usize::from) {
