@@ -32,6 +32,9 @@ use crate::bell::Bell;
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Streams on one connection: an Envoy may open one for each resource.
 const MAX_STREAMS: u32 = 100_000;
+/// How much of a connection may be unread. HTTP/2 ends a connection whose small unread messages use up half of it, as
+/// the acceptances of thousands of streams do when a change was for all of them.
+const WINDOW: u32 = 16 << 20;
 /// The largest block of headers that is read.
 const MAX_HEADERS: u32 = 64 << 10;
 
@@ -106,6 +109,7 @@ fn builder(opened: Opened) -> auto::Builder<Opened> {
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_connection_window_size(WINDOW)
         .max_header_list_size(MAX_HEADERS);
     builder
 }
