@@ -10,19 +10,22 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Extensions, Method, StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use imbl::OrdMap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use translators::finding::{Finding, Location};
 use translators::name::{QualifiedName, RuleRef};
 
+use crate::csds::{self, ClientStatus};
 use crate::report::Report;
 use crate::telemetry::Telemetry;
 
@@ -121,6 +124,7 @@ pub async fn serve(listener: TcpListener, state: AdminState, stop: CancellationT
 
 /// The routes.
 pub fn router(state: AdminState) -> Router {
+    let status = ClientStatus::of_all(state.report.clone()).into_server();
     Router::new()
         .route("/healthz", get(async || Json(view::Health { status: "ok".to_owned() })))
         .route("/readyz", get(ready))
@@ -130,10 +134,17 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/nacks", get(nacks))
         .route("/api/v1/edges", get(edges))
         .route("/api/v1/findings", get(findings))
+        .route(csds::PATH, post(client_status))
+        .route_service(&format!("/{}/{{*method}}", name_of(&status)), status)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(guard))
         .with_state(state)
+}
+
+/// The name by which gRPC asks for a service.
+fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
 }
 
 // === impl AdminState ===
@@ -174,12 +185,22 @@ async fn findings(State(state): State<AdminState>) -> Json<view::Findings> {
     Json(render::findings(&state.status()))
 }
 
+async fn client_status(State(state): State<AdminState>, question: Bytes) -> Response {
+    match ClientStatus::of_all(state.report).poll(&Extensions::new(), &question) {
+        (StatusCode::OK, text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        (status, text) => problem(status, text.trim_end().to_owned()),
+    }
+}
+
 async fn not_found(uri: Uri) -> Response {
     problem(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Response {
-    problem(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes GET, not {method}", uri.path()))
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} takes {}, not {method}", uri.path(), if uri.path() == csds::PATH { "POST" } else { "GET" }),
+    )
 }
 
 /// An error as RFC 9457 has it.

@@ -35,6 +35,7 @@ pub mod wanted;
 // What an operator sees.
 pub mod admin;
 pub mod cli;
+pub mod csds;
 pub mod status;
 
 // The process.

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::watch;
 use translators::name::{Owner, RuleRef};
-use translators::resource::{Kind, Name, Version};
+use translators::resource::{Kind, Name, Resource, Version};
 
 /// One connected proxy: one stream.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,10 +91,46 @@ pub struct Report {
     shared: Arc<Shared>,
 }
 
+/// One resource that a stream subscribes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceStatus {
+    /// Its type.
+    pub kind: Kind,
+    /// Its name; the name that was asked for if there is no such resource.
+    pub name: Name,
+    /// As it is now; `None` if there is no such resource.
+    pub resource: Option<Arc<Resource>>,
+    /// How far the proxy is.
+    pub state: ResourceState,
+}
+
+/// How far a proxy is with a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResourceState {
+    /// It was not sent.
+    NotSent,
+    /// It has accepted it as it is now.
+    Synced,
+    /// It was sent, and has not been answered; or there is newer content than it was sent.
+    Stale,
+    /// It refuses it as it is now.
+    Error {
+        /// Why, in words fit to be shown.
+        reason: Arc<str>,
+        /// Since when.
+        since: Instant,
+    },
+}
+
 /// A stream as the report sees it.
 pub trait Observed: Send + Sync {
     /// What there is to be said of it now.
     fn proxy(&self) -> Proxy;
+
+    /// Every resource that it subscribes to.
+    fn resources(&self) -> Vec<ResourceStatus> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug)]
@@ -173,6 +209,13 @@ impl Report {
     /// Every connected proxy, in the order in which the streams began.
     pub fn proxies(&self) -> Vec<Proxy> {
         self.open().iter().map(|stream| stream.proxy()).collect()
+    }
+
+    /// The connected proxies that are `wanted`, with every resource that they subscribe to.
+    pub fn resources(&self, wanted: impl Fn(&Proxy) -> bool) -> Vec<(Proxy, Vec<ResourceStatus>)> {
+        let open = self.open();
+        let wanted = open.iter().map(|stream| (stream.proxy(), stream)).filter(|(proxy, _)| wanted(proxy));
+        wanted.map(|(proxy, stream)| (proxy, stream.resources())).collect()
     }
 
     /// How many responses were sent since the process began, on every stream, by type.

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
-use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use tracing::warn;
 
 use crate::admission::Admissions;
+use crate::csds::{self, ClientStatus};
 use crate::identity::connection::Connection;
 use crate::report::Report;
 use crate::stream::{self, Directory, Limits};
@@ -49,6 +51,10 @@ const CLOSING: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_millis(100);
 /// How often it is looked who has stopped asking.
 const TIDY: Duration = Duration::from_secs(15);
+
+/// How long a question about clients may take to come, and how large it may be: a stock Envoy's node is 77 kB.
+const ASKED: Duration = Duration::from_secs(10);
+const MOST_ASKED: usize = 1 << 20;
 
 /// What the server answers with.
 #[derive(Clone)]
@@ -77,6 +83,7 @@ pub struct Services {
 #[derive(Clone)]
 struct Front<D> {
     discovery: stream::Service<D>,
+    status: ClientStatus,
     others: Routes,
 }
 
@@ -89,7 +96,8 @@ pub async fn run(
     let (admissions, telemetry) = (Arc::new(services.admissions.clone()), services.telemetry.clone());
     let metrics = MetricsService::new(Arc::clone(&admissions) as _, telemetry, services.serves.clone(), stop.clone());
     let others = services.others(admissions, &stop).add_service(metrics.into_server());
-    let front = services.front(services.admissions.clone(), others, &stop);
+    let status = ClientStatus::of_oneself(services.report.clone(), Arc::new(services.admissions.clone()));
+    let front = services.front(services.admissions.clone(), status, others, &stop);
     serve(incoming, front, services.patience, stop).await
 }
 
@@ -97,7 +105,8 @@ pub async fn run(
 pub async fn run_plaintext(incoming: TcpListener, services: Services, stop: CancellationToken) -> anyhow::Result<()> {
     let nodes = services.admissions.clone().unproven();
     let others = services.others(Arc::new(nodes.clone()), &stop);
-    let front = services.front(nodes, others, &stop);
+    let status = ClientStatus::of_oneself(services.report.clone(), Arc::new(nodes.clone()));
+    let front = services.front(nodes, status, others, &stop);
     let incoming = TcpIncoming::from(incoming).with_nodelay(Some(true));
     serve(incoming, front, services.patience, stop).await
 }
@@ -147,9 +156,15 @@ where
 // === impl Services ===
 
 impl Services {
-    fn front<D: Directory>(&self, directory: D, others: Routes, stop: &CancellationToken) -> Front<D> {
+    fn front<D: Directory>(
+        &self,
+        directory: D,
+        status: ClientStatus,
+        others: Routes,
+        stop: &CancellationToken,
+    ) -> Front<D> {
         let discovery = stream::Service::within(self.limits, directory, self.report.clone(), stop.clone());
-        Front { discovery, others }
+        Front { discovery, others: others.add_service(status.clone().into_server()), status }
     }
 
     /// What is offered beside discovery to whomever the directory knows.
@@ -172,6 +187,9 @@ impl<D: Directory> tower::Service<Request<Incoming>> for Front<D> {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        if !is_grpc(request.headers()) && request.uri().path() == csds::PATH {
+            return client_status(self.status.clone(), request).map(Ok).boxed();
+        }
         if !is_grpc(request.headers()) {
             return self.discovery.poll(request).map(Ok).boxed();
         }
@@ -189,6 +207,23 @@ impl<D: Directory> tower::Service<Request<Incoming>> for Front<D> {
             None => tower::Service::call(&mut self.others, request).boxed(),
         }
     }
+}
+
+/// Answers a question in JSON.
+async fn client_status(status: ClientStatus, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(ASKED, Limited::new(body, MOST_ASKED).collect()).await;
+    let (code, text) = match body {
+        _ if parts.method != Method::POST => (StatusCode::METHOD_NOT_ALLOWED, "a question is a POST\n".to_owned()),
+        Ok(Ok(body)) => status.poll(&parts.extensions, &body.to_bytes()),
+        Ok(Err(error)) => (StatusCode::BAD_REQUEST, format!("the request does not come: {error}\n")),
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request does not come\n".to_owned()),
+    };
+    let kind = if code == StatusCode::OK { "application/json" } else { "text/plain; charset=utf-8" };
+    let mut response = Response::new(Body::new(Full::from(text).map_err(|never| match never {})));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

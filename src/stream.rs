@@ -43,7 +43,6 @@ pub use pulse::Pulse;
 pub use request::Request;
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};
-pub use status::{ResourceStatus, State};
 
 #[cfg(test)]
 mod tests;

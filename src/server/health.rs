@@ -20,9 +20,10 @@ use tonic_health::pb::{self, HealthCheckRequest, HealthCheckResponse};
 use crate::stream;
 
 /// The services that are offered beside discovery.
-const OTHERS: [&str; 3] = [
+const OTHERS: [&str; 4] = [
     "envoy.service.load_stats.v3.LoadReportingService",
     "envoy.service.metrics.v3.MetricsService",
+    "envoy.service.status.v3.ClientStatusDiscoveryService",
     "grpc.health.v1.Health",
 ];
 /// How often it is looked for those who watch.

@@ -29,7 +29,7 @@ use super::service::{Admission, Directory, Shared};
 use super::session::{Answer, Outcome, Protocol, Response, Session};
 use crate::bell::Bell;
 use crate::publish::{Reader, Snapshot};
-use crate::report::{Connected, Observed, Proxy, Rejection, StreamReport};
+use crate::report::{Connected, Observed, Proxy, Rejection, ResourceStatus, StreamReport};
 
 /// How long a stream that has reached its age may go on until everything that it was sent is answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -360,6 +360,11 @@ impl Observed for Mutex<Open> {
             status.rejections = open.refused.of(*kind).to_vec();
         }
         Proxy { types, ..open.proxy.clone() }
+    }
+
+    fn resources(&self) -> Vec<ResourceStatus> {
+        let open = lock(self);
+        open.session.resources(&open.snapshot)
     }
 }
 

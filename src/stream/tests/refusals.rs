@@ -7,7 +7,7 @@ use translators::resource::Kind;
 
 use super::peer::Peer;
 use crate::stream::session::Protocol;
-use crate::stream::{ResourceStatus, State};
+use crate::report::{ResourceState, ResourceStatus};
 
 const NOTHING: [&str; 0] = [];
 
@@ -178,12 +178,12 @@ fn every_resource_has_a_state_to_be_seen() {
     let state = |peer: &Peer| -> Vec<String> {
         let line = |status: ResourceStatus| {
             let state = match status.state {
-                State::NotSent => "not sent".to_owned(),
-                State::Synced => "synced".to_owned(),
-                State::Stale => "stale".to_owned(),
-                State::Error { reason, since } => format!("{reason} since {:?}", peer.now - since),
+                ResourceState::NotSent => "not sent".to_owned(),
+                ResourceState::Synced => "synced".to_owned(),
+                ResourceState::Stale => "stale".to_owned(),
+                ResourceState::Error { reason, since } => format!("{reason} since {:?}", peer.now - since),
             };
-            let exists = if status.version.is_some() { "" } else { " (none)" };
+            let exists = if status.resource.is_some() { "" } else { " (none)" };
             format!("{} {}{exists}: {state}", status.kind, status.name)
         };
         peer.session.resources(&peer.snapshot).into_iter().map(line).collect()
