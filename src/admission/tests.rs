@@ -1,3 +1,5 @@
+//! Whose configuration a node receives.
+
 use super::*;
 
 /// Workloads and EnvoySnapshots with these matches, each called after its place.

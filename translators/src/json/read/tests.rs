@@ -1,3 +1,5 @@
+//! Proto-JSON: what is read, and every way in which it does not fit.
+
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::runtime::v3 as runtime_pb;
