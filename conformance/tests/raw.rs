@@ -303,3 +303,52 @@ async fn a_node_of_a_workload_and_of_a_snapshot_is_served_by_neither() -> anyhow
     drop(chancery);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_node_moves_to_the_snapshot_that_says_most_of_it() -> anyhow::Result<()> {
+    let plaintext = Port::reserve()?;
+    let address = plaintext.loopback().to_string();
+    let of_all = clusters(1, "all", 1);
+    let chancery = Chancery::start(&[(RULES, &of_all)], &["--xds-plaintext-address", &address]).await?;
+    let mut peers = Vec::new();
+    for node in [NODE, "edge-2"] {
+        let mut peer = Peer::delta(plaintext.loopback(), node).await?;
+        peer.say(Kind::Cluster, Delta::default()).await?;
+        assert_eq!(peer.next_of(Kind::Cluster).await?.version, "all");
+        peer.accept(Kind::Cluster).await?;
+        peers.push(peer);
+    }
+    // Who is matched as before keeps its stream, whatever is said of others.
+    let of_one = clusters(1, "one", 1).replace("edge-*", NODE).replace("name: edge,", "name: one,");
+    chancery.write_rules("one.yaml", &of_one)?;
+    let [mut moved, mut stays] = <[Peer; 2]>::try_from(peers).ok().context("two")?;
+    let end = moved.end().await?;
+    assert_eq!(
+        (end.code(), end.message()),
+        (Code::Unavailable, "the node \"edge-1\" is EnvoySnapshot shop/one's now: connect again")
+    );
+    let mut again = Peer::delta(plaintext.loopback(), NODE).await?;
+    again.say(Kind::Cluster, Delta::default()).await?;
+    assert_eq!(again.next_of(Kind::Cluster).await?.version, "one");
+    chancery.remove_rules("one.yaml")?;
+    let mut back = eventually(SOON, "its former snapshot", async || {
+        let mut back = Peer::delta(plaintext.loopback(), NODE).await?;
+        back.say(Kind::Cluster, Delta::default()).await?;
+        let version = back.next_of(Kind::Cluster).await?.version;
+        ensure!(version == "all", "{version}");
+        Ok(back)
+    })
+    .await?;
+    // A workload that means it too does not take away what it has.
+    chancery.write_rules("one.yaml", &rule("Workload", "old", &format!("match: {{nodeId: {NODE}}}")))?;
+    eventually(SOON, "a finding", async || {
+        let findings = chancery.json("/api/v1/findings").await?.to_string();
+        ensure!(findings.contains("MX0301"), "{findings}");
+        Ok(())
+    })
+    .await?;
+    back.accept(Kind::Cluster).await?;
+    back.silence().await?;
+    stays.silence().await?;
+    Ok(())
+}

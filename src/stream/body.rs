@@ -166,7 +166,7 @@ where
             listeners: BTreeSet::new(),
             has_certificate: false,
         };
-        self.ends.push(admission.ended.map(Status::unauthenticated).boxed());
+        self.ends.push(admission.ended.map(Status::from).boxed());
         self.bell.ring();
         let mut snapshots = admission.snapshots;
         let snapshot = snapshots.current();
