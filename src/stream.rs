@@ -10,22 +10,28 @@ mod body;
 mod delta;
 mod frame;
 mod group;
+mod heartbeat;
 mod names;
 mod node;
 mod push;
 mod refusal;
+mod refused;
 mod request;
+mod respond;
 pub mod service;
 pub mod session;
 mod shelf;
 mod sotw;
+mod status;
 mod subscription;
 mod types;
 
 pub use group::Group;
+pub use node::Client;
 pub use request::Request;
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};
+pub use status::{ResourceStatus, State};
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use translators::resource::{Kind, Name};
 use translators::xds::secret::IDENTITY;
 
 use super::frame::{self, Messages};
-use super::node::Remembered;
+use super::node::{Client, Remembered};
 use super::refusal::Standing;
 use super::request::Request;
 use super::service::{Directory, Shared};
@@ -151,6 +151,7 @@ where
     fn admit(&mut self, request: &Request<'_>) -> Result<Admitted, Status> {
         let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
+        let client = Client::of(&node);
         let group = self.shared.groups.of(&admission.owner, &admission.snapshots);
         let proxy = Proxy {
             envoy: envoy_version(&node),
@@ -170,7 +171,7 @@ where
         self.bell.ring();
         let mut snapshots = admission.snapshots;
         let snapshot = snapshots.current();
-        let session = Session::within(group, self.protocol);
+        let session = Session::within(group, self.protocol).with_client(client);
         let open = Arc::new(Mutex::new(Open {
             session: if admission.proven { session } else { session.without_secrets() },
             node: remembered,
