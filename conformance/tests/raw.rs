@@ -217,6 +217,124 @@ async fn a_fleet_with_credentials_of_its_nodes_goes_on_in_sotw() -> anyhow::Resu
     a_fleet_goes_on_with_what_it_has(Way::Credential, true).await
 }
 
+/// What Envoy fetches a piece at a time: a listener whose virtual hosts come on demand, one whose routes go by scope, a
+/// layer of the runtime, and endpoints one by one.
+fn pieces(on_demand: SocketAddr, scoped: SocketAddr, app: SocketAddr) -> String {
+    let listener = |name: &str, port: u16, routes: &str, filter: &str| {
+        format!(
+            r#"- "@type": type.googleapis.com/envoy.config.listener.v3.Listener
+  name: {name}
+  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+  filter_chains:
+  - filters:
+    - name: http
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+        stat_prefix: {name}
+        {routes}
+        http_filters:
+{filter}        - name: router
+          typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+"#
+        )
+    };
+    let filter = "        - name: on-demand\n          typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand}\n";
+    let ads = "{ads: {}, resource_api_version: V3, initial_fetch_timeout: 1s}";
+    let scopes = format!(
+        "scoped_routes: {{name: scopes, rds_config_source: {ads}, scoped_rds: {{scoped_rds_config_source: {ads}}}, \
+         scope_key_builder: {{fragments: [{{header_value_extractor: {{name: x-scope, element_separator: \",\", index: 0}}}}]}}}}"
+    );
+    let routes = format!("rds: {{route_config_name: lazy, config_source: {ads}}}");
+    let port = app.port();
+    let spec = format!(
+        r#"match: {{nodeId: "edge-*"}}
+resources:
+{}{}- {{"@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration, name: lazy, vhds: {{config_source: {ads}}}}}
+- "@type": type.googleapis.com/envoy.config.route.v3.VirtualHost
+  name: lazy/shop
+  domains: [shop.example]
+  routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: "shop of one"}}}}}}]
+- "@type": type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration
+  name: a
+  route_configuration_name: main
+  key: {{fragments: [{{string_key: a}}]}}
+- "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+  name: main
+  virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: app}}}}]}}]
+- "@type": type.googleapis.com/envoy.service.runtime.v3.Runtime
+  name: layer
+  layer: {{edge.level: 7}}
+- "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
+  name: app
+  load_assignment:
+    cluster_name: app
+    endpoints:
+    - lb_endpoints:
+      - {{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}"#,
+        listener("lazy", on_demand.port(), &routes, filter),
+        listener("scoped", scoped.port(), &scopes, ""),
+    );
+    rule("EnvoySnapshot", "edge", &spec)
+}
+
+#[tokio::test]
+async fn what_envoy_fetches_a_piece_at_a_time_is_there_too() -> anyhow::Result<()> {
+    let app = App::http("v1").await?;
+    let (on_demand, scoped, plaintext) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
+    let rules = pieces(on_demand.loopback(), scoped.loopback(), app.address());
+    let address = plaintext.loopback().to_string();
+    let chancery = Chancery::start(&[(RULES, &rules)], &["--xds-plaintext-address", &address]).await?;
+    let admin = Port::reserve()?;
+    let layers = "layered_runtime: {layers: [{name: rtds, rtds_layer: {name: layer, rtds_config: {ads: {}, resource_api_version: V3}}}]}\n";
+    let text = bootstrap("DELTA_GRPC", &admin, plaintext.loopback()) + layers;
+    let mut envoy = EnvoyProxy::run(&EnvoySource::from_environment().await?, admin, &text)?;
+    envoy.live().await?;
+
+    let runtime = async || Ok::<_, anyhow::Error>(envoy.text("/runtime").await?);
+    ensure!(runtime().await?.contains("\"7\""), "{}", runtime().await?);
+    chancery.edit_rules(RULES, "edge.level: 7", "edge.level: 8")?;
+    eventually(SOON, "the other level", async || {
+        ensure!(runtime().await?.contains("\"8\""), "{}", runtime().await?);
+        Ok(())
+    })
+    .await?;
+
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let ask = async |address: SocketAddr, header: &str, value: &str| {
+        let answer = client.get(format!("http://{address}/")).header(header, value).send().await?;
+        Ok::<_, anyhow::Error>((answer.status().as_u16(), answer.text().await?))
+    };
+    let shop = async |says: &str| {
+        eventually(SOON, says, async || {
+            let (status, body) = ask(on_demand.loopback(), "host", "shop.example").await?;
+            ensure!(status == 200 && body == says, "{status} {body}");
+            Ok(())
+        })
+        .await
+    };
+    shop("shop of one").await?;
+    assert_eq!(ask(on_demand.loopback(), "host", "unknown.example").await?.0, 404);
+    chancery.edit_rules(RULES, "shop of one", "shop of two")?;
+    shop("shop of two").await?;
+
+    eventually(SOON, "the scope", async || {
+        let (status, body) = ask(scoped.loopback(), "x-scope", "a").await?;
+        ensure!(status == 200 && body.contains("v1"), "{status} {body}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(ask(scoped.loopback(), "x-scope", "b").await?.0, 404);
+    chancery.edit_rules(RULES, "string_key: a", "string_key: b")?;
+    eventually(SOON, "the other scope", async || {
+        let (status, _) = ask(scoped.loopback(), "x-scope", "b").await?;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(chancery.json("/api/v1/nacks").await?["total"], 0);
+    Ok(())
+}
+
 /// `size` clusters, of which one has this timeout, and a secret with a key.
 fn clusters(size: usize, version: &str, seventh: u32) -> String {
     let cluster = |n: usize| {
