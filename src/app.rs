@@ -24,11 +24,13 @@ use crate::identity::Identities;
 use crate::identity::tls::{self, ServerCertificate};
 use crate::publish::{self, Table};
 use crate::report::Report;
-use crate::server::{self, Services};
+use crate::server::{self, Patience, Services};
 use crate::sources::files::{self, FileState};
 use crate::sources::instances;
+use crate::stream::Limits;
 use crate::task::Tasks;
 use crate::telemetry::Telemetry;
+use crate::telemetry::loads::Loads;
 use crate::translate::{self, Translator};
 use crate::{admission, durable, fold, settled, status, wanted};
 
@@ -53,6 +55,12 @@ pub struct Config {
     pub leaf_ttl: Option<Duration>,
     /// How long an orderly stop may take.
     pub grace: Duration,
+    /// What a client may ask of the discovery services.
+    pub limits: Limits,
+    /// How long a peer is waited for.
+    pub patience: Patience,
+    /// How often proxies are to report their load.
+    pub load_interval: Duration,
 }
 
 /// Runs the control plane until SIGINT or SIGTERM.
@@ -100,6 +108,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         report: report.clone(),
         telemetry: telemetry.clone(),
         serves: admission::serves(table.clone()),
+        loads: Loads::default(),
+        load_interval: config.load_interval,
+        ready: {
+            let table = table.clone();
+            Arc::new(move || table.current().mesh().is_some())
+        },
+        limits: config.limits,
+        patience: config.patience,
     };
     let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
     let (translator, records) = Translator::open(Some(data_dir));
@@ -123,9 +139,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let read = files::run(config.rules.clone(), files, stop());
     let gather = instances::run(report, instance_record, instances, stop());
     let issue = issuer.run(wanted.subscribe(), issued, stop());
-    let serve_plaintext = plaintext.map(|listener| {
-        server::run_plaintext(listener, services.admissions.clone().unproven(), services.report.clone(), stop())
-    });
+    let serve_plaintext = plaintext.map(|listener| server::run_plaintext(listener, services.clone(), stop()));
     let serve = server::run(incoming, services, stop());
     let administer = admin::serve(admin, admin_state, stop());
     let revocations = identities.watch(stop());

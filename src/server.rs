@@ -1,5 +1,5 @@
-//! The ports that proxies connect to: ADS and telemetry over one authenticated connection, or ADS alone for nodes
-//! that are known by their own word.
+//! The ports that proxies connect to: discovery and telemetry over one authenticated connection, or for nodes that are
+//! known by their own word, without metrics and without anything secret.
 //!
 //! Owns: which service a request is for, the tasks of connections, and the end of a server. May use: `admission`,
 //! `stream`, `telemetry`, `task`. Never: decides who may have what.
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -22,23 +22,36 @@ use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tracing::warn;
 
-use crate::admission::{Admissions, Unproven};
+use crate::admission::Admissions;
 use crate::identity::connection::Connection;
 use crate::report::Report;
-use crate::stream::{self, Directory};
+use crate::stream::{self, Directory, Limits};
 use crate::task::Children;
 use crate::telemetry::Telemetry;
+use crate::telemetry::loads::Loads;
 use crate::telemetry::metrics::{MetricsService, Serves};
 
 mod connection;
 mod cork;
+mod health;
+mod loads;
+mod patience;
+
+pub use health::Ready;
+pub use patience::Patience;
+
+use health::Healths;
+use loads::LoadReports;
 
 /// How long connections may take to close once every stream has been ended.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How long accepting rests when the process is out of file descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
+/// How often it is looked who has stopped asking.
+const TIDY: Duration = Duration::from_secs(15);
 
 /// What the server answers with.
+#[derive(Clone)]
 pub struct Services {
     /// Who may have which group.
     pub admissions: Admissions,
@@ -48,9 +61,19 @@ pub struct Services {
     pub telemetry: Telemetry,
     /// Which workload serves which port, by the rules in force.
     pub serves: Serves,
+    /// Where load reports go,
+    pub loads: Loads,
+    /// and how often proxies are to make one.
+    pub load_interval: Duration,
+    /// Whether there is something to serve.
+    pub ready: Ready,
+    /// What a client may ask.
+    pub limits: Limits,
+    /// How long a peer is waited for.
+    pub patience: Patience,
 }
 
-/// What a request is for: the discovery service is asked first, and without a detour.
+/// What a request is for: the discovery services are asked first, and without a detour.
 #[derive(Clone)]
 struct Front<D> {
     discovery: stream::Service<D>,
@@ -63,27 +86,26 @@ pub async fn run(
     services: Services,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Services { admissions, report, telemetry, serves } = services;
-    let discovery = stream::Service::new(admissions.clone(), report, stop.clone());
-    let metrics = MetricsService::new(Arc::new(admissions), telemetry, serves, stop.clone());
-    serve(incoming, Front { discovery, others: Routes::new(metrics.into_server()) }, stop).await
+    let (admissions, telemetry) = (Arc::new(services.admissions.clone()), services.telemetry.clone());
+    let metrics = MetricsService::new(Arc::clone(&admissions) as _, telemetry, services.serves.clone(), stop.clone());
+    let others = services.others(admissions, &stop).add_service(metrics.into_server());
+    let front = services.front(services.admissions.clone(), others, &stop);
+    serve(incoming, front, services.patience, stop).await
 }
 
-/// Serves ADS, and nothing secret, to the connections of `incoming` until stopped.
-pub async fn run_plaintext(
-    incoming: TcpListener,
-    nodes: Unproven,
-    report: Report,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let discovery = stream::Service::new(nodes, report, stop.clone());
+/// Serves nothing that is secret to the connections of `incoming`, until stopped.
+pub async fn run_plaintext(incoming: TcpListener, services: Services, stop: CancellationToken) -> anyhow::Result<()> {
+    let nodes = services.admissions.clone().unproven();
+    let others = services.others(Arc::new(nodes.clone()), &stop);
+    let front = services.front(nodes, others, &stop);
     let incoming = TcpIncoming::from(incoming).with_nodelay(Some(true));
-    serve(incoming, Front { discovery, others: Routes::default() }, stop).await
+    serve(incoming, front, services.patience, stop).await
 }
 
 async fn serve<C, D>(
     incoming: impl Stream<Item = std::io::Result<C>> + Send + 'static,
     front: Front<D>,
+    patience: Patience,
     stop: CancellationToken,
 ) -> anyhow::Result<()>
 where
@@ -92,14 +114,21 @@ where
 {
     let mut incoming = pin!(incoming);
     let mut connections = Children::default();
+    let mut tidy = tokio::time::interval(TIDY);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(()) = connections.next_ended() => continue,
+            _ = tidy.tick() => {
+                front.discovery.tidy();
+                continue;
+            }
             accepted = incoming.next() => accepted,
         };
         match accepted {
-            Some(Ok(connection)) => connections.spawn(connection::serve(connection, front.clone(), stop.clone())),
+            Some(Ok(connection)) => {
+                connections.spawn(connection::serve(connection, front.clone(), patience, stop.clone()));
+            }
             Some(Err(error)) => {
                 warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(REST).await;
@@ -115,6 +144,22 @@ where
     Ok(())
 }
 
+// === impl Services ===
+
+impl Services {
+    fn front<D: Directory>(&self, directory: D, others: Routes, stop: &CancellationToken) -> Front<D> {
+        let discovery = stream::Service::within(self.limits, directory, self.report.clone(), stop.clone());
+        Front { discovery, others }
+    }
+
+    /// What is offered beside discovery to whomever the directory knows.
+    fn others<D: Directory>(&self, directory: Arc<D>, stop: &CancellationToken) -> Routes {
+        let loads = LoadReports::new(directory, self.loads.clone(), self.load_interval, stop.clone());
+        let healths = Healths::new(Arc::clone(&self.ready), stop.clone());
+        Routes::new(loads.into_server(self.limits.request_bytes)).add_service(healths.into_server())
+    }
+}
+
 // === impl Front ===
 
 impl<D: Directory> tower::Service<Request<Incoming>> for Front<D> {
@@ -127,11 +172,27 @@ impl<D: Directory> tower::Service<Request<Incoming>> for Front<D> {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        if self.discovery.answers(request.uri().path()) {
+        if !is_grpc(request.headers()) {
+            return self.discovery.poll(request).map(Ok).boxed();
+        }
+        if request.version() < Version::HTTP_2 {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            return std::future::ready(Ok(response)).boxed();
+        }
+        let path = request.uri().path();
+        if self.discovery.answers(path) {
             return tower::Service::call(&mut self.discovery, request).boxed();
         }
-        tower::Service::call(&mut self.others, request).boxed()
+        match path.starts_with("/grpc.reflection.").then(health::reflection).flatten() {
+            Some(mut reflection) => tower::Service::call(&mut reflection, request).boxed(),
+            None => tower::Service::call(&mut self.others, request).boxed(),
+        }
     }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 #[cfg(test)]

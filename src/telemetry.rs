@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub mod edges;
+pub mod loads;
 pub mod metrics;
 
 use edges::{Edge, Edges, Limits, Losses, Sample, StreamId, Superseded};

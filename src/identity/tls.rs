@@ -69,7 +69,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// TLS 1.2 and 1.3 for gRPC, with `certificate` as ours. A client certificate must be of `control`; a client
+/// TLS 1.2 and 1.3 for gRPC and for polling over plain HTTP, with `certificate` as ours. A client certificate must be of `control`; a client
 /// without one is let through, so that its requests are answered with a reason. Sessions are not resumed:
 /// every connection shows its certificate anew.
 pub fn server_config(control: &Authority, certificate: Arc<ServerCertificate>) -> Arc<ServerConfig> {
@@ -78,7 +78,7 @@ pub fn server_config(control: &Authority, certificate: Arc<ServerCertificate>) -
         .expect("the provider has both versions")
         .with_client_cert_verifier(client_verifier(control))
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Arc::new(config)

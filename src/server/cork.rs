@@ -24,6 +24,18 @@ struct Gathering<C> {
     /// What was not written yet, after `written` bytes that were.
     bytes: Vec<u8>,
     written: usize,
+    progress: Progress,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// So many bytes were read,
+    pub(super) read: u64,
+    /// and so many written.
+    pub(super) written: u64,
+    /// The last write was not taken.
+    pub(super) blocked: bool,
 }
 
 // === impl Corked ===
@@ -31,7 +43,12 @@ struct Gathering<C> {
 impl<C: AsyncRead + AsyncWrite + Unpin> Corked<C> {
     /// Both handles.
     pub(super) fn pair(connection: C) -> (Self, Self) {
-        let shared = Arc::new(Mutex::new(Gathering { connection, bytes: Vec::new(), written: 0 }));
+        let shared = Arc::new(Mutex::new(Gathering {
+            connection,
+            bytes: Vec::new(),
+            written: 0,
+            progress: Progress::default(),
+        }));
         (Self(Arc::clone(&shared)), Self(shared))
     }
 
@@ -42,8 +59,25 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Corked<C> {
         Pin::new(&mut gathering.connection).poll_flush(context)
     }
 
+    /// How far it has come.
+    pub(super) fn progress(&self) -> Progress {
+        self.lock().progress
+    }
+
     fn lock(&self) -> MutexGuard<'_, Gathering<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Progress ===
+
+impl Progress {
+    fn after(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.blocked = written.is_pending();
+        if let Poll::Ready(Ok(count)) = &written {
+            self.written += *count as u64;
+        }
+        written
     }
 }
 
@@ -53,7 +87,8 @@ impl<C: AsyncWrite + Unpin> Gathering<C> {
     fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.bytes.len() {
             let rest = &self.bytes[self.written..];
-            match ready!(Pin::new(&mut self.connection).poll_write(context, rest))? {
+            let written = Pin::new(&mut self.connection).poll_write(context, rest);
+            match ready!(self.progress.after(written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.written += count,
             }
@@ -84,7 +119,10 @@ impl<C: AsyncWrite + Unpin> Gathering<C> {
 impl<C: AsyncRead + Unpin> AsyncRead for Corked<C> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut gathering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Pin::new(&mut gathering.connection).poll_read(context, room)
+        let before = room.filled().len();
+        ready!(Pin::new(&mut gathering.connection).poll_read(context, room))?;
+        gathering.progress.read += (room.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -95,7 +133,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Corked<C> {
             gathering.gather(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut gathering.connection).poll_write(context, bytes)
+        let written = Pin::new(&mut gathering.connection).poll_write(context, bytes);
+        gathering.progress.after(written)
     }
 
     fn poll_write_vectored(
@@ -111,7 +150,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Corked<C> {
             }
             return Poll::Ready(Ok(total));
         }
-        Pin::new(&mut gathering.connection).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut gathering.connection).poll_write_vectored(context, slices);
+        gathering.progress.after(written)
     }
 
     fn is_write_vectored(&self) -> bool {

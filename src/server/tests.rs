@@ -23,6 +23,7 @@ use tonic::transport::server::Connected;
 
 use super::connection;
 use super::cork::Corked;
+use super::patience::Patience;
 use crate::publish::{Feed, Reader};
 
 /// A connection that counts what is written, and takes so much at once.
@@ -113,7 +114,7 @@ async fn a_change_for_all_streams_of_a_connection_is_written_at_once() {
     let (client, server) = tokio::io::duplex(1 << 20);
     let (server, writes) = counting(server);
     let (feed, stop) = (Feed::new(Arc::new(Bytes::new())), CancellationToken::new());
-    let served = spawn(connection::serve(server, Echo(feed.subscribe()), stop.clone()));
+    let served = spawn(connection::serve(server, Echo(feed.subscribe()), Patience::default(), stop.clone()));
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client));
     let (mut sender, connection) = soon(handshake).await.expect("it speaks HTTP/2");
     let client = spawn(connection);

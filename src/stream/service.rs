@@ -68,7 +68,7 @@ pub enum Refusal {
 /// The services, to be mounted in tonic's server. Cloning shares them.
 #[derive(Debug)]
 pub struct Service<D> {
-    shared: Arc<Shared<D>>,
+    pub(super) shared: Arc<Shared<D>>,
 }
 
 /// What every stream uses.

@@ -5,3 +5,4 @@ mod laws;
 mod peer;
 mod scenarios;
 mod sharing;
+mod transports;

@@ -69,6 +69,9 @@ struct SemanticVersion {
 
 /// The same request as it is sent over gRPC.
 pub(super) fn read(text: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        return Err(serde::de::Error::custom("it is a list, and no object"));
+    }
     let request: DiscoveryRequest = serde_json::from_slice(text)?;
     let message = wire::DiscoveryRequest {
         version_info: request.version_info,
@@ -193,7 +196,7 @@ mod tests {
     fn what_cannot_be_read_is_said() {
         for (text, said) in [
             ("", "EOF while parsing a value at line 1 column 0"),
-            ("[]", "expected"),
+            ("[]", "it is a list"),
             ("{\"node\": 3}", "invalid type: integer `3`, expected"),
             ("{\"resource_names\": [1]}", "invalid type: integer `1`, expected a string at line 1 column 20"),
             ("{\"version_info\": \"1\",}", "trailing comma at line 1 column 22"),

@@ -26,8 +26,8 @@ type Client =
     discovery_pb::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
 
 /// Admits everybody but a few, to one group.
-struct Fake {
-    snapshots: Reader<Snapshot>,
+pub(super) struct Fake {
+    pub(super) snapshots: Reader<Snapshot>,
 }
 
 impl Directory for Fake {

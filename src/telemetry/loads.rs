@@ -1,0 +1,223 @@
+//! Load reports: what proxies say of the clusters that they send requests to, as it was last.
+//!
+//! Owns: the last report of each proxy and cluster, within bounds. May use: `translators` names. Never: adds up, or
+//! keeps what a proxy said that is not connected any more.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use translators::name::QualifiedName;
+
+/// So many proxies are listened to,
+const MOST_NODES: usize = 65_536;
+/// for so many clusters each,
+const MOST_CLUSTERS: usize = 10_000;
+/// in so many localities;
+const MOST_LOCALITIES: usize = 256;
+/// so many clusters are kept of all proxies together.
+const MOST: usize = 1_000_000;
+
+/// What proxies have reported. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Loads(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    nodes: BTreeMap<Arc<str>, Node>,
+    /// The number of the last stream.
+    streams: u64,
+    /// How many clusters there are.
+    clusters: usize,
+    /// How many reports of a cluster were not kept.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// The stream that it reports on; an earlier one says nothing any more.
+    stream: u64,
+    workload: QualifiedName,
+    clusters: BTreeMap<String, (SystemTime, ClusterLoad)>,
+}
+
+/// A stream of reports; the reports go with it.
+#[derive(Debug)]
+pub struct LoadStream {
+    loads: Loads,
+    node: Arc<str>,
+    stream: u64,
+}
+
+/// One cluster as a proxy saw it since its report before.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterLoad {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The name that its endpoints go by, if it is another.
+    pub service: String,
+    /// How long it was looked at.
+    pub interval: Duration,
+    /// Requests that were dropped.
+    pub dropped: u64,
+    /// The requests of each locality.
+    pub localities: Vec<LocalityLoad>,
+}
+
+/// The requests to one locality of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalityLoad {
+    /// Its region, zone and sub-zone.
+    pub locality: [String; 3],
+    /// Its priority.
+    pub priority: u32,
+    /// Requests that were begun,
+    pub issued: u64,
+    /// that have succeeded,
+    pub succeeded: u64,
+    /// that have failed,
+    pub failed: u64,
+    /// and that are under way.
+    pub active: u64,
+}
+
+/// The last report of a proxy on a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// The proxy's node id.
+    pub node: Arc<str>,
+    /// Its workload.
+    pub workload: QualifiedName,
+    /// When it reported.
+    pub at: SystemTime,
+    /// What it reported.
+    #[serde(flatten)]
+    pub load: ClusterLoad,
+}
+
+// === impl Loads ===
+
+impl Loads {
+    /// Enters a stream of `node`, in the place of an earlier one.
+    pub fn open(&self, node: &str, workload: QualifiedName) -> LoadStream {
+        let mut state = self.lock();
+        state.streams += 1;
+        let stream = state.streams;
+        let node: Arc<str> = node.into();
+        let state = &mut *state;
+        if state.nodes.len() < MOST_NODES || state.nodes.contains_key(&node) {
+            let former = state.nodes.insert(Arc::clone(&node), Node { stream, workload, clusters: BTreeMap::new() });
+            state.clusters -= former.map_or(0, |former| former.clusters.len());
+        }
+        LoadStream { loads: self.clone(), node, stream }
+    }
+
+    /// The last reports, by node and cluster.
+    pub fn snapshot(&self) -> Vec<Load> {
+        let state = self.lock();
+        let loads = state.nodes.iter().flat_map(|(node, of)| {
+            of.clusters.values().map(|(at, load)| Load {
+                node: Arc::clone(node),
+                workload: of.workload.clone(),
+                at: *at,
+                load: load.clone(),
+            })
+        });
+        loads.collect()
+    }
+
+    /// How many reports of a cluster were not kept: there were too many.
+    pub fn lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl LoadStream ===
+
+impl LoadStream {
+    /// Takes a report.
+    pub fn record(&self, loads: impl IntoIterator<Item = ClusterLoad>, at: SystemTime) {
+        let mut state = self.loads.lock();
+        let State { nodes, clusters, lost, .. } = &mut *state;
+        let node = nodes.get_mut(&self.node).filter(|node| node.stream == self.stream);
+        let Some(node) = node else { return };
+        for mut load in loads {
+            let known = node.clusters.contains_key(&load.cluster);
+            if !known && (node.clusters.len() >= MOST_CLUSTERS || *clusters >= MOST) {
+                *lost += 1;
+                continue;
+            }
+            load.localities.truncate(MOST_LOCALITIES);
+            *clusters += usize::from(!known);
+            node.clusters.insert(load.cluster.clone(), (at, load));
+        }
+    }
+}
+
+impl Drop for LoadStream {
+    fn drop(&mut self) {
+        let mut state = self.loads.lock();
+        if state.nodes.get(&self.node).is_some_and(|node| node.stream == self.stream)
+            && let Some(node) = state.nodes.remove(&self.node)
+        {
+            state.clusters -= node.clusters.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(cluster: &str, dropped: u64) -> ClusterLoad {
+        ClusterLoad { cluster: cluster.into(), dropped, ..Default::default() }
+    }
+
+    fn seen(loads: &Loads) -> Vec<(String, String, u64)> {
+        let loads = loads.snapshot().into_iter();
+        loads.map(|load| (load.node.to_string(), load.load.cluster, load.load.dropped)).collect()
+    }
+
+    #[test]
+    fn the_last_report_of_each_cluster_is_kept_for_as_long_as_its_stream() {
+        let loads = Loads::default();
+        let workload: QualifiedName = "shop/cart".parse().expect("a name");
+        let now = SystemTime::UNIX_EPOCH;
+        let first = loads.open("a", workload.clone());
+        let other = loads.open("b", workload.clone());
+        first.record([load("x", 1), load("y", 2)], now);
+        first.record([load("x", 3)], now);
+        other.record([load("x", 4)], now);
+        let of = |node: &str, cluster: &str, dropped| (node.to_owned(), cluster.to_owned(), dropped);
+        assert_eq!(seen(&loads), [of("a", "x", 3), of("a", "y", 2), of("b", "x", 4)]);
+        // A stream in the place of another: what comes on the one before says nothing, nor does its end.
+        let second = loads.open("a", workload);
+        first.record([load("z", 5)], now);
+        second.record([load("x", 6)], now);
+        drop(first);
+        assert_eq!(seen(&loads), [of("a", "x", 6), of("b", "x", 4)]);
+        drop((second, other));
+        assert_eq!((seen(&loads), loads.lock().clusters), (vec![], 0));
+    }
+
+    #[test]
+    fn a_proxy_fills_no_more_than_its_room() {
+        let loads = Loads::default();
+        let stream = loads.open("a", "shop/cart".parse().expect("a name"));
+        let localities = vec![LocalityLoad::default(); MOST_LOCALITIES + 1];
+        let many = (0..MOST_CLUSTERS + 5).map(|number| load(&format!("{number:05}"), 0));
+        stream.record(many, SystemTime::UNIX_EPOCH);
+        stream.record([ClusterLoad { localities, ..load("00000", 7) }], SystemTime::UNIX_EPOCH);
+        let kept = loads.snapshot();
+        assert_eq!((kept.len(), loads.lost()), (MOST_CLUSTERS, 5));
+        assert_eq!((kept[0].load.dropped, kept[0].load.localities.len()), (7, MOST_LOCALITIES));
+    }
+}
