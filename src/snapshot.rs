@@ -2,17 +2,23 @@
 //!
 //! Owns: persistent sets of resources that share structure between versions, so that a change costs the
 //! logarithm of the set and two snapshots are told apart in the size of their difference. May use:
-//! `translators::resource`. Never: changes after it was published.
+//! `translators::resource`, names of the form xdstp. Never: changes after it was published.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use translators::resource::{Kind, Name, Resource, Version};
+use translators::xdstp;
 
 /// The resources of one kind.
 #[derive(Debug, Clone)]
 pub struct ResourceSet {
     resources: OrdMap<Name, Arc<Resource>>,
+    /// The names of those that go by other names too, by these.
+    aliases: OrdMap<Name, Vec<Name>>,
+    /// The names of those that live for a time only.
+    mortal: OrdSet<Name>,
     version: Version,
 }
 
@@ -36,7 +42,7 @@ pub enum Change {
 
 impl Default for ResourceSet {
     fn default() -> Self {
-        Self { resources: OrdMap::new(), version: Version::EMPTY }
+        Self { resources: OrdMap::new(), aliases: OrdMap::new(), mortal: OrdSet::new(), version: Version::EMPTY }
     }
 }
 
@@ -44,6 +50,30 @@ impl ResourceSet {
     /// The resource called `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
         self.resources.get(name)
+    }
+
+    /// The resource called `name`, or that goes by it among other names.
+    pub fn find(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.get(name).or_else(|| self.get(self.aliases.get(name)?.first()?))
+    }
+
+    /// The resources that an xdstp glob stands for, by name.
+    pub fn under<'a>(&'a self, glob: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let (start, _) = xdstp::around(glob);
+        let from = self.resources.range::<_, str>((Bound::Included(start), Bound::Unbounded));
+        let begin = from.map(|(_, resource)| resource).take_while(move |resource| resource.name().starts_with(start));
+        begin.filter(move |resource| xdstp::stands_for(glob, resource.name()))
+    }
+
+    /// The resources that `name` stands for: the one that goes by it, or all that an xdstp glob stands for.
+    pub fn called<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let below = xdstp::is_glob(name).then(|| self.under(name));
+        self.find(name).into_iter().chain(below.into_iter().flatten())
+    }
+
+    /// The resources that live for a time only, by name.
+    pub fn mortal(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.mortal.iter().filter_map(|name| self.get(name))
     }
 
     /// The resources, by name.
@@ -73,9 +103,20 @@ impl ResourceSet {
             if **held == *resource {
                 return false;
             }
+            let held = Arc::clone(held);
             self.version = self.version.without(held.version());
+            self.forget_extras(&held);
         }
         self.version = self.version.with(resource.version());
+        if resource.ttl().is_some() {
+            self.mortal.insert(Name::clone(resource.name()));
+        }
+        for alias in resource.aliases() {
+            let names = self.aliases.entry(Name::clone(alias)).or_default();
+            if let Err(at) = names.binary_search(resource.name()) {
+                names.insert(at, Name::clone(resource.name()));
+            }
+        }
         self.resources.insert(resource.name().clone(), resource);
         true
     }
@@ -89,7 +130,24 @@ impl ResourceSet {
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(held) = self.resources.remove(name) else { return false };
         self.version = self.version.without(held.version());
+        self.forget_extras(&held);
         true
+    }
+
+    /// Forgets what is to be found of it beside its name.
+    fn forget_extras(&mut self, held: &Resource) {
+        if held.ttl().is_some() {
+            self.mortal.remove(held.name());
+        }
+        for alias in held.aliases() {
+            let left = self.aliases.get_mut(alias).is_some_and(|names| {
+                names.retain(|name| name != held.name());
+                !names.is_empty()
+            });
+            if !left {
+                self.aliases.remove(alias);
+            }
+        }
     }
 
     /// What `newer` has that `self` has not, by name; parts that the two share are passed over.
@@ -143,3 +201,47 @@ impl PartialEq for Snapshot {
 }
 
 impl Eq for Snapshot {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn resource(name: &str, content: &str) -> Resource {
+        Resource::from_bytes(Kind::VirtualHost, name.into(), content.as_bytes(), [].into())
+    }
+
+    #[test]
+    fn a_resource_is_found_by_every_name_that_it_goes_by_and_by_no_former_one() {
+        let mut set = ResourceSet::default();
+        let found = |set: &ResourceSet, name: &str| set.find(name).map(|resource| resource.name().to_string());
+        set.put(Arc::new(resource("b", "1").aliased(["x".into(), "y".into()])));
+        set.put(Arc::new(resource("a", "1").aliased(["x".into()])));
+        assert_eq!(
+            ["a", "x", "y"].map(|name| found(&set, name)),
+            [Some("a".into()), Some("a".into()), Some("b".into())]
+        );
+        set.remove("a");
+        assert_eq!(found(&set, "x"), Some("b".into()));
+        set.put(Arc::new(resource("b", "1").aliased(["x".into(), "z".into()]).living(Duration::from_secs(1))));
+        assert_eq!(["y", "z"].map(|name| found(&set, name)), [None, Some("b".into())]);
+        assert_eq!(set.mortal().map(|resource| resource.name().to_string()).collect::<Vec<_>>(), ["b"]);
+        set.put(Arc::new(resource("b", "1")));
+        assert_eq!((set.mortal().count(), set.aliases.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_glob_finds_what_is_below_it() {
+        let mut set = ResourceSet::default();
+        for name in
+            ["xdstp://a/T/x", "xdstp://a/T/x/1", "xdstp://a/T/x/1/2", "xdstp://a/T/x/3?b=1&a=1", "xdstp://a/T/y/1"]
+        {
+            set.put(Arc::new(resource(name, "1")));
+        }
+        let under = |glob: &str| set.under(glob).map(|resource| resource.name().to_string()).collect::<Vec<_>>();
+        assert_eq!(under("xdstp://a/T/x/*"), ["xdstp://a/T/x/1", "xdstp://a/T/x/1/2"]);
+        assert_eq!(under("xdstp://a/T/x/*?a=1&b=1"), ["xdstp://a/T/x/3?a=1&b=1"]);
+        assert_eq!(under("xdstp://a/T/z/*"), [""; 0]);
+    }
+}

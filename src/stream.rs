@@ -13,6 +13,7 @@ mod fetch;
 mod frame;
 mod gate;
 mod group;
+mod heartbeat;
 mod limits;
 mod methods;
 mod names;
@@ -22,22 +23,27 @@ mod pollers;
 mod pulse;
 mod push;
 mod refusal;
+mod refused;
 mod request;
+mod respond;
 mod rest;
 pub mod service;
 pub mod session;
 mod shelf;
 mod sotw;
+mod status;
 mod subscription;
 mod types;
 
 pub use group::Group;
 pub use limits::Limits;
 pub use methods::services;
+pub use node::Client;
 pub use pulse::Pulse;
 pub use request::Request;
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};
+pub use status::{ResourceStatus, State};
 
 #[cfg(test)]
 mod tests;

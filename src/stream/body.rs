@@ -21,7 +21,7 @@ use translators::resource::{Kind, Name};
 use translators::xds::secret::IDENTITY;
 
 use super::frame::{self, Chunks, Messages};
-use super::node::Remembered;
+use super::node::{Client, Remembered};
 use super::pulse::Pulse;
 use super::refusal::Standing;
 use super::request::Request;
@@ -182,6 +182,7 @@ where
         }
         let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
+        let client = Client::of(&node);
         let group = self.shared.groups.of(&admission.workload, &admission.snapshots);
         let proxy = proxy(
             node,
@@ -195,7 +196,7 @@ where
         self.bell.ring();
         let mut snapshots = admission.snapshots;
         let snapshot = snapshots.current();
-        let session = Session::within(group, self.protocol);
+        let session = Session::within(group, self.protocol).with_client(client);
         let session = match self.kind {
             Some(kind) => session.of_type(kind),
             None => session,

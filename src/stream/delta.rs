@@ -3,15 +3,16 @@
 //! Owns: what a client that reconnects already holds, and how a response is composed. May use: the session's
 //! types. Never: holds state.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use prost::Message;
+use prost::{Message, encoding};
 use proto::wire;
 use translators::resource::{Kind, Name, Version};
 
 use super::push::{Content, Said};
+use super::types::{News, TypeState};
 use crate::publish::{ResourceSet, Snapshot};
 
 /// What a client that reconnects says that it holds, beside what there is.
@@ -40,30 +41,47 @@ pub(super) fn held(current: &ResourceSet, versions: &[(&str, &str)]) -> Held {
     held
 }
 
-/// What to send so that `names` are answered.
-pub(super) fn content(kind: Kind, names: &BTreeSet<Name>, snapshot: &Snapshot) -> Content {
+/// What to send so that the news are said.
+pub(super) fn content(kind: Kind, news: &News, snapshot: &Snapshot, state: &TypeState) -> Content {
     let current = snapshot.of(kind);
-    let said = Said { version: current.version(), text: snapshot.said_version().cloned() };
-    let mut content = Content { said, resources: Vec::new(), removed: Vec::new() };
-    for name in names {
-        match current.get(name) {
-            Some(resource) => content.resources.push(Arc::clone(resource)),
-            None => content.removed.push(Name::clone(name)),
+    let mut content = Content::new(Said { version: current.version(), text: snapshot.said_version().cloned() });
+    let mut found = BTreeMap::new();
+    for name in &news.names {
+        let mut known = false;
+        for resource in current.called(name).filter(|resource| state.subscription.takes(resource)) {
+            known = true;
+            let form = if news.mending.contains(name) { state.refused.form(resource) } else { Some(resource) };
+            found.extend(form.map(|form| (form.name(), form)));
+        }
+        if known || state.kept.contains(name) {
+            continue;
+        }
+        match kind {
+            Kind::VirtualHost if state.subscription.covers(name) && !news.gone.contains(name) => {
+                content.absent.push(Name::clone(name));
+            }
+            _ => content.removed.push(Name::clone(name)),
         }
     }
+    content.resources.extend(found.into_values().cloned());
     content
 }
 
-/// The message without its resources.
+/// The message without its resources; an entry without a body is not one of those.
 pub(super) fn head(kind: Kind, nonce: u64, content: &Content) -> Vec<u8> {
     let head = wire::DeltaDiscoveryResponseHead {
         system_version_info: content.said.to_string(),
         type_url: kind.type_url().to_owned(),
         nonce: nonce.to_string(),
         removed_resources: content.removed.iter().map(ToString::to_string).collect(),
-        resource_errors: Vec::new(),
     };
-    head.encode_to_vec()
+    let mut head = head.encode_to_vec();
+    for name in &content.absent {
+        let (name, aliases) = (name.to_string(), vec![name.to_string()]);
+        let entry = wire::ResourceHead { name, aliases, ..wire::ResourceHead::default() };
+        encoding::message::encode(2, &entry, &mut head);
+    }
+    head
 }
 
 /// Whether `text` is how the version is written.

@@ -3,16 +3,18 @@
 //! Owns: finding what another stream has made already, and the numbers that nonces are. May use: the types that it
 //! finds. Never: keeps what no stream uses, or makes anything itself.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Name, Version};
 
 use super::names::Names;
+use super::node::Client;
 use super::push::Push;
 use super::session::Protocol;
 use super::shelf::Shelf;
-use crate::publish::{Reader, Snapshot};
+use crate::publish::{Reader, ResourceSet, Snapshot};
 
 /// What the streams of one group share.
 #[derive(Debug, Default)]
@@ -28,12 +30,15 @@ struct Shared {
     nonce: u64,
     names: Shelf<Version, Names>,
     pushes: Shelf<Due, Push>,
+    /// The sets that a stream accepted last that takes everything and refuses nothing.
+    accepted: BTreeMap<Kind, ResourceSet>,
 }
 
 /// All that a response follows from, where nothing is due to the one stream alone. Sets stand here by their sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Due {
-    pub(super) protocol: Protocol,
+    /// The protocol, and what the client can do.
+    pub(super) speech: (Protocol, Client),
     pub(super) kind: Kind,
     /// The set last evaluated.
     pub(super) seen: Version,
@@ -95,6 +100,16 @@ impl Group {
     /// Lets other streams find a response, while it is under way.
     pub(super) fn put(&self, due: Due, push: &Arc<Push>) {
         self.lock().pushes.put(due, push);
+    }
+
+    /// What a stream that takes everything accepted last, if any did.
+    pub(super) fn accepted(&self, kind: Kind) -> Option<ResourceSet> {
+        self.lock().accepted.get(&kind).cloned()
+    }
+
+    /// Remembers what a stream that takes everything has accepted.
+    pub(super) fn accept(&self, kind: Kind, set: &ResourceSet) {
+        self.lock().accepted.insert(kind, set.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -4,6 +4,7 @@
 
 use imbl::OrdSet;
 use translators::resource::{Name, Version};
+use translators::xdstp;
 
 /// A set of names. Cloning shares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,13 +12,15 @@ pub(super) struct Names {
     /// The sum over the names, whatever their order.
     sum: Version,
     set: OrdSet<Name>,
+    /// How many of them stand for all that is below them.
+    globs: usize,
 }
 
 // === impl Names ===
 
 impl Default for Names {
     fn default() -> Self {
-        Self { sum: Version::EMPTY, set: OrdSet::new() }
+        Self { sum: Version::EMPTY, set: OrdSet::new(), globs: 0 }
     }
 }
 
@@ -33,6 +36,11 @@ impl Names {
 
     pub(super) fn contains(&self, name: &str) -> bool {
         self.set.contains(name)
+    }
+
+    /// Whether it is one of them, or below a glob that is.
+    pub(super) fn matches(&self, name: &str) -> bool {
+        self.contains(name) || (self.globs > 0 && xdstp::globs_over(name).any(|glob| self.contains(&glob)))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,15 +62,17 @@ impl Names {
     }
 
     pub(super) fn insert(&mut self, name: Name) {
-        let element = Version::of(name.as_bytes());
+        let (element, is_glob) = (Version::of(name.as_bytes()), xdstp::is_glob(&name));
         if self.set.insert(name).is_none() {
             self.sum = self.sum.with(element);
+            self.globs += usize::from(is_glob);
         }
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Name> {
         let removed = self.set.remove(name)?;
         self.sum = self.sum.without(Version::of(name.as_bytes()));
+        self.globs -= usize::from(xdstp::is_glob(name));
         Some(removed)
     }
 

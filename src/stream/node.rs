@@ -16,6 +16,31 @@ pub(super) struct Remembered {
     cluster: Box<str>,
 }
 
+/// What a client can do beyond what all can, as far as its node tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Client {
+    /// In state of the world, it takes a resource in the wrapper that has its time to live.
+    pub(super) unwraps: bool,
+    /// It uses the errors of a response, by which a resource is told not to exist.
+    pub(super) takes_errors: bool,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// What the node says of itself. That a client uses errors is no feature that it could announce: of the clients
+    /// known, those of gRPC do; to the others they are not sent.
+    pub fn of(node: &wire::Node) -> Self {
+        let unwraps = |feature: &String| {
+            matches!(feature.as_str(), "xds.config.supports-resource-in-sotw" | "xds.config.resource-in-sotw")
+        };
+        Self {
+            unwraps: node.client_features.iter().any(unwraps),
+            takes_errors: node.user_agent_name.to_ascii_lowercase().starts_with("grpc"),
+        }
+    }
+}
+
 // === impl Remembered ===
 
 impl Remembered {
@@ -64,6 +89,20 @@ mod tests {
             ..wire::Node::default()
         };
         node.encode_to_vec().into()
+    }
+
+    #[test]
+    fn what_a_client_can_do_is_told_by_its_node() {
+        let client = |agent: &str, features: &[&str]| {
+            let client_features = features.iter().map(ToString::to_string).collect();
+            let node = wire::Node { user_agent_name: agent.into(), client_features, ..wire::Node::default() };
+            let Client { unwraps, takes_errors } = Client::of(&node);
+            (unwraps, takes_errors)
+        };
+        assert_eq!(client("envoy", &["envoy.lrs.supports_send_all_clusters"]), (false, false));
+        assert_eq!(client("envoy", &["xds.config.supports-resource-in-sotw"]), (true, false));
+        assert_eq!(client("gRPC C-core Linux", &["xds.config.resource-in-sotw"]), (true, true));
+        assert_eq!(client("grpc-node-js", &[]), (false, true));
     }
 
     #[test]

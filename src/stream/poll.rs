@@ -20,11 +20,12 @@ use translators::name::QualifiedName;
 use translators::resource::{Kind, Version};
 
 use super::body;
+use super::frame::PREFIX;
 use super::node::Remembered;
 use super::pollers::Poller;
-use super::request::{Request, Wants};
+use super::request::{Error, Request, Wants};
 use super::service::{Directory, Shared};
-use super::session::{Outcome, Protocol, Session};
+use super::session::{Answer, Protocol, Session};
 use crate::publish::{Reader, Snapshot};
 
 /// A request of a client that was let in.
@@ -116,43 +117,64 @@ impl Poll {
 
     /// What there is to be said, and whether the client is to be told: it may hold it, or have refused it.
     fn look(&self, request: &Request<'_>) -> Result<(Option<Said>, bool), Status> {
-        let (snapshot, now) = (&*self.snapshot, Instant::now());
-        let session = Session::new(Protocol::Sotw).of_type(self.kind);
-        let mut session = if self.proven { session } else { session.without_secrets() };
-        let asks = Request { nonce: "", error: None, ..request.clone() };
-        session.on_request(&asks, snapshot, now)?;
-        let Some(response) = session.poll(snapshot, now) else { return Ok((None, false)) };
-        let head = response.head.get(super::frame::PREFIX..).unwrap_or_default();
-        let mut head = wire::DiscoveryResponseHead::decode(head)
-            .map_err(|error| Status::internal(format!("a response cannot be read: {error}")))?;
-        let nonce = std::mem::take(&mut head.nonce);
-        let content = response.entries.iter().fold(Version::EMPTY, |sum, entry| sum.with(Version::of(entry)));
         let Wants::Sotw { version, names } = &request.wants else {
             return Err(Status::internal("a request of another protocol"));
         };
+        let (snapshot, mut answers) = (&*self.snapshot, Vec::new());
+        let Some(mut said) = self.whole(request, None, &mut answers)? else { return Ok((None, false)) };
+        let content = said.entries.iter().fold(Version::EMPTY, |sum, entry| sum.with(Version::of(entry)));
         // A version that was chosen for the snapshot stays the same while the content changes: then it is remembered
         // what was sent under it.
         let chosen = snapshot.said_version().is_some();
         if !chosen {
-            head.version_info = content.to_string();
+            said.head.version_info = content.to_string();
         }
         let last = self.poller.last(self.kind, names.digest());
-        let holds = *version == head.version_info && (!chosen || last.is_none_or(|last| last == content));
+        let holds = *version == said.head.version_info && (!chosen || last.is_none_or(|last| last == content));
         let refuses = request.error.is_some() && !holds && last == Some(content);
         if holds || refuses {
-            let error = request.error.filter(|_| refuses);
-            let answers = Request { nonce: &nonce, error, ..request.clone() };
-            if let Some(answer) = session.on_request(&answers, snapshot, now)? {
-                if let Outcome::Refused { code, reason, resources, .. } = &answer.outcome {
-                    tracing::warn!(kind = %self.kind, version = %answer.version, code, reason, ?resources, "resources refused");
-                }
-                self.poller.answered(answer, snapshot);
+            if refuses {
+                answers.clear();
+                self.whole(request, request.error, &mut answers)?;
             }
+            answers.drain(..).for_each(|answer| self.poller.answered(answer, snapshot));
         }
         let tell = !holds && !refuses;
         if tell || holds {
             self.poller.told(self.kind, names, snapshot, content, tell);
         }
-        Ok((Some(Said { head, entries: response.entries, set: snapshot.of(self.kind).version() }), tell))
+        Ok((Some(said), tell))
+    }
+
+    /// All that a stream would be sent: in parts if it is large, of which each is answered with `error`.
+    fn whole(
+        &self,
+        request: &Request<'_>,
+        error: Option<Error<'_>>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<Option<Said>, Status> {
+        let (snapshot, now) = (&*self.snapshot, Instant::now());
+        let session = Session::new(Protocol::Sotw).of_type(self.kind);
+        let mut session = if self.proven { session } else { session.without_secrets() };
+        session.on_request(&Request { nonce: "", error: None, ..request.clone() }, snapshot, now)?;
+        let mut whole: Option<Said> = None;
+        while let Some(response) = session.poll(snapshot, now) {
+            let head = response.head.get(PREFIX..).unwrap_or_default();
+            let mut head = wire::DiscoveryResponseHead::decode(head)
+                .map_err(|error| Status::internal(format!("a response cannot be read: {error}")))?;
+            let nonce = std::mem::take(&mut head.nonce);
+            let said = whole.get_or_insert_with(|| Said {
+                head,
+                entries: Vec::new(),
+                set: snapshot.of(self.kind).version(),
+            });
+            said.entries.extend(response.entries);
+            answers.extend(session.on_request(&Request { nonce: &nonce, error, ..request.clone() }, snapshot, now)?);
+            // What is sent again after a refusal is for streams.
+            if error.is_some() {
+                break;
+            }
+        }
+        Ok(whole)
     }
 }

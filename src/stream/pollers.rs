@@ -130,7 +130,8 @@ impl Poller {
                     _ => {}
                 }
             }
-            Outcome::Refused { reason, resources, rules, .. } => {
+            Outcome::Refused { code, reason, resources, rules } => {
+                tracing::warn!(%kind, %version, code, reason, ?resources, "resources refused");
                 let versions = resources.iter().filter_map(|name| {
                     let resource = snapshot.of(kind).get(name)?;
                     Some(((kind, Name::clone(name)), resource.version()))

@@ -3,7 +3,7 @@
 //! Owns: what it says, its bytes, and its nonce. May use: resources, the framing. Never: copies a resource more than
 //! once, or at all if only one stream is sent it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -11,8 +11,14 @@ use bytes::{Bytes, BytesMut};
 use translators::resource::{Kind, Name, Resource, Version};
 
 use super::names::Names;
+use super::node::Client;
 use super::session::{Protocol, Response};
 use super::{delta, sotw};
+use crate::publish::ResourceSet;
+
+/// What a client takes by default is 4 MiB: a response that may be in parts has parts that are smaller than this, which
+/// leaves room for its head. A resource that is larger goes alone.
+const MOST_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 
 /// The version of a response: that of its content, and the text in its place if the snapshot has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,17 +33,26 @@ pub(super) struct Content {
     pub(super) said: Said,
     pub(super) resources: Vec<Arc<Resource>>,
     pub(super) removed: Vec<Name>,
+    /// Names that were asked for and that nothing goes by: answered by an entry without a body.
+    pub(super) absent: Vec<Name>,
+    /// Names that were asked for and do not exist: told by an error.
+    pub(super) errors: Vec<Name>,
+    /// It says only that the resources still live.
+    pub(super) is_heartbeat: bool,
 }
 
 /// A response, for as long as it is under way to any stream.
 #[derive(Debug)]
 pub(super) struct Push {
     protocol: Protocol,
+    client: Client,
     kind: Kind,
     pub(super) nonce: u64,
     pub(super) content: Arc<Content>,
     /// The names of its resources.
     pub(super) names: Arc<[Name]>,
+    /// Some of its resources live for a time only, and heartbeats are to follow.
+    pub(super) is_mortal: bool,
     pub(super) made: Made,
     /// The start of the frame, up to the resources.
     head: Bytes,
@@ -56,6 +71,10 @@ pub(super) struct Made {
     pub(super) clusters: Option<Arc<Names>>,
     /// It brings names that the proxy does not have.
     pub(super) brings_new: bool,
+    /// What was too much for it, and follows in the next.
+    pub(super) rest: BTreeSet<Name>,
+    /// Of this set: who accepts it holds what it takes of that. None of a heartbeat.
+    pub(super) of: Option<ResourceSet>,
 }
 
 // === impl Said ===
@@ -82,43 +101,92 @@ impl fmt::Display for Said {
 // === impl Content ===
 
 impl Content {
+    /// One that says nothing yet.
+    pub(super) fn new(said: Said) -> Self {
+        let (resources, removed, absent, errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { said, resources, removed, absent, errors, is_heartbeat: false }
+    }
+
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.removed.is_empty() && self.absent.is_empty() && self.errors.is_empty()
+    }
+
     /// Whether it says the same, in whatever order.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let said = |content: &Self| -> BTreeMap<Name, Version> {
             content.resources.iter().map(|resource| (Name::clone(resource.name()), resource.version())).collect()
         };
-        self.removed == other.removed && self.resources.len() == other.resources.len() && said(self) == said(other)
+        self.removed == other.removed
+            && self.absent == other.absent
+            && self.errors == other.errors
+            && self.resources.len() == other.resources.len()
+            && said(self) == said(other)
+    }
+
+    /// Takes away what is too much for one response; at least one resource stays.
+    pub(super) fn cut(&mut self, protocol: Protocol) -> BTreeSet<Name> {
+        let mut left = MOST_BYTES;
+        let mut fits = |bytes: usize| {
+            let fits = left >= bytes || left == MOST_BYTES;
+            left = left.saturating_sub(bytes);
+            fits
+        };
+        let resources = self.resources.iter().take_while(|resource| {
+            fits(match protocol {
+                Protocol::Sotw => resource.sotw_entry().len(),
+                Protocol::Delta => resource.delta_entry().len(),
+            })
+        });
+        let at = resources.count();
+        // Two copies of the name at most, and what stands before them.
+        let mut named = |names: &Vec<Name>| names.iter().take_while(|name| fits(2 * name.len() + 16)).count();
+        let (removed, absent) = (named(&self.removed), named(&self.absent));
+        let resources = self.resources.drain(at..).map(|resource| Name::clone(resource.name()));
+        resources.chain(self.removed.drain(removed..)).chain(self.absent.drain(absent..)).collect()
     }
 }
 
 // === impl Push ===
 
 impl Push {
-    pub(super) fn new(protocol: Protocol, kind: Kind, nonce: u64, content: Content, made: Made) -> Self {
+    pub(super) fn new(
+        (protocol, client): (Protocol, Client),
+        kind: Kind,
+        nonce: u64,
+        content: Content,
+        made: Made,
+    ) -> Self {
         let head = match protocol {
             Protocol::Sotw => sotw::head(kind, nonce, &content),
             Protocol::Delta => delta::head(kind, nonce, &content),
         };
-        let entries = content.resources.iter().map(|resource| entry(protocol, resource).len()).sum();
         let names = content.resources.iter().map(|resource| Name::clone(resource.name())).collect();
-        let head = super::frame::head(&head, entries);
-        Self { protocol, kind, nonce, content: Arc::new(content), names, made, head, whole: OnceLock::new() }
+        let can_be_told = match protocol {
+            Protocol::Sotw => client.unwraps,
+            // Of virtual hosts Envoy takes none.
+            Protocol::Delta => kind != Kind::VirtualHost,
+        };
+        let is_mortal = can_be_told && content.resources.iter().any(|resource| resource.ttl().is_some());
+        let (content, whole) = (Arc::new(content), OnceLock::new());
+        let mut push =
+            Self { protocol, client, kind, nonce, content, names, is_mortal, made, head: Bytes::new(), whole };
+        push.head = super::frame::head(&head, push.entries().map(|entry| entry.len()).sum());
+        push
     }
 
     /// In pieces, which are the resources' own bytes.
     pub(super) fn in_pieces(&self) -> Response {
-        let entries = self.content.resources.iter().map(|resource| entry(self.protocol, resource)).collect();
-        self.response(self.head.clone(), entries)
+        self.response(self.head.clone(), self.entries().collect())
     }
 
     /// In one piece, the same for every stream.
     pub(super) fn in_one(&self) -> Response {
         let whole = self.whole.get_or_init(|| {
-            let resources = &self.content.resources;
-            let entries = resources.iter().map(|resource| entry(self.protocol, resource));
-            let mut whole = BytesMut::with_capacity(self.head.len() + entries.clone().map(|e| e.len()).sum::<usize>());
+            let bytes = self.head.len() + self.entries().map(|entry| entry.len()).sum::<usize>();
+            let mut whole = BytesMut::with_capacity(bytes);
             whole.extend_from_slice(&self.head);
-            entries.for_each(|entry| whole.extend_from_slice(&entry));
+            self.entries().for_each(|entry| whole.extend_from_slice(&entry));
             whole.freeze()
         });
         self.response(whole.clone(), Vec::new())
@@ -127,11 +195,14 @@ impl Push {
     fn response(&self, head: Bytes, entries: Vec<Bytes>) -> Response {
         Response { kind: self.kind, version: self.content.said.version, head, entries }
     }
-}
 
-fn entry(protocol: Protocol, resource: &Resource) -> Bytes {
-    match protocol {
-        Protocol::Sotw => resource.sotw_entry(),
-        Protocol::Delta => resource.delta_entry(),
+    fn entries(&self) -> impl Iterator<Item = Bytes> {
+        self.content.resources.iter().map(|resource| match (self.protocol, self.content.is_heartbeat) {
+            (Protocol::Delta, false) => resource.delta_entry(),
+            (Protocol::Delta, true) => resource.delta_heartbeat(),
+            (Protocol::Sotw, true) => resource.sotw_heartbeat(),
+            (Protocol::Sotw, false) if self.client.unwraps && resource.ttl().is_some() => resource.sotw_wrapped(),
+            (Protocol::Sotw, false) => resource.sotw_entry(),
+        })
     }
 }

@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 use translators::resource::Version;
+use translators::xdstp;
 
 use super::session::{Fault, Protocol};
 
@@ -57,6 +58,8 @@ struct Gathered<'a> {
     span: Range<usize>,
     apart: Vec<u8>,
     len: usize,
+    /// A name may be spelled in another order than ours.
+    xdstp: bool,
 }
 
 /// One field of a message.
@@ -153,6 +156,18 @@ impl List<'_> {
         self.len == 0
     }
 
+    /// The same with every name in the one order that it has here.
+    fn normalised(self) -> Self {
+        let mut encoded = Vec::with_capacity(self.encoded.len());
+        for name in self.iter() {
+            let name = xdstp::normalised(name);
+            encode_key(1, WireType::LengthDelimited, &mut encoded);
+            encode_varint(name.len() as u64, &mut encoded);
+            encoded.extend_from_slice(name.as_bytes());
+        }
+        Self { encoded: encoded.into(), len: self.len }
+    }
+
     /// Tells the list from others by its bytes.
     pub(super) fn digest(&self) -> Version {
         Version::of(&self.encoded)
@@ -169,11 +184,11 @@ impl List<'_> {
 
 impl<'a> Gathered<'a> {
     fn of(message: &'a [u8]) -> Self {
-        Self { message, span: 0..0, apart: Vec::new(), len: 0 }
+        Self { message, span: 0..0, apart: Vec::new(), len: 0, xdstp: false }
     }
 
     fn push(&mut self, field: &Field<'a>) -> Result<(), Fault> {
-        field.bytes()?;
+        self.xdstp |= field.bytes()?.starts_with(b"xdstp:");
         self.len += 1;
         if self.span.is_empty() {
             self.span = field.span.clone();
@@ -194,7 +209,8 @@ impl<'a> Gathered<'a> {
         if !encoded.is_ascii() {
             fields(&encoded).try_for_each(|field| field?.text().map(drop))?;
         }
-        Ok(List { encoded, len: self.len })
+        let list = List { encoded, len: self.len };
+        Ok(if self.xdstp { list.normalised() } else { list })
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! What to send follows from two snapshots: the one last evaluated for a type and the current one. Their
 //! difference, as far as it is subscribed to, plus the names that are owed for another reason, is the next
-//! response. It is computed when it is asked for, so nothing queues.
+//! response (`respond.rs`). It is computed when it is asked for, so nothing queues.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,18 @@ use bytes::Bytes;
 use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Version};
 
-use super::group::{Due, Group};
-use super::names::Names;
-use super::push::{Made, Push};
+use super::group::Group;
+use super::node::Client;
 use super::request::{List, Request, Wants};
-use super::types::{News, TypeState};
-use super::{delta, sotw};
+use super::sotw;
+use super::types::TypeState;
 use crate::publish::{ResourceSet, Snapshot};
 use crate::report::TypeStatus;
 
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// How many names one stream may subscribe to, per type.
+/// How many names one stream may subscribe to, over all types.
 const MAX_NAMES: usize = 200_000;
 
 /// Which of the two protocols a stream speaks.
@@ -64,7 +63,7 @@ pub enum Fault {
     #[error("the request is not of the stream's protocol")]
     OtherProtocol,
     /// More names than a stream may hold.
-    #[error("more than 200000 names of one type")]
+    #[error("more than 200000 names on one stream")]
     TooManyNames,
 }
 
@@ -113,19 +112,20 @@ pub struct Response {
 /// One stream.
 #[derive(Debug)]
 pub struct Session {
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
+    pub(super) client: Client,
     secrets: bool,
     /// The only type that is served.
     only: Option<Kind>,
-    group: Arc<Group>,
+    pub(super) group: Arc<Group>,
     /// The last that was used.
-    nonce: u64,
+    pub(super) nonce: u64,
     /// When it was last asked for a response: what was to be said by then was said.
     polled_at: Option<Instant>,
     /// A bit for each kind that was asked for.
     asked_for: u16,
     /// What was not asked for has no state.
-    types: [Option<Box<TypeState>>; Kind::ALL.len()],
+    pub(super) types: [Option<Box<TypeState>>; Kind::ALL.len()],
 }
 
 // === impl Session ===
@@ -140,6 +140,7 @@ impl Session {
     pub fn within(group: Arc<Group>, protocol: Protocol) -> Self {
         Self {
             protocol,
+            client: Client::default(),
             secrets: true,
             only: None,
             group,
@@ -154,6 +155,13 @@ impl Session {
     #[must_use]
     pub fn without_secrets(mut self) -> Self {
         self.secrets = false;
+        self
+    }
+
+    /// The same for a client that can do more than all can.
+    #[must_use]
+    pub fn with_client(mut self, client: Client) -> Self {
+        self.client = client;
         self
     }
 
@@ -173,7 +181,7 @@ impl Session {
         now: Instant,
     ) -> Result<Option<Answer>, Fault> {
         match (self.protocol, &request.wants) {
-            (Protocol::Sotw, Wants::Sotw { version, names }) => self.on_sotw(request, version, names, snapshot),
+            (Protocol::Sotw, Wants::Sotw { version, names }) => self.on_sotw(request, version, names, snapshot, now),
             (Protocol::Delta, Wants::Delta { subscribe, unsubscribe, holds }) => {
                 self.on_delta(request, [subscribe, unsubscribe], holds, snapshot, now)
             }
@@ -198,7 +206,7 @@ impl Session {
                 return Some(response);
             }
         }
-        None
+        Kind::ALL.into_iter().find_map(|kind| self.heartbeat(kind, snapshot, now))
     }
 
     /// When to ask again though nothing was received and nothing changed.
@@ -210,7 +218,9 @@ impl Session {
         let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake);
         let sent = cluster.filter(|cluster| cluster.outstanding.is_some()).and_then(|cluster| cluster.sent_at);
         let unanswered = sent.map(|at| at + GRACE);
-        [removals, unanswered].into_iter().flatten().filter(|at| Some(*at) > self.polled_at).min()
+        let answered = Kind::ALL.into_iter().filter_map(asked).filter(|state| state.outstanding.is_none());
+        let later = answered.flat_map(|state| [state.refused.due_at(), state.heartbeats.due_at()]);
+        [removals, unanswered].into_iter().chain(later).flatten().filter(|at| Some(*at) > self.polled_at).min()
     }
 
     /// What there is to be seen of each type, but for what the proxy refuses.
@@ -240,16 +250,22 @@ impl Session {
     }
 
     /// Whether the type was ever asked for: a stream of one type is not to look through the state of all.
-    fn asks_for(&self, kind: Kind) -> bool {
+    pub(super) fn asks_for(&self, kind: Kind) -> bool {
         self.asked_for & (1 << kind as u8) != 0
     }
 
-    fn of(&self, kind: Kind) -> &TypeState {
+    /// How many names are subscribed to of all other types.
+    fn names_but(&self, kind: Kind) -> usize {
+        let others = Kind::ALL.into_iter().filter(|other| *other != kind && self.asks_for(*other));
+        others.map(|other| self.of(other).subscription.size()).sum()
+    }
+
+    pub(super) fn of(&self, kind: Kind) -> &TypeState {
         static NEVER_ASKED_FOR: LazyLock<TypeState> = LazyLock::new(TypeState::default);
         self.types[kind as usize].as_deref().unwrap_or_else(|| &NEVER_ASKED_FOR)
     }
 
-    fn of_mut(&mut self, kind: Kind) -> &mut TypeState {
+    pub(super) fn of_mut(&mut self, kind: Kind) -> &mut TypeState {
         self.types[kind as usize].get_or_insert_default()
     }
 
@@ -259,10 +275,11 @@ impl Session {
         version: &str,
         names: &List<'_>,
         snapshot: &Snapshot,
+        now: Instant,
     ) -> Result<Option<Answer>, Fault> {
         let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
         self.asked_for |= 1 << kind as u8;
-        if names.len() > MAX_NAMES {
+        if self.names_but(kind) + names.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
         let state = &mut **self.types[kind as usize].get_or_insert_default();
@@ -272,11 +289,16 @@ impl Session {
         let answer = match &state.outstanding {
             Some(sent) if !request.nonce.is_empty() => {
                 let accepted = sotw::accepts_despite_error(kind, version, &sent.content.said, state.accepted.as_ref());
-                state.on_answer(kind, request.error.filter(|_| !accepted))
+                state.on_answer(kind, request.error.filter(|_| !accepted), now)
             }
             _ => None,
         };
+        remember(&self.group, kind, state, answer.as_ref());
         let current = snapshot.of(kind);
+        if !state.requested {
+            // It has nothing yet, or what others of its group accepted with everything else.
+            state.good = if version.is_empty() { Some(ResourceSet::default()) } else { self.group.accepted(kind) };
+        }
         let difference = state.subscription.replace(kind, names, &self.group, |name| intern(current, name));
         state.subscribe(kind, difference, current);
         Ok(answer)
@@ -292,12 +314,14 @@ impl Session {
     ) -> Result<Option<Answer>, Fault> {
         let Some(kind) = self.kind_of(request.type_url)? else { return Ok(None) };
         self.asked_for |= 1 << kind as u8;
+        let others = self.names_but(kind);
         let state = &mut **self.types[kind as usize].get_or_insert_default();
-        if state.subscription.size() + subscribe.len() > MAX_NAMES {
+        if others + state.subscription.size() + subscribe.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
         let answers_last = state.nonce.is_some_and(|nonce| request.nonce.parse() == Ok(nonce));
-        let answer = if answers_last { state.on_answer(kind, request.error) } else { None };
+        let answer = if answers_last { state.on_answer(kind, request.error, now) } else { None };
+        remember(&self.group, kind, state, answer.as_ref());
         let current = snapshot.of(kind);
         let (first, group) = (!state.requested, &self.group);
         let difference =
@@ -305,147 +329,27 @@ impl Session {
         // Endpoints that are not answered are sent when their cluster is; nothing brings the other named types again.
         let resumes = difference.everything || (kind == Kind::Endpoints && difference.all && !holds.is_empty());
         state.subscribe(kind, difference, current);
-        Ok(if first && resumes { state.reconnect(kind, current, holds, now) } else { answer })
+        if !first {
+            return Ok(answer);
+        }
+        if resumes {
+            return Ok(state.reconnect(kind, current, holds, now));
+        }
+        state.returns(kind, current, holds);
+        Ok(None)
     }
+}
 
-    /// New and changed resources of `kind`, and whatever is owed.
-    fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
-        let current = snapshot.of(kind);
-        let protocol = self.protocol;
-        let state = self.of(kind);
-        if !state.requested || state.outstanding.is_some() || state.is_quiet(current) {
-            return None;
-        }
-        let waits = matches!(kind, Kind::Listener | Kind::Route) && self.clusters_are_on_their_way(snapshot, now);
-        let state = self.of_mut(kind);
-        if state.subscription.is_empty() {
-            state.seen = current.clone();
-            return None;
-        }
-        // What answers a subscription to a whole says the whole.
-        let whole = state.due || (kind.is_full_state() && state.owes());
-        let waits = waits && !whole;
-        let due_to_all = if waits { None } else { state.due_to_all(protocol, kind, current) };
-        if let Some(response) = due_to_all.and_then(|due| self.join(due, snapshot, now)) {
-            return Some(response);
-        }
-        let state = self.of_mut(kind);
-        let (woken, clusters) = (state.woken.clone(), kind == Kind::Cluster);
-        // A whole that was refused may be another one without a name that is not asked for any more.
-        let again = state.retry && protocol == Protocol::Sotw && kind.is_full_state();
-        let again = again && state.refused.content.is_some();
-        let News { names, brings_new } = match waits {
-            true => News { names: state.asked(current), brings_new: false },
-            false => state.news(protocol, kind, current, now),
-        };
-        let due = std::mem::take(&mut state.due) || (again && !state.retry);
-        if names.is_empty() && !due {
-            return None;
-        }
-        let alone = !state.held.is_empty();
-        let taken = || names.iter().filter(|name| current.get(name).is_some()).cloned().collect();
-        let clusters = if clusters { self.group.share(taken()) } else { None };
-        let made = Made { names: self.of(kind).subscription.names().cloned(), woken, clusters, brings_new };
-        let push = self.respond(kind, &names, snapshot, due, made, now)?;
-        if let Some(clusters) = &push.made.clusters {
-            self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
-        }
-        if let Some(due) = due_to_all.filter(|_| !alone) {
-            self.group.put(due, &push);
-        }
-        Some(push.in_pieces())
-    }
-
-    /// The response that another stream was sent in the same place, if there is one.
-    fn join(&mut self, due: Due, snapshot: &Snapshot, now: Instant) -> Option<Response> {
-        let state = &mut **self.types[due.kind as usize].get_or_insert_default();
-        let same = |one: Option<&Arc<Names>>, other: &Option<Arc<Names>>| {
-            one.map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
-        };
-        let push = self.group.push(&due, |push| {
-            let names = same(state.subscription.names(), &push.made.names);
-            let said = push.content.said.text.as_ref() == snapshot.said_version();
-            names && said && same(state.woken.as_ref(), &push.made.woken) && push.nonce > self.nonce
-        })?;
-        state.owes_all = false;
-        state.due = false;
-        state.retry = false;
-        state.woken = None;
-        state.seen = snapshot.of(due.kind).clone();
-        state.sent(&push, now);
-        self.nonce = push.nonce;
-        if let Some(clusters) = &push.made.clusters {
-            self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
-        }
-        Some(push.in_one())
-    }
-
-    /// Clusters and endpoints that are gone, once nothing that the proxy holds refers to them.
-    fn removals(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
-        let state = self.of(kind);
-        if state.held.is_empty() || state.outstanding.is_some() {
-            return None;
-        }
-        if kind == Kind::Endpoints && !self.of(Kind::Cluster).held.is_empty() {
-            return None;
-        }
-        let late = state.release_at.is_some_and(|at| at <= now);
-        // Of a client that reconnected it is not known what refers to them before it asks for its listeners.
-        let known = self.of(Kind::Listener).requested || state.held.values().all(Option::is_some);
-        let before: &[Kind] = match kind {
-            Kind::Endpoints => &[Kind::Cluster, Kind::Listener, Kind::Route],
-            _ => &[Kind::Listener, Kind::Route],
-        };
-        let replaced = || known && before.iter().all(|kind| self.of(*kind).is_settled(snapshot.of(*kind)));
-        if !late && !replaced() {
-            return None;
-        }
-        let state = self.of_mut(kind);
-        state.release_at = None;
-        let held = std::mem::take(&mut state.held);
-        let mut names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
-        state.join_suspects(&mut names);
-        if names.is_empty() {
-            return None;
-        }
-        let made = Made { names: state.subscription.names().cloned(), ..Made::default() };
-        let push = self.respond(kind, &names, snapshot, false, made, now)?;
-        Some(push.in_pieces())
-    }
-
-    /// A cluster that is new takes requests only when the proxy has warmed it, which is when it accepts it: a route
-    /// that leads there has to come later. What was asked for does not wait, nor anything longer than the grace.
-    fn clusters_are_on_their_way(&self, snapshot: &Snapshot, now: Instant) -> bool {
-        let clusters = self.of(Kind::Cluster);
-        clusters.awaits_new(snapshot.of(Kind::Cluster)) && clusters.sent_at.is_some_and(|at| now < at + GRACE)
-    }
-
-    fn respond(
-        &mut self,
-        kind: Kind,
-        names: &BTreeSet<Name>,
-        snapshot: &Snapshot,
-        due: bool,
-        made: Made,
-        now: Instant,
-    ) -> Option<Arc<Push>> {
-        let protocol = self.protocol;
-        let state = &mut **self.types[kind as usize].get_or_insert_default();
-        let content = match protocol {
-            Protocol::Sotw => sotw::content(kind, names, snapshot, &state.subscription, &state.held),
-            Protocol::Delta => delta::content(kind, names, snapshot),
-        };
-        if content.resources.is_empty() && content.removed.is_empty() && !kind.is_full_state() && !due {
-            return None;
-        }
-        if state.refused.content.as_ref().is_some_and(|refused| refused.says_the_same(&content)) {
-            state.refused.suspects.extend(names.iter().cloned());
-            return None;
-        }
-        self.nonce = self.group.nonce();
-        let push = Arc::new(Push::new(protocol, kind, self.nonce, content, made));
-        state.sent(&push, now);
-        Some(push)
+/// What a stream that takes everything has accepted is the last good of its group.
+fn remember(group: &Group, kind: Kind, state: &TypeState, answer: Option<&Answer>) {
+    let accepted = answer.is_some_and(|answer| matches!(answer.outcome, Outcome::Accepted(_)));
+    if accepted
+        && kind.is_full_state()
+        && state.subscription.wildcard()
+        && !state.refused.is_any()
+        && let Some(good) = &state.good
+    {
+        group.accept(kind, good);
     }
 }
 

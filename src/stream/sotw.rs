@@ -3,7 +3,6 @@
 //! Owns: which requests are stale, which answers accept, and how a response is composed. May use: the
 //! session's types. Never: holds state.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
@@ -11,9 +10,13 @@ use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::wire;
 use translators::resource::{Kind, Name, Resource};
 
+use super::node::Client;
 use super::push::{Content, Said};
-use super::subscription::Subscription;
+use super::types::{News, TypeState};
 use crate::publish::Snapshot;
+
+/// `google.rpc.Code`.
+const NOT_FOUND: i32 = 5;
 
 /// Whether the request answers an older response than the last one: a newer answer is under way.
 pub(super) fn is_stale(nonce: &str, last: Option<u64>) -> bool {
@@ -28,40 +31,54 @@ pub(super) fn accepts_despite_error(kind: Kind, version_info: &str, sent: &Said,
     kind.is_full_state() && sent.is_written(version_info) && told_apart
 }
 
-/// What to send so that `names` are answered; `None` if nothing says it.
-pub(super) fn content(
-    kind: Kind,
-    names: &BTreeSet<Name>,
-    snapshot: &Snapshot,
-    subscription: &Subscription,
-    held: &BTreeMap<Name, Option<Arc<Resource>>>,
-) -> Content {
+/// What to send so that the news are said.
+pub(super) fn content(kind: Kind, news: &News, snapshot: &Snapshot, state: &TypeState, client: Client) -> Content {
     let current = snapshot.of(kind);
-    let said = |version| Said { version, text: snapshot.said_version().cloned() };
+    let said = Said { version: current.version(), text: snapshot.said_version().cloned() };
+    let mut content = Content::new(said);
+    if client.takes_errors {
+        let missing = news.names.iter().filter(|name| current.find(name).is_none());
+        // Of endpoints it is said that there are none.
+        let told = missing.filter(|name| kind != Kind::Endpoints && state.subscription.names_it(name));
+        content.errors.extend(told.cloned());
+    }
     if kind.is_full_state() {
         // What is missing is deleted: everything, and what is still to be kept.
-        let mut resources: Vec<_> =
-            current.iter().filter(|resource| subscription.covers(resource.name())).cloned().collect();
-        let kept = held.values().flatten();
-        resources.extend(kept.clone().cloned());
-        let version = kept.fold(current.version(), |version, resource| version.with(resource.version()));
-        return Content { said: said(version), resources, removed: Vec::new() };
+        let taken = current.iter().filter(|resource| state.subscription.takes(resource));
+        let forms = taken.filter_map(|resource| {
+            if news.asked.contains(resource.name()) { Some(resource) } else { state.refused.form(resource) }
+        });
+        content.resources.extend(forms.cloned());
+        for resource in state.held.values().flatten() {
+            content.said.version = content.said.version.with(resource.version());
+            content.resources.push(Arc::clone(resource));
+        }
+        return content;
     }
-    let resources = names.iter().filter_map(|name| match (current.get(name), kind) {
-        (Some(resource), _) => Some(Arc::clone(resource)),
-        (None, Kind::Endpoints) => Some(no_endpoints(name)),
-        (None, _) => None,
-    });
-    Content { said: said(current.version()), resources: resources.collect(), removed: Vec::new() }
+    for name in &news.names {
+        match current.find(name) {
+            Some(resource) if news.mending.contains(name) => {
+                content.resources.extend(state.refused.form(resource).cloned());
+            }
+            Some(resource) => content.resources.push(Arc::clone(resource)),
+            None if kind == Kind::Endpoints => content.resources.push(no_endpoints(name)),
+            None => {}
+        }
+    }
+    content
 }
 
 /// The message without its resources.
 pub(super) fn head(kind: Kind, nonce: u64, content: &Content) -> Vec<u8> {
+    let error = |name: &Name| wire::ResourceError {
+        resource_name: Some(wire::ResourceName { name: name.to_string() }),
+        error_detail: Some(wire::Status { code: NOT_FOUND, message: "there is no such resource".to_owned() }),
+    };
     let head = wire::DiscoveryResponseHead {
         version_info: content.said.to_string(),
         type_url: kind.type_url().to_owned(),
         nonce: nonce.to_string(),
-        resource_errors: Vec::new(),
+        resource_errors: content.errors.iter().map(error).collect(),
     };
     head.encode_to_vec()
 }

@@ -1,14 +1,16 @@
 //! What a stream wants of one type.
 //!
-//! Owns: the set of names and the wildcard with its legacy form. May use: names. Never: knows what exists.
+//! Owns: the set of names and the wildcard with its legacy form. May use: names, resources for the
+//! names that they go by. Never: decides what exists.
 
 use std::sync::Arc;
 
-use translators::resource::{Kind, Name, Version};
+use translators::resource::{Kind, Name, Resource, Version};
 
 use super::group::Group;
 use super::names::Names;
 use super::request::List;
+use crate::publish::ResourceSet;
 
 /// How a request spells "everything".
 const WILDCARD: &str = "*";
@@ -41,9 +43,24 @@ pub(super) struct Difference {
 // === impl Subscription ===
 
 impl Subscription {
-    /// Whether it takes the resource `name`.
+    /// Whether it takes whatever is called `name`.
     pub(super) fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.as_ref().is_some_and(|names| names.contains(name))
+        self.wildcard || self.names.as_ref().is_some_and(|names| names.matches(name))
+    }
+
+    /// Whether it asks for exactly this name.
+    pub(super) fn names_it(&self, name: &str) -> bool {
+        self.names.as_ref().is_some_and(|names| names.contains(name))
+    }
+
+    /// Whether it takes the resource, by whichever of its names.
+    pub(super) fn takes(&self, resource: &Resource) -> bool {
+        self.covers(resource.name()) || resource.aliases().iter().any(|alias| self.covers(alias))
+    }
+
+    /// Whether it takes what is called `name`, there or not.
+    pub(super) fn wants(&self, name: &str, set: &ResourceSet) -> bool {
+        self.covers(name) || set.get(name).is_some_and(|resource| self.takes(resource))
     }
 
     /// Whether it takes nothing.
@@ -152,12 +169,9 @@ impl Subscription {
                 dropped.push(name);
             }
         }
-        if self.wildcard {
-            // The client forgets what it unsubscribes from: under a wildcard it has to be told again.
-            difference.asked.append(&mut dropped);
-        } else {
-            difference.asked.retain(|name| names.contains(name));
-        }
+        // The client forgets what it unsubscribes from: under a wildcard it has to be told again.
+        difference.asked.append(&mut dropped);
+        difference.asked.retain(|name| self.wildcard || names.matches(name));
         self.names = group.share(names);
         difference
     }

@@ -10,8 +10,11 @@ use std::time::Instant;
 use translators::resource::{Kind, Name, Resource, Version};
 
 use super::group::{Due, Group};
+use super::heartbeat::Heartbeats;
 use super::names::Names;
+use super::node::Client;
 use super::push::{Content, Push, Said};
+use super::refused::Refused;
 use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
 use super::subscription::{Difference, Subscription};
@@ -40,6 +43,8 @@ pub(super) struct TypeState {
     /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
     /// that reconnected.
     pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
+    /// Gone from the snapshot, and left with the proxy for good: of these no removal is said.
+    pub(super) kept: BTreeSet<Name>,
     /// When the held go even if their successors were not accepted.
     pub(super) release_at: Option<Instant>,
     /// The nonce of the last response.
@@ -51,37 +56,29 @@ pub(super) struct TypeState {
     /// The version last sent, and the one last accepted.
     pub(super) said: Option<Version>,
     pub(super) accepted: Option<Said>,
+    /// The set that the proxy accepted last, as far as it takes it and but for what it refuses of it; `None` if that is
+    /// not known.
+    pub(super) good: Option<ResourceSet>,
+    pub(super) heartbeats: Heartbeats,
+    /// What was too much for the last response has names that the proxy does not have.
+    pub(super) rest_is_new: bool,
     /// How many responses were sent.
     pub(super) responses: u64,
     pub(super) refused: Refused,
-}
-
-/// What was refused, until it has other content or is accepted. That nothing is said twice follows from one
-/// comparison: a response that would say what was refused last is not sent, and its names wait as suspects.
-#[derive(Debug, Default)]
-pub(super) struct Refused {
-    /// The last response that was refused, unless it was asked for again since.
-    pub(super) content: Option<Arc<Content>>,
-    /// At fault, at the version that was refused: sent again only with other content, or asked for.
-    pub(super) culprits: BTreeMap<Name, Version>,
-    /// Refused though not known to be at fault: sent again as soon as that is another response.
-    pub(super) suspects: BTreeSet<Name>,
 }
 
 /// What has to be said.
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) names: BTreeSet<Name>,
+    /// Those among them that were asked for, and are said as they are.
+    pub(super) asked: BTreeSet<Name>,
+    /// Those among them that there was a resource of, and is none any more.
+    pub(super) gone: BTreeSet<Name>,
+    /// Those among them that are said in the form that was accepted before.
+    pub(super) mending: BTreeSet<Name>,
     /// Among the names are some that the proxy does not have.
     pub(super) brings_new: bool,
-}
-
-// === impl Refused ===
-
-impl Refused {
-    fn is_any(&self) -> bool {
-        self.content.is_some() || !self.culprits.is_empty() || !self.suspects.is_empty()
-    }
 }
 
 // === impl TypeState ===
@@ -95,11 +92,11 @@ impl TypeState {
         if !first && !changed {
             return;
         }
-        let covers = |name: &Name| self.subscription.covers(name);
-        self.owed.retain(covers);
-        self.held.retain(|name, _| covers(name));
-        self.refused.culprits.retain(|name, _| covers(name));
-        self.refused.suspects.retain(covers);
+        let wants = |name: &Name| self.subscription.wants(name, current) || self.subscription.wants(name, &self.seen);
+        self.owed.retain(wants);
+        self.held.retain(|name, _| wants(name));
+        self.kept.retain(wants);
+        self.refused.retain(wants);
         if everything || all || !asked.is_empty() {
             // Missing from a full state is an answer too.
             self.due |= kind.is_full_state();
@@ -125,6 +122,7 @@ impl TypeState {
             self.woken = None;
             self.due = false;
             self.held.clear();
+            self.kept.clear();
             self.refused = Refused::default();
         }
         if self.held.is_empty() {
@@ -148,6 +146,7 @@ impl TypeState {
                     self.held.extend(gone.into_iter().map(|name| (name, None)));
                     self.release_at = Some(now + GRACE);
                 }
+                Kind::ExtensionConfig => self.kept.extend(gone),
                 _ => self.owed.extend(gone),
             }
             self.seen = same.clone();
@@ -156,7 +155,9 @@ impl TypeState {
             let names = self.subscription.names().into_iter().flat_map(|names| names.iter());
             self.owed = names.filter(|name| same.get(name).is_none()).cloned().collect();
         }
-        let covered = same.iter().filter(|resource| self.subscription.covers(resource.name()));
+        // What lives for a time only is said again.
+        self.owed.extend(same.mortal().map(|resource| Name::clone(resource.name())));
+        let covered = same.iter().filter(|resource| self.subscription.takes(resource));
         let names: Arc<[Name]> = covered.map(|resource| Name::clone(resource.name())).collect();
         // If it holds all that it asks for, that is the set as it is now, as after any response.
         let whole = !self.subscription.wildcard() && self.owed.is_empty();
@@ -165,40 +166,76 @@ impl TypeState {
             // What it holds when it comes was sent once.
             (self.said, self.accepted) = (Some(version), Some(Said { version, text: None }));
         }
+        self.good = Some(same);
         (!names.is_empty()).then_some(Answer { kind, version, outcome: Outcome::Accepted(names) })
     }
 
+    /// A client that comes back to names holds these: of what is gone it is to be told.
+    pub(super) fn returns(&mut self, kind: Kind, current: &ResourceSet, versions: &[(&str, &str)]) {
+        for (name, _) in versions {
+            let taken = current.get(name).is_some_and(|resource| self.subscription.takes(resource));
+            match kind {
+                _ if taken => {}
+                Kind::ExtensionConfig if self.subscription.covers(name) => _ = self.kept.insert(Name::from(*name)),
+                // It was asked for by another name, which is not told.
+                Kind::VirtualHost => _ = self.owed.insert(Name::from(*name)),
+                _ if self.subscription.covers(name) => _ = self.owed.insert(Name::from(*name)),
+                _ => {}
+            }
+        }
+    }
+
     /// The answer to the outstanding response.
-    pub(super) fn on_answer(&mut self, kind: Kind, error: Option<Error<'_>>) -> Option<Answer> {
+    pub(super) fn on_answer(&mut self, kind: Kind, error: Option<Error<'_>>, now: Instant) -> Option<Answer> {
         let push = self.outstanding.take()?;
         let sent = &push.content;
         let version = sent.said.version;
         let Some(error) = error else {
             self.accepted = Some(sent.said.clone());
-            self.refused.content = None;
-            if !self.refused.culprits.is_empty() {
-                self.refused.culprits.retain(|name, _| !push.names.contains(name));
-            }
+            self.good = push.made.of.clone().or_else(|| self.good.take());
+            self.refused.accepted(sent);
             return Some(Answer { kind, version, outcome: Outcome::Accepted(Arc::clone(&push.names)) });
         };
+        if sent.is_heartbeat {
+            // It does not have them: they are sent whole.
+            self.heartbeats.refused(&push.names);
+            self.owed.extend(push.names.iter().filter(|name| self.subscription.covers(name)).cloned());
+            return None;
+        }
         let names = |resources: &[&Arc<Resource>]| -> Vec<Name> {
             resources.iter().map(|resource| Name::clone(resource.name())).collect()
         };
         let all: Vec<&Arc<Resource>> = sent.resources.iter().collect();
         let (told, untold): (Vec<_>, Vec<_>) =
             all.iter().copied().partition(|resource| refusal::mentions(error.message, resource.name()));
-        self.refused.suspects.extend(names(&untold).into_iter().chain(sent.removed.iter().cloned()));
-        let culprits = if told.is_empty() { all } else { told };
-        self.refused.culprits.extend(culprits.iter().map(|c| (Name::clone(c.name()), c.version())));
-        let outcome = Outcome::Refused {
-            code: error.code,
-            reason: refusal::reason(kind, error.message),
-            resources: names(&culprits),
-            rules: refusal::rules(culprits.iter().copied()),
-        };
+        let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
+        self.refused.suspects.extend(others.chain(sent.absent.iter().cloned()));
+        let by_name = !told.is_empty();
+        let culprits = if by_name { told } else { all };
+        let reason = refusal::reason(kind, error.message);
+        let why: Arc<str> = reason.as_str().into();
+        for culprit in &culprits {
+            let former = self.good.as_ref().map(|good| good.get(culprit.name()));
+            self.refused.add(culprit, by_name, former, (&why, now));
+        }
+        let (resources, rules) = (names(&culprits), refusal::rules(culprits.iter().copied()));
+        let outcome = Outcome::Refused { code: error.code, reason, resources, rules };
         // What is owed was asked for after it was sent, and may bring it again.
         self.refused.content = (!self.owes()).then(|| Arc::clone(sent));
         Some(Answer { kind, version, outcome })
+    }
+
+    /// Whether the content says what the proxy has accepted, and nothing else.
+    pub(super) fn holds_already(&self, content: &Content) -> bool {
+        let Some(good) = &self.good else { return false };
+        let holds = |name: &Name| self.refused.instead(name).unwrap_or_else(|| good.get(name));
+        let as_held = |resource: &&Arc<Resource>| {
+            self.held.contains_key(resource.name())
+                || holds(resource.name()).is_some_and(|held| held.version() == resource.version())
+        };
+        let taken = good.iter().filter(|resource| self.subscription.takes(resource));
+        let held = taken.filter(|resource| holds(resource.name()).is_some()).count();
+        content.resources.iter().all(|resource| as_held(&resource)) && held == content.resources.len()
     }
 
     /// Whether names are owed.
@@ -232,6 +269,7 @@ impl TypeState {
         self.nonce = Some(push.nonce);
         self.said = Some(push.content.said.version);
         self.responses += 1;
+        self.heartbeats.sent(push, now);
         self.outstanding = Some(Arc::clone(push));
         self.sent_at = Some(now);
     }
@@ -255,15 +293,15 @@ impl TypeState {
     }
 
     /// What the next response follows from, if nothing of that is this stream's alone.
-    pub(super) fn due_to_all(&mut self, protocol: Protocol, kind: Kind, current: &ResourceSet) -> Option<Due> {
-        let alone = !self.owed.is_empty() || !self.held.is_empty() || self.refused.is_any();
+    pub(super) fn due_to_all(&mut self, speech: (Protocol, Client), kind: Kind, current: &ResourceSet) -> Option<Due> {
+        let alone = !self.owed.is_empty() || !self.held.is_empty() || !self.kept.is_empty() || self.refused.is_any();
         let sum = |names: Option<&Arc<Names>>| names.map_or(Version::EMPTY, |names| names.sum());
         if self.owes_all && !self.subscription.wildcard() {
             // Whatever may be woken is owed anyway.
             self.woken = None;
         }
         (!alone).then(|| Due {
-            protocol,
+            speech,
             kind,
             seen: self.seen.version(),
             current: current.version(),
@@ -276,25 +314,37 @@ impl TypeState {
     }
 
     /// The names that were asked for; what else is new or changed stays for later.
-    pub(super) fn asked(&mut self, current: &ResourceSet) -> BTreeSet<Name> {
+    pub(super) fn asked(&mut self, current: &ResourceSet) -> News {
         self.spell_out();
         for name in &self.owed {
-            match current.get(name) {
-                Some(resource) => self.seen.put(Arc::clone(resource)),
-                None => self.seen.remove(name),
-            };
+            let mut found = false;
+            for resource in current.called(name) {
+                found = true;
+                self.seen.put(Arc::clone(resource));
+            }
+            if !found {
+                self.seen.remove(name);
+            }
         }
-        std::mem::take(&mut self.owed)
+        let names = std::mem::take(&mut self.owed);
+        News { asked: names.clone(), names, ..News::default() }
     }
 
-    /// The names that have to be said: owed, new, changed, and removed unless that has to wait.
-    pub(super) fn news(&mut self, protocol: Protocol, kind: Kind, current: &ResourceSet, now: Instant) -> News {
-        let mut brings_new = false;
+    /// What has to be said: owed, new, changed, and removed unless that has to wait.
+    pub(super) fn news(
+        &mut self,
+        (protocol, client): (Protocol, Client),
+        kind: Kind,
+        current: &ResourceSet,
+        now: Instant,
+    ) -> News {
+        let mut brings_new = std::mem::take(&mut self.rest_is_new);
         self.spell_out();
         let mut names = std::mem::take(&mut self.owed);
+        let asked = names.clone();
+        let mut gone = BTreeSet::new();
         for name in self.woken.take().iter().flat_map(|woken| woken.iter()) {
-            let culprit = self.refused.culprits.get(name);
-            let as_refused = culprit.is_some() && culprit == current.get(name).map(|r| r.version()).as_ref();
+            let as_refused = current.get(name).is_some_and(|resource| self.refused.refuses(resource));
             if self.subscription.covers(name) && !as_refused {
                 names.insert(Name::clone(name));
             }
@@ -302,22 +352,34 @@ impl TypeState {
         for name in &names {
             self.held.remove(name);
         }
+        names.extend(self.refused.due(now));
         for change in self.seen.changes_to(current) {
-            match change {
-                Change::Put(resource) if self.subscription.covers(resource.name()) => {
-                    brings_new |= self.seen.get(resource.name()).is_none();
-                    self.held.remove(resource.name());
-                    names.insert(Name::clone(resource.name()));
+            let name = match &change {
+                Change::Put(resource) => resource.name(),
+                Change::Removed(name) => name,
+            };
+            let before = self.seen.get(name).filter(|before| self.subscription.takes(before));
+            match &change {
+                Change::Put(resource) if self.subscription.takes(resource) => {
+                    brings_new |= self.seen.get(name).is_none();
+                    self.held.remove(name);
+                    self.kept.remove(name);
+                    if !self.refused.delays(resource, now) {
+                        names.insert(Name::clone(name));
+                    }
                 }
-                Change::Removed(name) if self.subscription.covers(&name) => {
+                // It does not go by the name any more that was asked for.
+                Change::Put(_) | Change::Removed(_) if before.is_some() || self.subscription.covers(name) => {
                     self.retry = true;
-                    match (kind, self.seen.get(&name)) {
-                        (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(&name) => {
-                            self.held.insert(name, Some(Arc::clone(resource)));
+                    match (kind, before) {
+                        (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(name) => {
+                            self.held.insert(Name::clone(name), Some(Arc::clone(resource)));
                             self.release_at.get_or_insert(now + GRACE);
                         }
+                        (Kind::ExtensionConfig, Some(_)) => _ = self.kept.insert(Name::clone(name)),
                         _ => {
-                            names.insert(name);
+                            names.insert(Name::clone(name));
+                            gone.insert(Name::clone(name));
                         }
                     }
                 }
@@ -328,21 +390,31 @@ impl TypeState {
         if self.held.is_empty() {
             self.release_at = None;
         }
-        let unchanged = |name: &Name, version: &Version| current.get(name).is_some_and(|r| r.version() == *version);
-        self.refused.culprits.retain(|name, version| unchanged(name, version));
-        // Of what is gone, this protocol says nothing.
+        self.refused.compare(|name| current.get(name).map(|resource| resource.version()));
+        // Of what is gone, this protocol says nothing, but to who asks and takes an error for an answer.
         let silent = protocol == Protocol::Sotw && !kind.is_full_state() && kind != Kind::Endpoints;
-        names.retain(|name| !silent || current.get(name).is_some());
+        let answered = |name: &Name| client.takes_errors && asked.contains(name);
+        names.retain(|name| !silent || current.find(name).is_some() || answered(name));
         self.join_suspects(&mut names);
-        News { names, brings_new }
+        let mending = self.mend(&mut names);
+        News { names, asked, gone, mending, brings_new }
     }
 
     /// What was refused with others goes with whatever is sent next, or alone if that is another response.
     pub(super) fn join_suspects(&mut self, names: &mut BTreeSet<Name>) {
         if std::mem::take(&mut self.retry) || !names.is_empty() {
-            let wanted = |name: &Name| self.subscription.covers(name) && !self.held.contains_key(name);
+            let wanted = |name: &Name| self.subscription.wants(name, &self.seen) && !self.held.contains_key(name);
             names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
         }
+    }
+
+    /// With whatever is sent, culprits go in the form that was accepted before.
+    fn mend(&mut self, names: &mut BTreeSet<Name>) -> BTreeSet<Name> {
+        if names.is_empty() || self.refused.mending.is_empty() {
+            return BTreeSet::new();
+        }
+        let mending = std::mem::take(&mut self.refused.mending);
+        mending.into_iter().filter(|name| names.insert(Name::clone(name))).collect()
     }
 
     /// Whether there are names under way, or still to be sent, that the proxy does not have yet.
@@ -350,20 +422,18 @@ impl TypeState {
         let Some(outstanding) = &self.outstanding else { return false };
         let unsent = || {
             self.seen.changes_to(current).any(|change| match change {
-                Change::Put(resource) => {
-                    self.seen.get(resource.name()).is_none() && self.subscription.covers(resource.name())
-                }
+                Change::Put(resource) => self.seen.get(resource.name()).is_none() && self.subscription.takes(&resource),
                 Change::Removed(_) => false,
             })
         };
-        outstanding.made.brings_new || unsent()
+        outstanding.made.brings_new || self.rest_is_new || unsent()
     }
 
     /// Whether the proxy has accepted all of `current` that it subscribes to.
     pub(super) fn is_settled(&self, current: &ResourceSet) -> bool {
         let covered = |change: Change| match change {
-            Change::Put(resource) => self.subscription.covers(resource.name()),
-            Change::Removed(name) => self.subscription.covers(&name),
+            Change::Put(resource) => self.subscription.takes(&resource),
+            Change::Removed(name) => self.subscription.wants(&name, &self.seen),
         };
         !self.requested
             || (self.outstanding.is_none()

@@ -16,3 +16,4 @@ pub mod rules;
 mod suggest;
 pub mod telemetry_names;
 pub mod xds;
+pub mod xdstp;

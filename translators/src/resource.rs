@@ -1,8 +1,10 @@
 //! Resources: what a proxy is sent, serialized once.
 //!
 //! Owns: kinds in make-before-break order, names, content versions, and the one encoding of a resource that
-//! every stream shares. May use: `name`, prost. Never: knows what a resource means.
+//! every stream shares. May use: `name`,
+//! `xdstp`, prost. Never: knows what a resource means.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use serde::{Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::name::RuleRef;
+use crate::xdstp;
 
 /// The types of resource, declared in the order in which they are pushed: whatever is referred to comes
 /// before what refers to it. Removals go last, in the opposite order.
@@ -207,6 +210,7 @@ impl Resource {
 
     /// The resource whose encoded message is `value`.
     pub fn from_bytes(kind: Kind, name: Name, value: &[u8], origins: Arc<[RuleRef]>) -> Self {
+        let name = normalised(name);
         // The version covers the name too: a set of resources is told apart by the sum of its versions.
         let mut hashed = Vec::with_capacity(name.len() + 1 + value.len());
         hashed.extend_from_slice(name.as_bytes());
@@ -221,7 +225,7 @@ impl Resource {
     /// The same under other names too: it is found by them, and says so in the incremental protocol.
     #[must_use]
     pub fn aliased(self, aliases: impl IntoIterator<Item = Name>) -> Self {
-        let aliases = aliases.into_iter().collect();
+        let aliases = aliases.into_iter().map(normalised).collect();
         let extra = Extra { aliases, ttl: self.ttl() };
         self.with(extra)
     }
@@ -366,6 +370,13 @@ impl Eq for Resource {}
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind, self.name, self.version)
+    }
+}
+
+fn normalised(name: Name) -> Name {
+    match xdstp::normalised(&name) {
+        Cow::Borrowed(_) => name,
+        Cow::Owned(other) => other.into(),
     }
 }
 

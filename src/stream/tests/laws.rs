@@ -334,6 +334,8 @@ impl Model {
                     }
                 }
                 // Absence says nothing: what is gone stays until its parent goes.
+                // And of an extension's configuration no removal is ever said.
+                (Protocol::Delta, Kind::ExtensionConfig) => held.retain(|name, _| expected.contains_key(name)),
                 (Protocol::Sotw, kind) if !kind.is_full_state() => held.retain(|name, _| expected.contains_key(name)),
                 (Protocol::Sotw | Protocol::Delta, _) => {}
             }

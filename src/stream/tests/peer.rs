@@ -22,7 +22,8 @@ pub(super) enum Request {
     Delta(wire::DeltaDiscoveryRequest),
 }
 
-/// `CDS c1=1` puts, `CDS -c1` removes; several at once, separated by commas.
+/// `CDS c1=1` puts, `CDS -c1` removes; several at once, separated by commas. `VHDS v|a|b=1` goes by `a` and `b` too,
+/// `RTDS r@3=1` lives for three seconds.
 pub(super) fn edit(snapshot: &mut Snapshot, text: &str) {
     for part in text.split(", ") {
         let (service, rest) = part.split_once(' ').expect("a service and a resource");
@@ -42,7 +43,14 @@ pub(super) fn kind(service: &str) -> Kind {
 
 pub(super) fn resource(kind: Kind, name: &str, content: &str) -> Arc<Resource> {
     let rule = RuleRef::new(ObjectKey::new(ObjectKind::Workload, "ns/w".parse().expect("a name")), format!("/{name}"));
-    Arc::new(Resource::from_bytes(kind, Name::from(name), content.as_bytes(), [rule].into()))
+    let (names, ttl) = name.split_once('@').map_or((name, None), |(names, ttl)| (names, Some(ttl)));
+    let mut names = names.split('|').map(Name::from);
+    let name = names.next().expect("there is always a part");
+    let resource = Resource::from_bytes(kind, name, content.as_bytes(), [rule].into()).aliased(names);
+    Arc::new(match ttl {
+        Some(ttl) => resource.living(Duration::from_secs(ttl.parse().expect("seconds"))),
+        None => resource,
+    })
 }
 
 /// The message on the wire.
@@ -61,6 +69,9 @@ pub(super) struct Received {
     /// Content by name, in order; and the version of the resource, in delta.
     pub(super) resources: Vec<(String, String, String)>,
     pub(super) removed: Vec<String>,
+    /// Entries without a body: `~` before those of a heartbeat, `?` before names that nothing goes by; and `!` before
+    /// those of errors.
+    pub(super) bare: Vec<String>,
 }
 
 pub(super) fn decode(protocol: Protocol, response: &Response) -> Received {
@@ -70,28 +81,57 @@ pub(super) fn decode(protocol: Protocol, response: &Response) -> Received {
             let message = discovery_pb::DiscoveryResponse::decode(bytes(response)).expect("decodes");
             assert_eq!(message.type_url, response.kind.type_url());
             // The name is in the body: here it is taken from the encoded entry's owner, see `named`.
-            let resources = message.resources.into_iter().map(|any| (String::new(), text(any.value), String::new()));
+            let mut bare = Vec::new();
+            for error in message.resource_errors {
+                assert_eq!(error.error_detail.expect("why").code, 5);
+                bare.push(format!("!{}", error.resource_name.expect("which").name));
+            }
+            let mut resources = Vec::new();
+            for any in message.resources {
+                if any.type_url != response.kind.type_url() {
+                    let wrapper = discovery_pb::Resource::decode(&any.value[..]).expect("a wrapper");
+                    assert!(wrapper.ttl.is_some());
+                    match wrapper.resource {
+                        Some(any) => resources.push((wrapper.name, text(any.value), String::new())),
+                        None => bare.push(format!("~{}", wrapper.name)),
+                    }
+                } else {
+                    resources.push((String::new(), text(any.value), String::new()));
+                }
+            }
             Received {
                 kind: response.kind,
                 nonce: message.nonce,
                 version: message.version_info,
-                resources: resources.collect(),
+                resources,
                 removed: Vec::new(),
+                bare,
             }
         }
         Protocol::Delta => {
             let message = discovery_pb::DeltaDiscoveryResponse::decode(bytes(response)).expect("decodes");
             assert_eq!(message.type_url, response.kind.type_url());
-            let resources = message.resources.into_iter().map(|r| {
-                let any = r.resource.expect("a body");
-                assert_eq!(any.type_url, response.kind.type_url());
-                (r.name, text(any.value), r.version)
-            });
+            let mut bare = Vec::new();
+            let mut resources = Vec::new();
+            for resource in message.resources {
+                match resource.resource {
+                    Some(any) => {
+                        assert_eq!(any.type_url, response.kind.type_url());
+                        resources.push((resource.name, text(any.value), resource.version));
+                    }
+                    None if resource.ttl.is_some() => bare.push(format!("~{}", resource.name)),
+                    None => {
+                        assert_eq!(resource.aliases, [resource.name.clone()]);
+                        bare.push(format!("?{}", resource.name));
+                    }
+                }
+            }
             Received {
                 kind: response.kind,
                 nonce: message.nonce,
                 version: message.system_version_info,
-                resources: resources.collect(),
+                resources,
+                bare,
                 removed: message.removed_resources,
             }
         }
@@ -130,6 +170,7 @@ impl Peer {
         let named = text.split(", ").map(|part| match part.split_once('=') {
             Some((head, content)) => {
                 let name = head.split_once(' ').expect("a service and a name").1;
+                let name = name.split(['|', '@']).next().expect("there is always a part");
                 format!("{head}={name}={content}")
             }
             None => part.to_owned(),
@@ -178,6 +219,9 @@ impl Peer {
             }
             for name in &received.removed {
                 line += &format!(" -{name}");
+            }
+            for name in &received.bare {
+                line += &format!(" {name}");
             }
             lines.push(line);
             self.last.insert(received.kind, received);

@@ -1,0 +1,222 @@
+//! What a stream is sent next.
+//!
+//! Owns: making a response, or taking part in one that another stream was sent; which types wait for which. May use: the
+//! session and its types. Never: takes a request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use translators::resource::{Kind, Name};
+
+use super::group::Due;
+use super::names::Names;
+use super::push::{Content, Made, Push};
+use super::session::{GRACE, Protocol, Response, Session};
+use super::types::{News, TypeState};
+use super::{delta, sotw};
+use crate::publish::Snapshot;
+
+/// What may refer to clusters, and with them to endpoints.
+const REFERRERS: [Kind; 5] = [Kind::Listener, Kind::ExtensionConfig, Kind::ScopedRoute, Kind::Route, Kind::VirtualHost];
+
+/// Why a response is made beside its news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// None.
+    News,
+    /// It is due even if it says nothing.
+    Due,
+    /// What was refused may be another response now.
+    Again,
+}
+
+impl Session {
+    /// New and changed resources of `kind`, and whatever is owed.
+    pub(super) fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let current = snapshot.of(kind);
+        let speech = (self.protocol, self.client);
+        let state = self.of(kind);
+        if !state.requested || state.outstanding.is_some() || state.is_quiet(current) {
+            return None;
+        }
+        let waits = REFERRERS.contains(&kind) && self.clusters_are_on_their_way(snapshot, now);
+        let state = self.of_mut(kind);
+        if state.subscription.is_empty() && state.owed.is_empty() {
+            state.seen = current.clone();
+            return None;
+        }
+        // What answers a subscription to a whole says the whole.
+        let whole = state.due || (kind.is_full_state() && state.owes());
+        let waits = waits && !whole;
+        let due_to_all = if waits { None } else { state.due_to_all(speech, kind, current) };
+        if let Some(response) = due_to_all.and_then(|due| self.join(due, snapshot, now)) {
+            return Some(response);
+        }
+        let state = self.of_mut(kind);
+        let woken = state.woken.clone();
+        // A whole that was refused may be another one without a name that is not asked for any more.
+        let again = state.retry && self.protocol == Protocol::Sotw && kind.is_full_state();
+        let state = self.of_mut(kind);
+        let again = again && state.refused.content.is_some();
+        let news = if waits { state.asked(current) } else { state.news(speech, kind, current, now) };
+        let reason = match std::mem::take(&mut state.due) {
+            true => Reason::Due,
+            false if again && !state.retry => Reason::Again,
+            false => Reason::News,
+        };
+        if news.names.is_empty() && reason == Reason::News {
+            return None;
+        }
+        let alone = !state.held.is_empty() || !state.kept.is_empty() || state.refused.is_any();
+        let (of, names) = (Some(state.seen.clone()), state.subscription.names().cloned());
+        let made = Made { names, woken, brings_new: news.brings_new, of, ..Made::default() };
+        let push = self.respond(kind, &news, snapshot, reason, made, now)?;
+        self.follow(&push, kind);
+        if let Some(due) = due_to_all.filter(|_| !alone) {
+            self.group.put(due, &push);
+        }
+        Some(push.in_pieces())
+    }
+
+    /// The response that another stream was sent in the same place, if there is one.
+    fn join(&mut self, due: Due, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let state = &mut **self.types[due.kind as usize].get_or_insert_default();
+        let same = |one: Option<&Arc<Names>>, other: &Option<Arc<Names>>| {
+            one.map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+        };
+        let push = self.group.push(&due, |push| {
+            let names = same(state.subscription.names(), &push.made.names);
+            let said = push.content.said.text.as_ref() == snapshot.said_version();
+            names && said && same(state.woken.as_ref(), &push.made.woken) && push.nonce > self.nonce
+        })?;
+        state.owes_all = false;
+        state.due = false;
+        state.retry = false;
+        state.woken = None;
+        state.seen = snapshot.of(due.kind).clone();
+        state.sent(&push, now);
+        self.nonce = push.nonce;
+        self.follow(&push, due.kind);
+        Some(push.in_one())
+    }
+
+    /// What follows from a response that was sent: endpoints their clusters, and the rest what it had no room for.
+    fn follow(&mut self, push: &Push, kind: Kind) {
+        if !push.made.rest.is_empty() {
+            let state = self.of_mut(kind);
+            state.owed.extend(push.made.rest.iter().cloned());
+            state.rest_is_new = push.made.brings_new;
+        }
+        if let Some(clusters) = &push.made.clusters {
+            self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
+        }
+    }
+
+    /// Clusters and endpoints that are gone, once nothing that the proxy holds refers to them.
+    pub(super) fn removals(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let state = self.of(kind);
+        if state.held.is_empty() || state.outstanding.is_some() {
+            return None;
+        }
+        if kind == Kind::Endpoints && !self.of(Kind::Cluster).held.is_empty() {
+            return None;
+        }
+        let late = state.release_at.is_some_and(|at| at <= now);
+        // Of a client that reconnected it is not known what refers to them before it asks for its listeners.
+        let known = self.of(Kind::Listener).requested || state.held.values().all(Option::is_some);
+        let settled = |kind: Kind| self.of(kind).is_settled(snapshot.of(kind));
+        let replaced = || {
+            let without_clusters = kind != Kind::Endpoints || settled(Kind::Cluster);
+            known && without_clusters && REFERRERS.into_iter().all(settled)
+        };
+        if !late && !replaced() {
+            return None;
+        }
+        let state = self.of_mut(kind);
+        state.release_at = None;
+        let held = std::mem::take(&mut state.held);
+        let mut names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        state.join_suspects(&mut names);
+        if names.is_empty() {
+            return None;
+        }
+        let (of, asked_for) = (Some(state.seen.clone()), state.subscription.names().cloned());
+        let made = Made { names: asked_for, of, ..Made::default() };
+        let news = News { names, ..News::default() };
+        let push = self.respond(kind, &news, snapshot, Reason::News, made, now)?;
+        self.follow(&push, kind);
+        Some(push.in_pieces())
+    }
+
+    /// That resources which live for a time only still live; nothing else is due.
+    pub(super) fn heartbeat(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        let state = self.types[kind as usize].as_deref_mut()?;
+        if state.heartbeats.is_empty() || state.outstanding.is_some() {
+            return None;
+        }
+        let TypeState { subscription, refused, heartbeats, accepted, said, .. } = state;
+        let held =
+            |resource: &translators::resource::Resource| subscription.takes(resource) && !refused.refuses(resource);
+        let resources = heartbeats.due(snapshot.of(kind), now, held);
+        // It goes under the version that the proxy has accepted, which is the last that was said.
+        let said = accepted.clone().filter(|accepted| *said == Some(accepted.version))?;
+        if resources.is_empty() {
+            return None;
+        }
+        let content = Content { resources, is_heartbeat: true, ..Content::new(said) };
+        Some(self.send(kind, content, Made::default(), now).in_pieces())
+    }
+
+    /// A cluster that is new takes requests only when the proxy has warmed it, which is when it accepts it: a route
+    /// that leads there has to come later. What was asked for does not wait, nor anything longer than the grace.
+    fn clusters_are_on_their_way(&self, snapshot: &Snapshot, now: Instant) -> bool {
+        let clusters = self.of(Kind::Cluster);
+        clusters.awaits_new(snapshot.of(Kind::Cluster)) && clusters.sent_at.is_some_and(|at| now < at + GRACE)
+    }
+
+    fn respond(
+        &mut self,
+        kind: Kind,
+        news: &News,
+        snapshot: &Snapshot,
+        reason: Reason,
+        mut made: Made,
+        now: Instant,
+    ) -> Option<Arc<Push>> {
+        let protocol = self.protocol;
+        let state = &mut **self.types[kind as usize].get_or_insert_default();
+        let mut content = match protocol {
+            Protocol::Sotw => sotw::content(kind, news, snapshot, state, self.client),
+            Protocol::Delta => delta::content(kind, news, snapshot, state),
+        };
+        if content.is_empty() && !kind.is_full_state() && reason != Reason::Due {
+            return None;
+        }
+        if state.refused.content.as_ref().is_some_and(|refused| refused.says_the_same(&content)) {
+            state.refused.suspects.extend(news.names.iter().cloned());
+            return None;
+        }
+        let only_again = reason == Reason::Again && news.names.is_empty();
+        if only_again && state.holds_already(&content) {
+            return None;
+        }
+        let whole = protocol == Protocol::Sotw && kind.is_full_state();
+        if !whole {
+            made.rest = content.cut(protocol);
+        }
+        if kind == Kind::Cluster {
+            let brought = content.resources.iter().map(|resource| resource.name());
+            let brought = brought.filter(|name| !whole || news.names.contains(*name));
+            made.clusters = self.group.share(brought.cloned().collect());
+        }
+        Some(self.send(kind, content, made, now))
+    }
+
+    fn send(&mut self, kind: Kind, content: Content, made: Made, now: Instant) -> Arc<Push> {
+        self.nonce = self.group.nonce();
+        let push = Arc::new(Push::new((self.protocol, self.client), kind, self.nonce, content, made));
+        self.of_mut(kind).sent(&push, now);
+        push
+    }
+}
