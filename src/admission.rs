@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
 use translators::mesh::{Mesh, NodeMatch};
-use translators::name::QualifiedName;
+use translators::name::{Owner, QualifiedName};
 use translators::xds::Features;
 
 use crate::identity::connection::Peer;
@@ -49,20 +49,23 @@ impl Admissions {
         Unproven(self)
     }
 
-    /// The group of a node, by the workload that its credential names or that matches it.
+    /// The group of a node: that of the workload that its credential names, or else of what matches it.
     fn group(&self, named: Option<&QualifiedName>, node: &wire::Node) -> Result<Subscribed, Refusal> {
         let published = self.table.current();
         let Some(mesh) = published.mesh() else {
             return Err(Refusal::NotReady("the rules have not been read yet".into()));
         };
-        let workload = workload_of(mesh, named, node)?;
+        let owner = owner_of(mesh, named, node)?;
         let features = features_of(node);
-        let group = GroupKey { workload: workload.clone(), features };
+        let group = match &owner {
+            Owner::Workload(workload) => GroupKey::Workload { name: workload.clone(), features },
+            Owner::Snapshot(name) => GroupKey::Snapshot(name.clone()),
+        };
         match published.subscribe(&group) {
-            Some(snapshots) => Ok((workload, snapshots)),
+            Some(snapshots) => Ok((owner, snapshots)),
             None => {
                 self.features.send_if_modified(|known| known.insert(features));
-                Err(Refusal::NotReady(format!("the configuration of {workload} is not there yet")))
+                Err(Refusal::NotReady(format!("the configuration of {owner} is not there yet")))
             }
         }
     }
@@ -82,16 +85,16 @@ impl Directory for Admissions {
                 node.id
             )));
         }
-        let (workload, snapshots) = self.group(credential.workload.as_ref(), node)?;
+        let (owner, snapshots) = self.group(credential.workload.as_ref(), node)?;
         let address = address_of(extensions.get().map(Peer::address), node)?;
         let identities = Arc::clone(&self.identities);
         let ended = async move { identities.ended(&credential).await.to_string() };
-        Ok(Admission { workload, address, proven: true, snapshots, ended: Box::pin(ended) })
+        Ok(Admission { owner, address, proven: true, snapshots, ended: Box::pin(ended) })
     }
 }
 
 /// A group, and what it is to hold.
-type Subscribed = (QualifiedName, Reader<Snapshot>);
+type Subscribed = (Owner, Reader<Snapshot>);
 
 /// Admits the streams of a listener without TLS: a node is who it says, and gets nothing that is secret.
 #[derive(Clone)]
@@ -99,9 +102,9 @@ pub struct Unproven(Admissions);
 
 impl Directory for Unproven {
     fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
-        let (workload, snapshots) = self.0.group(None, node)?;
+        let (owner, snapshots) = self.0.group(None, node)?;
         let address = address_of(extensions.get().and_then(TcpConnectInfo::remote_addr), node)?;
-        Ok(Admission { workload, address, proven: false, snapshots, ended: Box::pin(std::future::pending()) })
+        Ok(Admission { owner, address, proven: false, snapshots, ended: Box::pin(std::future::pending()) })
     }
 }
 
@@ -123,46 +126,46 @@ pub fn serves(table: Table) -> Serves {
     })
 }
 
-/// The workload that is named; where none is, the one that matches the node.
-fn workload_of(mesh: &Mesh, named: Option<&QualifiedName>, node: &wire::Node) -> Result<QualifiedName, Refusal> {
+/// The workload that is named; where none is, the workload or the EnvoySnapshot that matches the node.
+fn owner_of(mesh: &Mesh, named: Option<&QualifiedName>, node: &wire::Node) -> Result<Owner, Refusal> {
     if let Some(workload) = named {
         return match mesh.workloads.contains_key(workload) {
-            true => Ok(workload.clone()),
+            true => Ok(Owner::Workload(workload.clone())),
             false => Err(Refusal::NotReady(format!("the rules hold no Workload {workload}"))),
         };
     }
-    let mut matching = mesh
-        .workloads
-        .values()
-        .filter(|workload| workload.matches.as_ref().is_some_and(|pattern| matches(pattern, node)))
-        .map(|workload| workload.name.clone());
+    let workloads = mesh.workloads.values();
+    let workloads =
+        workloads.filter(|workload| workload.matches.as_ref().is_some_and(|pattern| matches(pattern, node)));
+    let workloads = workloads.map(|workload| Owner::Workload(workload.name.clone()));
+    let mut matching = workloads.chain(snapshots_of(mesh, node));
+    let named = |owner: &Owner| match owner {
+        Owner::Workload(workload) => format!("Workload {workload}"),
+        Owner::Snapshot(_) => owner.to_string(),
+    };
     match (matching.next(), matching.next()) {
         (Some(only), None) => Ok(only),
-        (None, _) => Err(Refusal::NotReady(format!("no Workload matches the node {:?}", node.id))),
-        (Some(one), Some(other)) => {
-            Err(Refusal::Denied(format!("the node {:?} is matched by two Workloads, {one} and {other}", node.id)))
-        }
+        (None, _) => Err(Refusal::NotReady(format!("no Workload and no EnvoySnapshot matches the node {:?}", node.id))),
+        (Some(one), Some(other)) => Err(Refusal::Denied(format!(
+            "the node {:?} is matched twice, by {} and by {}: neither serves it",
+            node.id,
+            named(&one),
+            named(&other)
+        ))),
     }
+}
+
+/// The EnvoySnapshots that say most of the node id among those that match; more than one is a conflict.
+fn snapshots_of(mesh: &Mesh, node: &wire::Node) -> Vec<Owner> {
+    let matching = || mesh.snapshots.values().filter(|snapshot| matches(&snapshot.matches, node));
+    let most = matching().map(|snapshot| snapshot.matches.precision()).max();
+    let first = matching().filter(|snapshot| Some(snapshot.matches.precision()) == most);
+    first.map(|snapshot| Owner::Snapshot(snapshot.name.clone())).collect()
 }
 
 fn matches(pattern: &NodeMatch, node: &wire::Node) -> bool {
-    let metadata = |key: &str| {
-        let fields = &node.metadata.as_ref()?.fields;
-        Some(fields.get(key)?.string_value.as_str())
-    };
-    pattern.node_id.as_ref().is_none_or(|id| glob(id, &node.id))
-        && pattern.node_cluster.as_ref().is_none_or(|cluster| *cluster == node.cluster)
-        && pattern.metadata.iter().all(|(key, value)| metadata(key) == Some(value))
-}
-
-/// Whether `pattern`, in which `*` is any characters, takes the whole of `text`.
-fn glob(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, rest)) => text.strip_prefix(head).is_some_and(|text| {
-            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| glob(rest, &text[at..]))
-        }),
-    }
+    let fields = node.metadata.as_ref().map(|metadata| &metadata.fields);
+    pattern.takes(&node.id, &node.cluster, |key| Some(fields?.get(key)?.string_value.as_str()))
 }
 
 fn features_of(node: &wire::Node) -> Features {
@@ -184,18 +187,4 @@ fn address_of(peer: Option<SocketAddr>, node: &wire::Node) -> Result<IpAddr, Ref
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_takes_any_characters() {
-        for (pattern, text) in
-            [("a", "a"), ("*", ""), ("*", "x"), ("cart-*", "cart-v1"), ("*-v*-b", "a-v1-b-v2-b"), ("ü*", "üx")]
-        {
-            assert!(glob(pattern, text), "{pattern} takes {text}");
-        }
-        for (pattern, text) in [("a", "b"), ("", "x"), ("cart-*", "car"), ("*-b", "a-bc"), ("a*b", "a")] {
-            assert!(!glob(pattern, text), "{pattern} refuses {text}");
-        }
-    }
-}
+mod tests;

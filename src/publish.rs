@@ -130,7 +130,7 @@ impl Writer {
             match change {
                 DiffItem::Add(group, snapshot) => {
                     let mut first = Snapshot::clone(snapshot);
-                    put_secrets(&mut first, &group.workload, issued);
+                    put_secrets(&mut first, group, issued);
                     self.groups.insert(group.clone(), Arc::new(Feed::new(Arc::new(first))));
                 }
                 DiffItem::Update { new: (group, snapshot), .. } => {
@@ -138,7 +138,9 @@ impl Writer {
                         change_to(feed, |held| {
                             let secrets = held.of(Kind::Secret).clone();
                             *held = Snapshot::clone(snapshot);
-                            *held.of_mut(Kind::Secret) = secrets;
+                            if group.workload().is_some() {
+                                *held.of_mut(Kind::Secret) = secrets;
+                            }
                         });
                     }
                 }
@@ -151,7 +153,7 @@ impl Writer {
     fn put_certificates(&self, issued: &Arc<Issued>) {
         let Some(former) = self.issued.as_ref().filter(|former| !Arc::ptr_eq(former, issued)) else { return };
         let put = |(group, feed): (&GroupKey, &Arc<Feed<Snapshot>>)| {
-            change_to(feed, |held| put_secrets(held, &group.workload, issued));
+            change_to(feed, |held| put_secrets(held, group, issued));
         };
         if former.trust_bundle != issued.trust_bundle {
             return self.groups.iter().for_each(put);
@@ -176,8 +178,8 @@ fn of_workload<'a, T>(
     groups: &'a OrdMap<GroupKey, T>,
     workload: &'a QualifiedName,
 ) -> impl Iterator<Item = (&'a GroupKey, &'a T)> {
-    let first = GroupKey { workload: workload.clone(), features: Features::default() };
-    groups.range(first..).take_while(move |(group, _)| group.workload == *workload)
+    let first = GroupKey::Workload { name: workload.clone(), features: Features::default() };
+    groups.range(first..).take_while(move |(group, _)| group.workload() == Some(workload))
 }
 
 /// Changes a group's snapshot, and wakes its streams if that gives proxies something else to hold.
@@ -192,7 +194,9 @@ fn change_to(feed: &Feed<Snapshot>, change: impl FnOnce(&mut Snapshot)) {
     }
 }
 
-fn put_secrets(snapshot: &mut Snapshot, workload: &QualifiedName, issued: &Issued) {
+/// What the authority issues goes to workloads; an EnvoySnapshot is served as it is written.
+fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) {
+    let Some(workload) = group.workload() else { return };
     let set = snapshot.of_mut(Kind::Secret);
     if let Some(issuance) = issued.certificates.get(workload) {
         set.put(Arc::clone(&issuance.secret));

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::sync::watch;
-use translators::name::{QualifiedName, RuleRef};
+use translators::name::{Owner, RuleRef};
 use translators::resource::{Kind, Name, Version};
 
 /// One connected proxy: one stream.
@@ -20,8 +20,8 @@ use translators::resource::{Kind, Name, Version};
 pub struct Proxy {
     /// Its node id.
     pub node: String,
-    /// Its workload.
-    pub workload: QualifiedName,
+    /// Whose configuration it receives.
+    pub owner: Owner,
     /// The address that it is reached at: its own word (`chancery.address`), or the stream's peer.
     pub address: IpAddr,
     /// The version of its Envoy, `1.40.0`; empty if it did not say.
@@ -75,7 +75,7 @@ pub struct Rejection {
 #[expect(missing_docs, reason = "the fields are those of Proxy")]
 pub struct Connected {
     pub node: String,
-    pub workload: QualifiedName,
+    pub owner: Owner,
     pub address: IpAddr,
     pub listeners: BTreeSet<Name>,
     pub has_certificate: bool,
@@ -130,7 +130,7 @@ impl Proxy {
     pub fn connected(&self) -> Connected {
         Connected {
             node: self.node.clone(),
-            workload: self.workload.clone(),
+            owner: self.owner.clone(),
             address: self.address,
             listeners: self.listeners.clone(),
             has_certificate: self.has_certificate,
@@ -246,7 +246,7 @@ mod tests {
     fn proxy(node: &str) -> Arc<Mutex<Proxy>> {
         Arc::new(Mutex::new(Proxy {
             node: node.to_owned(),
-            workload: "shop/cart-v1".parse().expect("valid"),
+            owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
             address: [127, 0, 0, 1].into(),
             envoy: String::new(),
             protocol: "delta",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use translators::name::QualifiedName;
 use translators::resource::Kind;
 
 use crate::publish::{Published, Table};
@@ -38,7 +39,7 @@ pub async fn run(
         if number > *settled.borrow() {
             let accepted = || {
                 let (proxies, published) = (report.proxies(), table.current());
-                let back: BTreeSet<_> = proxies.iter().map(|proxy| (&proxy.workload, &proxy.node)).collect();
+                let back: BTreeSet<_> = proxies.iter().filter_map(instance).collect();
                 Instant::now() >= returned
                     && instances.borrow().keys().all(|(workload, node)| back.contains(&(workload, node)))
                     && proxies.iter().all(|proxy| has_accepted(proxy, &published))
@@ -62,9 +63,15 @@ pub async fn run(
     }
 }
 
+fn instance(proxy: &Proxy) -> Option<(&QualifiedName, &String)> {
+    Some((proxy.owner.workload()?, &proxy.node))
+}
+
 /// Whether a proxy has accepted what its group is to hold now.
 fn has_accepted(proxy: &Proxy, published: &Published) -> bool {
-    published.snapshots_of(&proxy.workload).any(|snapshot| {
+    // No step of the mesh is in what somebody wrote.
+    let Some(workload) = proxy.owner.workload() else { return true };
+    published.snapshots_of(workload).any(|snapshot| {
         [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route].into_iter().all(|kind| {
             let set = snapshot.of(kind);
             match proxy.types.get(&kind) {

@@ -28,6 +28,7 @@ mod findings;
 mod ladder;
 mod last_good;
 mod records;
+mod snapshots;
 
 use catalog::Catalog;
 use ladder::Ladder;
@@ -40,13 +41,18 @@ pub use records::Records;
 /// How long a step of the mTLS ladder waits for proxies that do not accept what they are sent.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Proxies that receive the same: those of one workload whose Envoys know the same features.
+/// Proxies that receive the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupKey {
-    /// The workload.
-    pub workload: QualifiedName,
-    /// What their Envoys know.
-    pub features: Features,
+pub enum GroupKey {
+    /// Those of one workload whose Envoys know the same features.
+    Workload {
+        /// The workload.
+        name: QualifiedName,
+        /// What their Envoys know.
+        features: Features,
+    },
+    /// The nodes that an EnvoySnapshot matches.
+    Snapshot(QualifiedName),
 }
 
 /// What follows from the rules, but for the groups.
@@ -183,6 +189,18 @@ impl Translator {
         self.to_record.objects.send_replace(self.last_good.objects().clone());
         self.to_record.steps.send_replace(self.ladder.steps().clone());
         Arc::new(RulesPart { number: self.number, climbing, mesh, findings, objects })
+    }
+}
+
+// === impl GroupKey ===
+
+impl GroupKey {
+    /// The workload that they are instances of, where it is one.
+    pub fn workload(&self) -> Option<&QualifiedName> {
+        match self {
+            Self::Workload { name, .. } => Some(name),
+            Self::Snapshot(_) => None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use prost::Message;
 use proto::wire;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
+use translators::name::Owner;
 use translators::resource::{Kind, Name, Resource};
 
 /// Everybody is of one group.
@@ -26,7 +27,7 @@ impl Directory for Everybody {
     fn admit(&self, _: &http::Extensions, _: &wire::Node) -> Result<Admission, Refusal> {
         Ok(Admission {
             proven: true,
-            workload: "ns/w".parse().expect("a name"),
+            owner: Owner::Workload("ns/w".parse().expect("a name")),
             address: IpAddr::from([127, 0, 0, 1]),
             snapshots: self.0.clone(),
             ended: Box::pin(std::future::pending()),

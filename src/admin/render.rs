@@ -36,16 +36,17 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
     };
     view::Proxy {
         node: proxy.node.clone(),
-        workload: proxy.workload.to_string(),
+        workload: proxy.owner.to_string(),
         address: proxy.address.to_string(),
         envoy: proxy.envoy.clone(),
         protocol: proxy.protocol.to_owned(),
         connected: rfc3339::format(proxy.connected),
         in_sync: proxy.in_sync(),
         types: proxy.types.iter().map(one_type).collect(),
-        certificate: status
-            .certificates
-            .get(&proxy.workload)
+        certificate: proxy
+            .owner
+            .workload()
+            .and_then(|workload| status.certificates.get(workload))
             .map(|not_after| view::Certificate { not_after: rfc3339::format(*not_after) }),
     }
 }
@@ -57,7 +58,7 @@ pub(super) fn nacks(proxies: &[Proxy], status: &Status) -> view::Nacks {
             for rejection in &of.rejections {
                 nacks.push(view::ProxyNack {
                     node: proxy.node.clone(),
-                    workload: proxy.workload.to_string(),
+                    workload: proxy.owner.to_string(),
                     r#type: kind.service().to_owned(),
                     nack: nack(rejection, status),
                 });

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use translators::finding::Code;
 use translators::mesh::Protocol;
-use translators::name::{ObjectKey, ObjectKind};
+use translators::name::{ObjectKey, ObjectKind, Owner};
 use translators::resource::{Kind, Version};
 
 use super::*;
@@ -45,7 +45,7 @@ fn proxy() -> Proxy {
     };
     Proxy {
         node: "cart\n\x1b[2J\"a\"".to_owned(),
-        workload: "shop/cart-v1".parse().expect("valid"),
+        owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
         address: std::net::IpAddr::from([127, 0, 0, 2]),
         envoy: "1.40.0".to_owned(),
         protocol: "delta",

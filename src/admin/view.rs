@@ -24,7 +24,7 @@ pub struct Proxies {
 pub struct Proxy {
     /// Its node id.
     pub node: String,
-    /// Its workload, `namespace/name`.
+    /// Its workload, `namespace/name`; `EnvoySnapshot namespace/name` where one is what it receives.
     pub workload: String,
     /// The address that it is reached at.
     pub address: String,

@@ -17,7 +17,7 @@ fn resource(kind: Kind, name: &str, content: &[u8]) -> Arc<Resource> {
 }
 
 fn group(name: &str) -> GroupKey {
-    GroupKey { workload: name.parse().expect("valid"), features: Features::default() }
+    GroupKey::Workload { name: name.parse().expect("valid"), features: Features::default() }
 }
 
 /// Two groups: `a` holds the endpoints `x` and `shared`, `b` holds `y` and `shared`.
@@ -50,6 +50,31 @@ fn put(translation: &mut Translation, groups: &[&str], resource: &Arc<Resource>)
 
 fn issued() -> Arc<Issued> {
     Arc::new(Issued { certificates: OrdMap::new(), trust_bundle: resource(Kind::Secret, "trust-bundle", b"roots") })
+}
+
+#[test]
+fn an_envoy_snapshot_is_served_with_its_own_secrets_and_no_others() {
+    let raw = GroupKey::Snapshot("edge/raw".parse().expect("valid"));
+    let mut snapshot = Snapshot::default();
+    snapshot.of_mut(Kind::Secret).put(resource(Kind::Secret, "own", b"1"));
+    let mut next = translation();
+    next.groups.insert(raw.clone(), Arc::new(snapshot.clone()));
+    let mut writer = Writer::default();
+    writer.write(Some(next.clone()), issued());
+    let feed = Arc::clone(&writer.groups[&raw]);
+    let (held, seen) = (feed.current(), feed.subscribe());
+    assert!(held.says_the_same(&snapshot));
+    writer.write(
+        Some(next.clone()),
+        Arc::new(Issued { trust_bundle: resource(Kind::Secret, "roots", b"2"), ..Issued::clone(&issued()) }),
+    );
+    assert!(!seen.is_behind() && feed.current().says_the_same(&snapshot));
+
+    snapshot.of_mut(Kind::Secret).remove("own");
+    snapshot.say_version(Some("2".into()));
+    next.groups.insert(raw, Arc::new(snapshot.clone()));
+    writer.write(Some(next), issued());
+    assert!(seen.is_behind() && feed.current().says_the_same(&snapshot));
 }
 
 #[test]
@@ -166,7 +191,7 @@ proptest! {
                         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret) {
                             prop_assert_eq!(held.of(kind).version(), next.groups[group].of(kind).version());
                         }
-                        let own = issued.certificates.get(&group.workload).map(|issuance| &issuance.secret);
+                        let own = group.workload().and_then(|workload| issued.certificates.get(workload)).map(|issuance| &issuance.secret);
                         let secrets: Vec<_> = own.into_iter().chain([&issued.trust_bundle]).collect();
                         prop_assert_eq!(held.of(Kind::Secret).iter().collect::<Vec<_>>(), secrets);
                     }

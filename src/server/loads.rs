@@ -76,8 +76,8 @@ impl<D: Directory> LoadReportingService for LoadReports<D> {
         let node = node.ok_or_else(|| Status::invalid_argument("the first request of a stream has no node id"))?;
         let node = wire::Node::decode(&node.encode_to_vec()[..])
             .map_err(|_| Status::invalid_argument("the node cannot be decoded"))?;
-        let Admission { workload, ended, .. } = self.directory.admit(&extensions, &node)?;
-        let reports = self.loads.open(&node.id, workload);
+        let Admission { owner, ended, .. } = self.directory.admit(&extensions, &node)?;
+        let reports = self.loads.open(&node.id, owner);
         let (answer, stop) = (self.answer(&node), self.stop.clone());
         let end = async move {
             tokio::select! {

@@ -176,10 +176,12 @@ impl Registry {
     }
 
     fn came(&mut self, proxy: &Connected) {
-        let key = (proxy.workload.clone(), proxy.node.clone());
+        // What somebody wrote for Envoy itself is no endpoint of the mesh.
+        let Some(workload) = proxy.owner.workload() else { return };
+        let key = (workload.clone(), proxy.node.clone());
         let known = self.known.entry(key.clone()).or_insert_with(|| Known {
             instance: Arc::new(Instance {
-                workload: proxy.workload.clone(),
+                workload: workload.clone(),
                 node: proxy.node.clone(),
                 address: proxy.address,
                 listeners: BTreeSet::new(),
@@ -207,7 +209,8 @@ impl Registry {
     }
 
     fn went(&mut self, proxy: &Connected, now: Instant) {
-        let key = (proxy.workload.clone(), proxy.node.clone());
+        let Some(workload) = proxy.owner.workload() else { return };
+        let key = (workload.clone(), proxy.node.clone());
         if let Some(known) = self.known.get_mut(&key) {
             known.streams -= 1;
             if known.streams == 0 {
@@ -231,6 +234,8 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use translators::name::Owner;
+
     use crate::report::Proxy;
 
     /// The connections of these proxies, one stream each.
@@ -238,7 +243,7 @@ mod tests {
         let connected = |(id, (node, listeners)): (u64, &(&str, &[&str]))| {
             let connected = Connected {
                 node: (*node).into(),
-                workload: "shop/cart-v1".parse().expect("valid"),
+                owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
                 address: [127, 0, 0, 1].into(),
                 listeners: listeners.iter().map(|name| (*name).into()).collect(),
                 has_certificate: false,
@@ -351,7 +356,7 @@ mod tests {
         let running = tokio::spawn(run(report.clone(), path.clone(), state, stop.clone()));
         let mut proxy = Proxy {
             node: "a".into(),
-            workload: "shop/cart-v1".parse().expect("valid"),
+            owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
             address: [127, 0, 0, 1].into(),
             envoy: String::new(),
             protocol: "delta",

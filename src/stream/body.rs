@@ -183,7 +183,7 @@ where
         let (remembered, node) = Remembered::first(request.node)?;
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
         let client = Client::of(&node);
-        let group = self.shared.groups.of(&admission.workload, &admission.snapshots);
+        let group = self.shared.groups.of(&admission.owner, &admission.snapshots);
         let proxy = proxy(
             node,
             &admission,
@@ -372,7 +372,7 @@ pub(super) fn proxy(node: wire::Node, admission: &Admission, protocol: &'static 
     Proxy {
         envoy: envoy_version(&node),
         node: node.id,
-        workload: admission.workload.clone(),
+        owner: admission.owner.clone(),
         address: admission.address,
         protocol,
         connected: SystemTime::now(),

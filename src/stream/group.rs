@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use translators::name::QualifiedName;
+use translators::name::Owner;
 use translators::resource::{Kind, Name, Version};
 
 use super::names::Names;
@@ -55,7 +55,7 @@ pub(super) struct Due {
 /// The groups that have streams.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    shelf: Mutex<Shelf<QualifiedName, Group>>,
+    shelf: Mutex<Shelf<Owner, Group>>,
 }
 
 // === impl Group ===
@@ -121,12 +121,12 @@ impl Group {
 
 impl Groups {
     /// The group of the streams that follow these snapshots.
-    pub(super) fn of(&self, workload: &QualifiedName, snapshots: &Reader<Snapshot>) -> Arc<Group> {
+    pub(super) fn of(&self, owner: &Owner, snapshots: &Reader<Snapshot>) -> Arc<Group> {
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |group: &Group| group.snapshots.as_ref().is_some_and(|other| other.follows_same(snapshots));
-        shelf.find(workload, same).unwrap_or_else(|| {
+        shelf.find(owner, same).unwrap_or_else(|| {
             let group = Arc::new(Group { snapshots: Some(snapshots.clone()), ..Group::default() });
-            shelf.put(workload.clone(), &group);
+            shelf.put(owner.clone(), &group);
             group
         })
     }

@@ -16,7 +16,7 @@ use prost::Message;
 use proto::wire;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use translators::name::QualifiedName;
+use translators::name::Owner;
 use translators::resource::{Kind, Version};
 
 use super::body;
@@ -31,7 +31,7 @@ use crate::publish::{Reader, Snapshot};
 /// A request of a client that was let in.
 pub(super) struct Poll {
     pub(super) kind: Kind,
-    pub(super) workload: QualifiedName,
+    pub(super) owner: Owner,
     pub(super) snapshots: Reader<Snapshot>,
     /// The newest of `snapshots`.
     snapshot: Arc<Snapshot>,
@@ -69,7 +69,7 @@ impl Poll {
         let mut snapshots = admission.snapshots;
         Ok(Self {
             kind,
-            workload: admission.workload,
+            owner: admission.owner,
             snapshot: snapshots.current(),
             snapshots,
             proven: admission.proven,

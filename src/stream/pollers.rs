@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tonic::Status;
-use translators::name::QualifiedName;
+use translators::name::Owner;
 use translators::resource::{Kind, Name, Version};
 use translators::xds::secret::IDENTITY;
 
@@ -25,9 +25,9 @@ const MOST: usize = 65_536;
 /// Of each client it is known for so many subscriptions what it was told last.
 const MOST_SUBSCRIPTIONS: usize = 4_096;
 
-/// The clients, by workload and node.
+/// The clients, by whose configuration they receive, and node.
 #[derive(Debug, Default)]
-pub(super) struct Pollers(Mutex<BTreeMap<(QualifiedName, String), Entry>>);
+pub(super) struct Pollers(Mutex<BTreeMap<(Owner, String), Entry>>);
 
 #[derive(Debug)]
 struct Entry {
@@ -57,7 +57,7 @@ impl Pollers {
     /// The client that `proxy` tells of; one that was not known is entered into the report.
     pub(super) fn of(&self, report: &Report, proxy: Proxy, now: Instant) -> Result<Arc<Poller>, Status> {
         let mut entries = lock(&self.0);
-        let key = (proxy.workload.clone(), proxy.node.clone());
+        let key = (proxy.owner.clone(), proxy.node.clone());
         if let Some(entry) = entries.get_mut(&key) {
             entry.asked = now;
             return Ok(Arc::clone(&entry.poller));

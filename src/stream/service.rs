@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, Either};
 use proto::wire;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use translators::name::QualifiedName;
+use translators::name::Owner;
 
 use super::body::Driver;
 use super::frame::Messages;
@@ -38,8 +38,8 @@ pub trait Directory: Send + Sync + 'static {
 
 /// A stream that was let in.
 pub struct Admission {
-    /// Its workload.
-    pub workload: QualifiedName,
+    /// Whose configuration it receives.
+    pub owner: Owner,
     /// The address that the proxy is reached at.
     pub address: IpAddr,
     /// Whether it has shown who it is; else it is served no secrets.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use translators::name::QualifiedName;
+use translators::name::Owner;
 
 /// So many proxies are listened to,
 const MOST_NODES: usize = 65_536;
@@ -38,7 +38,7 @@ struct State {
 struct Node {
     /// The stream that it reports on; an earlier one says nothing any more.
     stream: u64,
-    workload: QualifiedName,
+    owner: Owner,
     clusters: BTreeMap<String, (SystemTime, ClusterLoad)>,
 }
 
@@ -90,8 +90,8 @@ pub struct LocalityLoad {
 pub struct Load {
     /// The proxy's node id.
     pub node: Arc<str>,
-    /// Its workload.
-    pub workload: QualifiedName,
+    /// Whose configuration it receives.
+    pub owner: Owner,
     /// When it reported.
     pub at: SystemTime,
     /// What it reported.
@@ -103,14 +103,14 @@ pub struct Load {
 
 impl Loads {
     /// Enters a stream of `node`, in the place of an earlier one.
-    pub fn open(&self, node: &str, workload: QualifiedName) -> LoadStream {
+    pub fn open(&self, node: &str, owner: Owner) -> LoadStream {
         let mut state = self.lock();
         state.streams += 1;
         let stream = state.streams;
         let node: Arc<str> = node.into();
         let state = &mut *state;
         if state.nodes.len() < MOST_NODES || state.nodes.contains_key(&node) {
-            let former = state.nodes.insert(Arc::clone(&node), Node { stream, workload, clusters: BTreeMap::new() });
+            let former = state.nodes.insert(Arc::clone(&node), Node { stream, owner, clusters: BTreeMap::new() });
             state.clusters -= former.map_or(0, |former| former.clusters.len());
         }
         LoadStream { loads: self.clone(), node, stream }
@@ -122,7 +122,7 @@ impl Loads {
         let loads = state.nodes.iter().flat_map(|(node, of)| {
             of.clusters.values().map(|(at, load)| Load {
                 node: Arc::clone(node),
-                workload: of.workload.clone(),
+                owner: of.owner.clone(),
                 at: *at,
                 load: load.clone(),
             })
@@ -189,17 +189,17 @@ mod tests {
     #[test]
     fn the_last_report_of_each_cluster_is_kept_for_as_long_as_its_stream() {
         let loads = Loads::default();
-        let workload: QualifiedName = "shop/cart".parse().expect("a name");
+        let owner = Owner::Workload("shop/cart".parse().expect("a name"));
         let now = SystemTime::UNIX_EPOCH;
-        let first = loads.open("a", workload.clone());
-        let other = loads.open("b", workload.clone());
+        let first = loads.open("a", owner.clone());
+        let other = loads.open("b", owner.clone());
         first.record([load("x", 1), load("y", 2)], now);
         first.record([load("x", 3)], now);
         other.record([load("x", 4)], now);
         let of = |node: &str, cluster: &str, dropped| (node.to_owned(), cluster.to_owned(), dropped);
         assert_eq!(seen(&loads), [of("a", "x", 3), of("a", "y", 2), of("b", "x", 4)]);
         // A stream in the place of another: what comes on the one before says nothing, nor does its end.
-        let second = loads.open("a", workload);
+        let second = loads.open("a", owner);
         first.record([load("z", 5)], now);
         second.record([load("x", 6)], now);
         drop(first);
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_proxy_fills_no_more_than_its_room() {
         let loads = Loads::default();
-        let stream = loads.open("a", "shop/cart".parse().expect("a name"));
+        let stream = loads.open("a", Owner::Workload("shop/cart".parse().expect("a name")));
         let localities = vec![LocalityLoad::default(); MOST_LOCALITIES + 1];
         let many = (0..MOST_CLUSTERS + 5).map(|number| load(&format!("{number:05}"), 0));
         stream.record(many, SystemTime::UNIX_EPOCH);

@@ -17,7 +17,7 @@ use translators::name::QualifiedName;
 use translators::resource::Resource;
 use translators::xds::{self, Contribution, Entry, Features, ResourceKey, Slots};
 
-use super::GroupKey;
+use super::{GroupKey, snapshots};
 use crate::snapshot::Snapshot;
 
 use change::Concerned;
@@ -99,7 +99,8 @@ impl Catalog {
         if self.features.is_empty() {
             *self = Self { features: features.clone(), ..Self::default() };
         }
-        let nothing = || Mesh { services: OrdMap::new(), workloads: OrdMap::new(), ..mesh.clone() };
+        let nothing =
+            || Mesh { services: OrdMap::new(), workloads: OrdMap::new(), snapshots: OrdMap::new(), ..mesh.clone() };
         let former = self.mesh.replace(mesh.clone()).unwrap_or_else(nothing);
         let former_instances = std::mem::replace(&mut self.instances, instances.clone());
 
@@ -132,13 +133,14 @@ impl Catalog {
             }
         }
         edits.apply(&mut self.groups, &self.features);
+        self.built += snapshots::follow(&mut self.groups, &former, mesh);
     }
 
     /// Groups for the workloads of `mesh` and these `features`, and for no others. A new one begins with what another group of its workload holds.
     fn set_groups(&mut self, former: &Mesh, mesh: &Mesh, features: &BTreeSet<Features>) {
         if self.features != *features {
             for workload in former.workloads.keys() {
-                let group = |features: &Features| GroupKey { workload: workload.clone(), features: *features };
+                let group = |features: &Features| GroupKey::Workload { name: workload.clone(), features: *features };
                 let another = self.features.first().and_then(|any| self.groups.get(&group(any))).cloned();
                 for gone in self.features.difference(features) {
                     self.groups.remove(&group(gone));
@@ -150,8 +152,8 @@ impl Catalog {
             self.features.clone_from(features);
         }
         for change in former.workloads.diff(&mesh.workloads) {
-            let group = |workload: &QualifiedName, features: &Features| GroupKey {
-                workload: workload.clone(),
+            let group = |workload: &QualifiedName, features: &Features| GroupKey::Workload {
+                name: workload.clone(),
                 features: *features,
             };
             match change {

@@ -9,6 +9,7 @@ use super::*;
 
 mod cost;
 mod laws;
+mod snapshots;
 mod world;
 
 const RULES: &str = "\

@@ -17,9 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
 mod instance;
+mod node;
 pub mod resolve;
+mod snapshot;
 
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
+pub use node::{NodeMatch, Precision};
+pub use snapshot::EnvoySnapshot;
 
 /// Everything that the rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,6 +38,9 @@ pub struct Mesh {
     pub services: OrdMap<QualifiedName, Arc<Service>>,
     /// The workloads.
     pub workloads: OrdMap<QualifiedName, Arc<Workload>>,
+    /// What somebody wrote for Envoy itself.
+    #[serde(skip_serializing_if = "OrdMap::is_empty")]
+    pub snapshots: OrdMap<QualifiedName, Arc<EnvoySnapshot>>,
 }
 
 /// A value and where it came from; `None` is the built-in default.
@@ -362,17 +369,6 @@ pub struct Workload {
     pub serves: Vec<Serve>,
     /// What it calls.
     pub calls: Vec<Call>,
-}
-
-/// Which nodes are a workload's proxies; every part must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NodeMatch {
-    /// A pattern for the node id; `*` is any characters.
-    pub node_id: Option<String>,
-    /// The node's cluster.
-    pub node_cluster: Option<String>,
-    /// String members of the node's metadata.
-    pub metadata: BTreeMap<String, String>,
 }
 
 /// One port that a workload serves.

@@ -116,6 +116,8 @@ pub enum ObjectKind {
     MeshService,
     /// Proxies that are alike: what they serve and call.
     Workload,
+    /// Envoy's own resources, as somebody wrote them.
+    EnvoySnapshot,
     /// How requests to a service are routed.
     TrafficRoute,
     /// Whether a port takes mTLS, plaintext or both.
@@ -128,8 +130,15 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 6] =
-        [Self::Mesh, Self::MeshService, Self::Workload, Self::TrafficRoute, Self::MTLSPolicy, Self::AccessPolicy];
+    pub const ALL: [Self; 7] = [
+        Self::Mesh,
+        Self::MeshService,
+        Self::Workload,
+        Self::EnvoySnapshot,
+        Self::TrafficRoute,
+        Self::MTLSPolicy,
+        Self::AccessPolicy,
+    ];
 
     /// The kind as it is written in a document.
     pub fn as_str(self) -> &'static str {
@@ -137,6 +146,7 @@ impl ObjectKind {
             Self::Mesh => "Mesh",
             Self::MeshService => "MeshService",
             Self::Workload => "Workload",
+            Self::EnvoySnapshot => "EnvoySnapshot",
             Self::TrafficRoute => "TrafficRoute",
             Self::MTLSPolicy => "MTLSPolicy",
             Self::AccessPolicy => "AccessPolicy",
@@ -177,6 +187,37 @@ impl fmt::Display for ObjectKey {
 impl fmt::Debug for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
+    }
+}
+
+/// Whose configuration a proxy receives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// It is an instance of this Workload.
+    Workload(QualifiedName),
+    /// It is a node that this EnvoySnapshot matches.
+    Snapshot(QualifiedName),
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// The workload, where it is one.
+    pub fn workload(&self) -> Option<&QualifiedName> {
+        match self {
+            Self::Workload(workload) => Some(workload),
+            Self::Snapshot(_) => None,
+        }
+    }
+}
+
+/// A workload by its name alone, an EnvoySnapshot with its kind.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(workload) => workload.fmt(f),
+            Self::Snapshot(name) => write!(f, "{} {name}", ObjectKind::EnvoySnapshot),
+        }
     }
 }
 
@@ -336,7 +377,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Label, QualifiedName, ObjectKey, TrustDomain, SpiffeId);
+as_text!(Label, QualifiedName, ObjectKey, Owner, TrustDomain, SpiffeId);
 as_text!(read Label, QualifiedName, TrustDomain, SpiffeId);
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod route;
 pub mod scalar;
 pub mod service;
+pub mod snapshot;
 pub mod target;
 mod text;
 pub mod workload;
@@ -57,6 +58,7 @@ pub enum Spec {
     Mesh(mesh::MeshSpec),
     MeshService(service::ServiceSpec),
     Workload(workload::WorkloadSpec),
+    EnvoySnapshot(snapshot::SnapshotSpec),
     TrafficRoute(route::RouteSpec),
     MTLSPolicy(policy::MtlsSpec),
     AccessPolicy(policy::AccessSpec),
@@ -93,6 +95,11 @@ impl Object {
     pub fn location(&self, pointer: &str) -> Option<Location> {
         let (line, column) = document::placed(self.places.nearest(&self.text, pointer), self.line);
         Some(Location { file: Arc::clone(&self.file), line, column })
+    }
+
+    /// Where the member at `pointer` begins: its name, not its value.
+    pub fn member_location(&self, pointer: &str) -> Option<Location> {
+        self.location(&node::name_of(pointer))
     }
 
     /// Whether both say the same, wherever they stand.

@@ -13,7 +13,7 @@ use prost::Message;
 use prost::encoding::{decode_key, decode_varint};
 use tonic::Status;
 use translators::json::{self, JsonError};
-use translators::name::QualifiedName;
+use translators::name::Owner;
 use translators::resource::{Kind, Version};
 
 use super::super::poll::{Poll, Said};
@@ -28,7 +28,7 @@ const LARGE: usize = 64 * 1024;
 
 /// The texts of every group whose clients poll.
 #[derive(Debug, Default)]
-pub(in crate::stream) struct Texts(Mutex<BTreeMap<QualifiedName, Vec<Group>>>);
+pub(in crate::stream) struct Texts(Mutex<BTreeMap<Owner, Vec<Group>>>);
 
 /// The texts of one group.
 #[derive(Debug)]
@@ -61,13 +61,13 @@ impl Texts {
     /// The texts of the client's group.
     pub(super) fn of(&self, poll: &Poll) -> Arc<GroupTexts> {
         let mut all = self.lock();
-        let groups = all.entry(poll.workload.clone()).or_default();
+        let groups = all.entry(poll.owner.clone()).or_default();
         let now = Instant::now();
         if let Some(group) = groups.iter_mut().find(|group| group.snapshots.follows_same(&poll.snapshots)) {
             group.asked = now;
             return Arc::clone(&group.texts);
         }
-        // Another group of the same workload has come: the one before may be gone.
+        // Another group of the same owner has come: the one before may be gone.
         groups.retain_mut(Group::is_there);
         let texts = Arc::<GroupTexts>::default();
         groups.push(Group { snapshots: poll.snapshots.clone(), texts: Arc::clone(&texts), asked: now });
@@ -82,7 +82,7 @@ impl Texts {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<QualifiedName, Vec<Group>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Owner, Vec<Group>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tower::Service as _;
+use translators::name::Owner;
 use translators::resource::{Kind, Resource};
 
 use super::peer::{edit, resource};
@@ -39,7 +40,7 @@ impl Directory for Fake {
             _ => {}
         }
         Ok(Admission {
-            workload: "ns/w".parse().expect("a name"),
+            owner: Owner::Workload("ns/w".parse().expect("a name")),
             address: [10, 0, 0, 1].into(),
             proven: node.id != "unproven",
             snapshots: self.snapshots.clone(),

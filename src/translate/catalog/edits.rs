@@ -42,17 +42,18 @@ impl Edits {
 
     /// Rewrites the groups that have edits.
     pub(super) fn apply(self, groups: &mut OrdMap<GroupKey, Arc<Snapshot>>, features: &BTreeSet<Features>) {
-        let edited: Vec<(GroupKey, &Edit, Arc<Snapshot>)> = self
+        let edited: Vec<(GroupKey, Features, &Edit, Arc<Snapshot>)> = self
             .of
             .iter()
-            .flat_map(|(workload, edit)| {
-                features.iter().map(move |of| (GroupKey { workload: workload.clone(), features: *of }, edit))
+            .flat_map(|(workload, edit)| features.iter().map(move |of| (workload, *of, edit)))
+            .filter_map(|(workload, of, edit)| {
+                let group = GroupKey::Workload { name: workload.clone(), features: of };
+                groups.get(&group).map(|held| (group.clone(), of, edit, Arc::clone(held)))
             })
-            .filter_map(|(group, edit)| groups.get(&group).map(|held| (group.clone(), edit, Arc::clone(held))))
             .collect();
-        let written = each(edited, |(group, edit, held)| {
+        let written = each(edited, |(group, of, edit, held)| {
             let mut next = Snapshot::clone(&held);
-            edit.apply(group.features, &mut next).then_some((group, Arc::new(next)))
+            edit.apply(of, &mut next).then_some((group, Arc::new(next)))
         });
         groups.extend(written.into_iter().flatten());
     }

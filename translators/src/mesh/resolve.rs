@@ -28,6 +28,7 @@ use routes::{Routed, Routes, Routing, Subject};
 use services::{Declared, DeclaredPort, Services};
 use settings::Settings;
 use sharing::Sharing;
+use snapshots::Snapshots;
 use stage::{Common, Stage};
 use workloads::ExactNode;
 
@@ -42,12 +43,14 @@ mod levels;
 mod matches;
 mod mtls;
 mod pattern;
+mod raw;
 mod report;
 mod retry;
 mod routes;
 mod services;
 mod settings;
 mod sharing;
+mod snapshots;
 mod stage;
 mod workloads;
 
@@ -77,6 +80,7 @@ pub struct Resolver {
     access_policies: Stage<access::Policy, access::DefaultOf>,
     traffic_routes: Stage<Routing, Subject>,
     sharing: Sharing,
+    snapshots: Snapshots,
     backings: Backings,
     modes: Modes,
     policies: Policies,
@@ -123,6 +127,7 @@ impl Resolver {
         self.follow_settings(&mut dirty);
         self.follow_services(&mut dirty);
         self.follow_workloads(&mut dirty);
+        self.follow_snapshots(&mut dirty);
         self.follow_backings(&mut dirty);
         self.follow_modes(&mut dirty);
         self.follow_policies(&mut dirty);
@@ -137,6 +142,7 @@ impl Resolver {
             connect_timeout: self.settings.connect_timeout.clone(),
             services: self.resolved.clone(),
             workloads: self.kept_workloads.clone(),
+            snapshots: self.snapshots.kept().clone(),
         };
         Resolution { mesh, findings, refused }
     }
@@ -197,6 +203,12 @@ impl Resolver {
             dirty.backings.extend(self.backings.follow(change));
         }
         self.sharing.follow(&changes, &mut self.common);
+        self.snapshots.mark(&changes);
+    }
+
+    fn follow_snapshots(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::EnvoySnapshot);
+        self.snapshots.update(names, &self.kept_workloads, &mut self.common);
     }
 
     fn follow_backings(&mut self, dirty: &mut Dirty) {

@@ -17,8 +17,9 @@ use crate::finding::{Code, Finding, Location, Severity};
 use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
 use crate::suggest;
 
-/// How deep a document may nest: no kind needs more, and a bound here is a bound on every recursion.
-const DEPTH: usize = 48;
+/// How deep a document may nest: a bound here is a bound on every recursion. What Envoy decodes nests messages less
+/// deep than that.
+const DEPTH: usize = 96;
 
 /// What one document holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,6 +148,7 @@ impl Source<'_> {
             ObjectKind::Mesh => self.typed(&tree, key.as_ref(), Spec::Mesh)?,
             ObjectKind::MeshService => self.typed(&tree, key.as_ref(), Spec::MeshService)?,
             ObjectKind::Workload => self.typed(&tree, key.as_ref(), Spec::Workload)?,
+            ObjectKind::EnvoySnapshot => self.typed(&tree, key.as_ref(), Spec::EnvoySnapshot)?,
             ObjectKind::TrafficRoute => self.typed(&tree, key.as_ref(), Spec::TrafficRoute)?,
             ObjectKind::MTLSPolicy => self.typed(&tree, key.as_ref(), Spec::MTLSPolicy)?,
             ObjectKind::AccessPolicy => self.typed(&tree, key.as_ref(), Spec::AccessPolicy)?,

@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    /// The place of every pointer: a scalar's own, a collection's that of its key.
+    /// The place of every pointer: a scalar's own, a collection's that of its key; and of the name of each member.
     pub(super) fn places(&self) -> BTreeMap<String, Place> {
         let mut places = BTreeMap::from([(String::new(), self.place)]);
         self.add_places("", &mut places);
@@ -81,6 +81,7 @@ impl Node {
                 for (key, node) in members {
                     let pointer = format!("{pointer}/{}", escaped(&key.name));
                     node.add_places(&pointer, places);
+                    places.insert(name_of(&pointer), key.place);
                     let collection = matches!(node.value, Value::List(_) | Value::Map(_) | Value::Null);
                     places.insert(pointer, if collection { key.place } else { node.place });
                 }
@@ -127,6 +128,11 @@ impl Node {
 /// One segment of a JSON pointer (RFC 6901).
 pub(crate) fn escaped(segment: &str) -> String {
     segment.replace('~', "~0").replace('/', "~1")
+}
+
+/// What stands for the name of the member at `pointer`; it is itself no pointer.
+pub(super) fn name_of(pointer: &str) -> String {
+    format!("{pointer}~")
 }
 
 /// Reading a typed value from the tree; mistakes are structured.

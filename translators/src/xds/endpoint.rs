@@ -169,6 +169,7 @@ mod tests {
             connect_timeout: Sourced::built_in(Duration::from_secs(1)),
             services: OrdMap::unit(name("shop/cart"), Arc::new(service)),
             workloads: OrdMap::new(),
+            snapshots: Default::default(),
         }
     }
 

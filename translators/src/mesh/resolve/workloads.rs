@@ -11,7 +11,7 @@ use super::services::Services;
 use crate::finding::Code;
 use crate::mesh::{Call, NodeMatch, Serve, Workload};
 use crate::name::{QualifiedName, SpiffeId, TrustDomain};
-use crate::rules::workload::WorkloadSpec;
+use crate::rules::workload::{MatchSpec, WorkloadSpec};
 
 /// The workload that `spec` describes.
 pub(super) fn workload(
@@ -25,7 +25,7 @@ pub(super) fn workload(
         origin: report.origin(""),
         identity: identity(spec, trust_domain, &name, report),
         labels: spec.labels.clone(),
-        matches: node_match(spec, report),
+        matches: spec.matches.as_ref().map(|written| node_match(written, report)),
         serves: serves(spec, &name, services, report),
         calls: calls(spec, &name, services, report),
         name,
@@ -51,8 +51,8 @@ fn identity(
     identity.clone()
 }
 
-fn node_match(spec: &WorkloadSpec, report: &mut Report<'_>) -> Option<NodeMatch> {
-    let written = spec.matches.as_ref()?;
+/// Which nodes are meant.
+pub(super) fn node_match(written: &MatchSpec, report: &mut Report<'_>) -> NodeMatch {
     let matches = NodeMatch {
         node_id: written.node_id.clone(),
         node_cluster: written.node_cluster.clone(),
@@ -62,7 +62,7 @@ fn node_match(spec: &WorkloadSpec, report: &mut Report<'_>) -> Option<NodeMatch>
         let finding = report.error(Code::InvalidValue, "/spec/match", "an empty match would take every node");
         finding.choices = ["nodeId", "nodeCluster", "metadata"].map(str::to_owned).to_vec();
     }
-    Some(matches)
+    matches
 }
 
 fn serves(spec: &WorkloadSpec, name: &QualifiedName, services: &Services, report: &mut Report<'_>) -> Vec<Serve> {
