@@ -46,7 +46,7 @@ enum Command {
     Serve(serve::Args),
     /// Print a complete Envoy bootstrap with a credential of its own
     Bootstrap(bootstrap::Args),
-    /// Print, offline, what a workload's proxies would get
+    /// Print, offline, what the proxies of a workload or an EnvoySnapshot would get
     Translate(translate::Args),
     /// List the findings of rules; exit 1 if there are errors
     Validate(validate::Args),

@@ -25,15 +25,17 @@ pub struct Verdicts {
     pub failed: usize,
 }
 
-/// One workload of one case.
+/// One workload or EnvoySnapshot of one case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Subject {
     case: String,
     rules: PathBuf,
-    workload: String,
+    /// `--workload` or `--snapshot`.
+    option: &'static str,
+    name: String,
 }
 
-/// Has `source` validate every workload of every case whose name contains `filter`; prints a line for each.
+/// Has `source` validate every workload and every EnvoySnapshot of every case whose name contains `filter`; prints a line for each.
 pub async fn validate_all(source: &EnvoySource, filter: &str) -> anyhow::Result<Verdicts> {
     let chancery = chancery_binary().await?;
     let subjects = subjects(&root().join("testdata/cases"), filter)?;
@@ -46,7 +48,7 @@ pub async fn validate_all(source: &EnvoySource, filter: &str) -> anyhow::Result<
     let mut verdicts = std::pin::pin!(verdicts.buffered(AT_ONCE));
     let mut counts = Verdicts::default();
     while let Some((number, subject, verdict)) = verdicts.try_next().await? {
-        let name = format!("[{}/{total}] {} {}", number + 1, subject.case, subject.workload);
+        let name = format!("[{}/{total}] {} {}", number + 1, subject.case, subject.name);
         match verdict {
             Ok(()) => {
                 counts.passed += 1;
@@ -61,7 +63,7 @@ pub async fn validate_all(source: &EnvoySource, filter: &str) -> anyhow::Result<
     Ok(counts)
 }
 
-/// Every workload of every case, in order.
+/// Every workload and every EnvoySnapshot of every case, in order.
 fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
     let mut directories: Vec<PathBuf> = std::fs::read_dir(cases)
         .with_context(|| format!("cannot read {}", cases.display()))?
@@ -76,25 +78,28 @@ fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
             continue;
         }
         let text = std::fs::read_to_string(&rules).with_context(|| rules.display().to_string())?;
-        subjects.extend(workloads(&text).into_iter().map(|workload| Subject {
+        subjects.extend(served(&text).into_iter().map(|(option, name)| Subject {
             case: case.clone(),
             rules: rules.clone(),
-            workload,
+            option,
+            name,
         }));
     }
     Ok(subjects)
 }
 
-/// The names of the workloads that these rules come to, whatever else is wrong in them.
-fn workloads(text: &str) -> Vec<String> {
+/// What these rules come to that proxies are served, whatever else is wrong in them, with its option.
+fn served(text: &str) -> Vec<(&'static str, String)> {
     let collected = rules::collect([rules::parse("1-rules.yaml", text)]);
-    resolve::resolve(&collected.objects).mesh.workloads.keys().map(ToString::to_string).collect()
+    let mesh = resolve::resolve(&collected.objects).mesh;
+    let workloads = mesh.workloads.keys().map(|name| ("--workload", name.to_string()));
+    workloads.chain(mesh.snapshots.keys().map(|name| ("--snapshot", name.to_string()))).collect()
 }
 
 async fn validate(chancery: &Path, source: &EnvoySource, subject: &Subject) -> anyhow::Result<Result<(), String>> {
     let mut translate = tokio::process::Command::new(chancery);
     translate.arg("translate").arg("-f").arg(&subject.rules);
-    translate.args(["--workload", &subject.workload, "-o", "bootstrap"]).stdin(Stdio::null()).kill_on_drop(true);
+    translate.args([subject.option, &subject.name, "-o", "bootstrap"]).stdin(Stdio::null()).kill_on_drop(true);
     let output = translate.output().await.context("cannot run chancery translate")?;
     if !output.status.success() {
         return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
@@ -110,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_workloads_of_a_case_are_its_subjects_whatever_else_is_wrong_in_it() {
+    fn what_a_case_serves_are_its_subjects_whatever_else_is_wrong_in_it() {
         let cases = tempfile::tempdir().expect("a temporary directory");
         let workload = |name: &str| {
             format!(
@@ -118,18 +123,23 @@ mod tests {
                  spec: {{match: {{nodeId: {name}}}}}\n"
             )
         };
-        let rules = workload("cart") + "---\nkind: [\n" + &workload("web");
+        let snapshot =
+            workload("raw").replace("kind: Workload", "kind: EnvoySnapshot").replace("raw}}", "raw}, resources: []}");
+        let rules = snapshot + &workload("cart") + "---\nkind: [\n" + &workload("web");
         for case in ["b", "a"] {
             std::fs::create_dir(cases.path().join(case)).expect("the directory is ours");
             std::fs::write(cases.path().join(case).join("1-rules.yaml"), &rules).expect("the directory is ours");
         }
-        let subject = |case: &str, workload: &str| Subject {
-            case: case.to_owned(),
-            rules: cases.path().join(case).join("1-rules.yaml"),
-            workload: workload.to_owned(),
+        let of_case = |case: &'static str| {
+            let one = |(option, name): (&'static str, &str)| Subject {
+                case: case.to_owned(),
+                rules: cases.path().join(case).join("1-rules.yaml"),
+                option,
+                name: name.to_owned(),
+            };
+            [("--workload", "shop/cart"), ("--workload", "shop/web"), ("--snapshot", "shop/raw")].map(one)
         };
-        let all = [("a", "shop/cart"), ("a", "shop/web"), ("b", "shop/cart"), ("b", "shop/web")];
-        assert_eq!(subjects(cases.path(), "").expect("cases"), all.map(|(case, workload)| subject(case, workload)));
-        assert_eq!(subjects(cases.path(), "b").expect("cases").len(), 2);
+        assert_eq!(subjects(cases.path(), "").expect("cases"), [of_case("a"), of_case("b")].concat());
+        assert_eq!(subjects(cases.path(), "b").expect("cases"), of_case("b"));
     }
 }

@@ -1,4 +1,4 @@
-//! `chancery translate`: what a workload's proxies would get, without a server.
+//! `chancery translate`: what the proxies of a workload or an EnvoySnapshot would get, without a server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::ValueEnum;
+use imbl::OrdMap;
 use translators::json;
 use translators::mesh::{Backing, Instance, Instances, Mesh, Serve, Workload, keyed, resolve};
 use translators::name::QualifiedName;
@@ -22,19 +23,24 @@ use crate::sources::files;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Endpoints that come from workloads are those of one proxy of each workload, on the address that it listens
-on (127.0.0.1 for a wildcard). Certificates are served by the control plane and are not part of the output.
+on (127.0.0.1 for a wildcard). Certificates are served by the control plane and are not part of the output;
+no secret is.
 
 Examples:
   chancery translate -f rules/ --workload shop/cart-v1 -o yaml
   chancery translate -f rules/ --workload shop/cart-v1 -o bootstrap > static.yaml
-  envoy --mode validate -c static.yaml")]
+  envoy --mode validate -c static.yaml
+  chancery translate -f rules/ --snapshot edge/raw")]
 pub struct Args {
     /// A directory of rules, or one file
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     file: PathBuf,
     /// The workload whose proxies are meant
+    #[arg(long, value_name = "NS/NAME", required_unless_present = "snapshot", conflicts_with = "snapshot")]
+    workload: Option<QualifiedName>,
+    /// The EnvoySnapshot whose proxies are meant
     #[arg(long, value_name = "NS/NAME")]
-    workload: QualifiedName,
+    snapshot: Option<QualifiedName>,
     /// The version of Envoy to translate for
     #[arg(long, value_name = "MAJOR.MINOR", default_value = "1.40", value_parser = parse_version)]
     envoy_version: (u32, u32),
@@ -60,21 +66,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     for finding in state.findings.iter().chain(&resolution.all_findings()) {
         eprintln!("{finding}");
     }
-    let mesh = &resolution.mesh;
-    let Some(workload) = mesh.workloads.get(&args.workload) else {
-        let known: Vec<String> = mesh.workloads.keys().map(ToString::to_string).collect();
-        bail!("the rules hold no Workload {}; they hold: {}", args.workload, known.join(", "));
-    };
-    let (major, minor) = args.envoy_version;
-    let resources = resources(mesh, workload, Features::of_envoy(major, minor));
+    let (name, resources) = args.resources(&resolution.mesh)?;
     let value = match args.output {
         Output::Yaml | Output::Json => by_kind(&resources),
         Output::Bootstrap => {
-            let node = Node {
-                id: format!("{}-0", workload.name.name),
-                cluster: workload.name.to_string(),
-                metadata: BTreeMap::new(),
-            };
+            let node = Node { id: format!("{}-0", name.name), cluster: name.to_string(), metadata: BTreeMap::new() };
             let server = Server { host: args.xds_address.ip().to_string(), port: args.xds_address.port() };
             json::message(&xds::static_config::static_bootstrap(&node, &server, &resources))
         }
@@ -84,6 +80,32 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Output::Yaml | Output::Bootstrap => print!("{}", json::to_yaml(&value)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+// === impl Args ===
+
+impl Args {
+    /// Whose proxies are meant, and what they get.
+    fn resources(&self, mesh: &Mesh) -> anyhow::Result<(QualifiedName, Vec<Resource>)> {
+        if let Some(name) = &self.snapshot {
+            let snapshot = found("EnvoySnapshot", &mesh.snapshots, name)?;
+            let public = snapshot.resources.iter().filter(|resource| resource.kind() != Kind::Secret);
+            return Ok((name.clone(), public.map(|resource| Resource::clone(resource)).collect()));
+        }
+        let Some(name) = &self.workload else { bail!("one of --workload and --snapshot must be given") };
+        let workload = found("Workload", &mesh.workloads, name)?;
+        let (major, minor) = self.envoy_version;
+        Ok((name.clone(), resources(mesh, workload, Features::of_envoy(major, minor))))
+    }
+}
+
+fn found<'a, T>(
+    kind: &str,
+    all: &'a OrdMap<QualifiedName, Arc<T>>,
+    name: &QualifiedName,
+) -> anyhow::Result<&'a Arc<T>> {
+    let known = || all.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    all.get(name).ok_or_else(|| anyhow!("the rules hold no {kind} {name}; they hold: {}", known()))
 }
 
 /// Everything that the proxies of `workload` get, with one instance of every workload.

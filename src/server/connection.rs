@@ -33,6 +33,9 @@ use crate::stream::Pulse;
 
 /// Streams on one connection: an Envoy may open one for each resource.
 const MAX_STREAMS: u32 = 100_000;
+/// How much of a connection may be unread. HTTP/2 ends a connection whose small unread messages use up half of it, as
+/// the acceptances of thousands of streams do when a change was for all of them.
+const WINDOW: u32 = 16 << 20;
 /// The largest block of headers that is read.
 const MAX_HEADERS: u32 = 64 << 10;
 /// What a reader of one stream that takes nothing makes the connection hold: this, and a slice of a response more.
@@ -155,6 +158,7 @@ fn builder(opened: Opened, patience: &Patience) -> auto::Builder<Opened> {
         .keep_alive_interval(patience.probe)
         .keep_alive_timeout(patience.answer)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_connection_window_size(WINDOW)
         .max_header_list_size(MAX_HEADERS)
         .max_send_buf_size(MAX_UNSENT)
         .max_pending_accept_reset_streams(MAX_RESETS.0)

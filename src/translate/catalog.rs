@@ -22,9 +22,11 @@ use crate::snapshot::Snapshot;
 
 use change::Concerned;
 use edits::Edits;
+use few::Few;
 
 mod change;
 mod edits;
+mod few;
 
 /// From how many pieces on work is spread over all cores.
 const MANY: usize = 64;
@@ -35,14 +37,20 @@ pub(super) struct Catalog {
     mesh: Option<Mesh>,
     features: BTreeSet<Features>,
     instances: Instances,
-    /// By the service that they are about.
-    shared: HashMap<QualifiedName, BTreeMap<ResourceKey, Shared>>,
-    /// The entries whose contribution follows from a service.
-    followers: HashMap<QualifiedName, BTreeSet<EntryId>>,
+    services: HashMap<QualifiedName, OfService>,
     /// Of the workloads that have entries to be told apart.
     slots: BTreeMap<QualifiedName, Slots>,
     groups: OrdMap<GroupKey, Arc<Snapshot>>,
     built: usize,
+}
+
+/// What there is because of one service, whether it exists or not.
+#[derive(Debug, Default)]
+struct OfService {
+    /// The resources that are about it.
+    shared: Few<ResourceKey, Shared>,
+    /// The entries whose contribution follows from it.
+    followers: Few<EntryId, ()>,
 }
 
 /// A resource that several entries may need.
@@ -51,7 +59,7 @@ struct Shared {
     /// `None` until it is built.
     resource: Option<Arc<Resource>>,
     /// How many entries of each workload need it.
-    users: BTreeMap<QualifiedName, usize>,
+    users: Few<QualifiedName, usize>,
 }
 
 /// One entry of a workload.
@@ -73,6 +81,15 @@ struct Replanned {
     id: EntryId,
     before: Contribution,
     after: Contribution,
+}
+
+/// What entering the needs of entries has found.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Resources that nobody needed before.
+    new: Vec<ResourceKey>,
+    /// The workloads that need a resource which others needed before them.
+    joined: Vec<(ResourceKey, QualifiedName)>,
 }
 
 /// One resource to build.
@@ -114,7 +131,7 @@ impl Catalog {
         concerned.add_settings(self, &former, mesh);
 
         let mut edits = Edits::default();
-        let replanned = self.replan(&former, mesh, &concerned);
+        let replanned = self.replan(&former, mesh, &mut concerned);
         for (workload, slots) in concerned.slots {
             if slots == *Slots::NONE_TWICE {
                 self.slots.remove(&workload);
@@ -122,8 +139,8 @@ impl Catalog {
                 self.slots.insert(workload, slots);
             }
         }
-        let joined = self.count(&replanned, &mut edits);
-        let jobs = self.jobs(mesh, replanned, concerned.shared, concerned.own);
+        let Counted { new, joined } = self.count(&replanned, &mut edits);
+        let jobs = self.jobs(mesh, replanned, new, concerned.shared, concerned.own);
         let built = self.build(mesh, &jobs);
         self.built = jobs.len();
         self.enter(jobs, built, &mut edits);
@@ -170,7 +187,10 @@ impl Catalog {
         }
     }
 
-    fn replan(&self, former: &Mesh, mesh: &Mesh, concerned: &Concerned) -> Vec<Replanned> {
+    fn replan(&self, former: &Mesh, mesh: &Mesh, concerned: &mut Concerned) -> Vec<Replanned> {
+        let mut ids = std::mem::take(&mut concerned.replan);
+        ids.sort();
+        ids.dedup();
         let added = |mesh: &Mesh, id: &EntryId, slots: &Slots| {
             let found = id.entry(mesh);
             found.map(|(workload, entry)| xds::contribution(mesh, workload, entry, slots, &self.features))
@@ -180,78 +200,74 @@ impl Catalog {
             let after = added(mesh, &id, concerned.slots(self, &id.workload)).unwrap_or_default();
             Replanned { id, before, after }
         };
-        each(concerned.replan.iter().cloned().collect(), one)
+        each(ids, one)
     }
 
-    /// Enters what each entry needs now; gives back which workloads need a resource that they did not need before.
-    fn count(&mut self, replanned: &[Replanned], edits: &mut Edits) -> Vec<(ResourceKey, QualifiedName)> {
-        let mut joined = Vec::new();
+    /// Enters what each entry needs now.
+    fn count(&mut self, replanned: &[Replanned], edits: &mut Edits) -> Counted {
+        let mut counted = Counted::default();
         for Replanned { id, before, after } in replanned {
-            for service in after.follows_from.difference(&before.follows_from) {
-                self.followers.entry(service.clone()).or_default().insert(id.clone());
+            for service in lacking(&before.follows_from, &after.follows_from) {
+                self.services.entry(service.clone()).or_default().followers.entry(id);
             }
-            for key in after.shared.difference(&before.shared) {
-                let of_service = self.shared.entry(key.service().clone()).or_default();
-                let users = &mut of_service.entry(key.clone()).or_default().users;
-                let entries = users.entry(id.workload.clone()).or_default();
+            for key in lacking(&before.shared, &after.shared) {
+                let shared = self.services.entry(key.service().clone()).or_default().shared.entry(key);
+                if shared.users.is_empty() {
+                    counted.new.push(key.clone());
+                }
+                let entries = shared.users.entry(&id.workload);
                 *entries += 1;
-                if *entries == 1 {
-                    joined.push((key.clone(), id.workload.clone()));
+                if *entries == 1 && shared.resource.is_some() {
+                    counted.joined.push((key.clone(), id.workload.clone()));
                 }
             }
         }
         for Replanned { id, before, after } in replanned {
-            for service in before.follows_from.difference(&after.follows_from) {
-                remove_from(&mut self.followers, service, |followers| {
-                    followers.remove(id);
-                    followers.is_empty()
-                });
+            for service in lacking(&after.follows_from, &before.follows_from) {
+                self.change(service, |of_service| of_service.followers.remove(id));
             }
-            for key in before.shared.difference(&after.shared) {
-                self.release(key, &id.workload, edits);
+            for key in lacking(&after.shared, &before.shared) {
+                self.change(key.service(), |of_service| of_service.release(key, &id.workload, edits));
             }
-            for key in before.own.difference(&after.own) {
+            for key in lacking(&after.own, &before.own) {
                 edits.remove(&id.workload, key);
             }
         }
-        joined
+        counted
     }
 
-    fn release(&mut self, key: &ResourceKey, workload: &QualifiedName, edits: &mut Edits) {
-        remove_from(&mut self.shared, key.service(), |of_service| {
-            let Some(shared) = of_service.get_mut(key) else { return of_service.is_empty() };
-            let entries = shared.users.get_mut(workload);
-            if entries.is_some_and(|entries| {
-                *entries -= 1;
-                *entries == 0
-            }) {
-                shared.users.remove(workload);
-                edits.remove(workload, key);
-            }
-            if shared.users.is_empty() {
-                of_service.remove(key);
-            }
-            of_service.is_empty()
-        });
+    /// Takes something away from what there is because of a service.
+    fn change(&mut self, service: &QualifiedName, change: impl FnOnce(&mut OfService)) {
+        let Some(of_service) = self.services.get_mut(service) else { return };
+        change(of_service);
+        if of_service.shared.is_empty() && of_service.followers.is_empty() {
+            self.services.remove(service);
+        }
     }
 
-    /// Everything to build: what is new, and what reads something that has changed.
+    /// Everything to build, each once: what is `new`, and what reads something that has changed.
     fn jobs(
         &self,
         mesh: &Mesh,
         replanned: Vec<Replanned>,
+        new: Vec<ResourceKey>,
         mut shared: BTreeSet<ResourceKey>,
         mut own: BTreeSet<(EntryId, ResourceKey)>,
     ) -> Vec<Job> {
-        for Replanned { id, before, after } in replanned {
-            let is_new = |key: &&ResourceKey| self.shared(key).is_some_and(|shared| shared.resource.is_none());
-            shared.extend(after.shared.difference(&before.shared).filter(is_new).cloned());
-            own.extend(after.own.difference(&before.own).map(|key| (id.clone(), key.clone())));
-        }
         shared.retain(|key| self.shared(key).is_some());
         own.retain(|(id, _)| id.entry(mesh).is_some());
-        let own = own.into_iter().map(|(id, key)| Job::Own(id, key));
-        shared.into_iter().map(Job::Shared).chain(own).collect()
+        let mut jobs: Vec<Job> = shared.into_iter().chain(new).map(Job::Shared).collect();
+        for Replanned { id, before, after } in replanned {
+            for key in after.own {
+                if before.own.binary_search(&key).is_err() {
+                    let job = (id.clone(), key);
+                    own.remove(&job);
+                    jobs.push(Job::Own(job.0, job.1));
+                }
+            }
+        }
+        jobs.extend(own.into_iter().map(|(id, key)| Job::Own(id, key)));
+        jobs
     }
 
     fn build(&self, mesh: &Mesh, jobs: &[Job]) -> Vec<Resource> {
@@ -275,8 +291,9 @@ impl Catalog {
                     edits.put(&id.workload, only, Arc::new(resource));
                 }
                 Job::Shared(key) => {
-                    let of_service = self.shared.get_mut(key.service());
-                    let Some(shared) = of_service.and_then(|of_service| of_service.get_mut(&key)) else { continue };
+                    let of_service = self.services.get_mut(key.service());
+                    let shared = of_service.and_then(|of_service| of_service.shared.get_mut(&key));
+                    let Some(shared) = shared else { continue };
                     if shared.resource.as_ref().is_some_and(|held| **held == resource) {
                         continue;
                     }
@@ -291,11 +308,39 @@ impl Catalog {
     }
 
     fn shared(&self, key: &ResourceKey) -> Option<&Shared> {
-        self.shared.get(key.service())?.get(key)
+        self.services.get(key.service())?.shared.get(key)
+    }
+
+    /// The keys of the resources that are about a service.
+    fn shared_of(&self, service: &QualifiedName) -> impl Iterator<Item = &ResourceKey> {
+        self.services.get(service).into_iter().flat_map(|of_service| of_service.shared.keys())
+    }
+
+    /// The entries whose contribution follows from a service.
+    fn followers(&self, service: &QualifiedName) -> impl Iterator<Item = &EntryId> {
+        self.services.get(service).into_iter().flat_map(|of_service| of_service.followers.keys())
     }
 
     fn slots(&self, workload: &QualifiedName) -> &Slots {
         self.slots.get(workload).unwrap_or(Slots::NONE_TWICE)
+    }
+}
+
+// === impl OfService ===
+
+impl OfService {
+    /// One entry of `workload` needs the resource of `key` no longer.
+    fn release(&mut self, key: &ResourceKey, workload: &QualifiedName, edits: &mut Edits) {
+        let Some(shared) = self.shared.get_mut(key) else { return };
+        let Some(entries) = shared.users.get_mut(workload) else { return };
+        *entries -= 1;
+        if *entries == 0 {
+            shared.users.remove(workload);
+            edits.remove(workload, key);
+        }
+        if shared.users.is_empty() {
+            self.shared.remove(key);
+        }
     }
 }
 
@@ -329,9 +374,7 @@ fn each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) ->
     if items.len() < MANY { items.into_iter().map(work).collect() } else { items.into_par_iter().map(work).collect() }
 }
 
-/// Changes the value at `key`, and removes it if `change` says that nothing is left.
-fn remove_from<T>(map: &mut HashMap<QualifiedName, T>, key: &QualifiedName, change: impl FnOnce(&mut T) -> bool) {
-    if map.get_mut(key).is_some_and(change) {
-        map.remove(key);
-    }
+/// Those of `after` that are not in `before`; both are sorted.
+fn lacking<'a, T: Ord>(before: &'a [T], after: &'a [T]) -> impl Iterator<Item = &'a T> {
+    after.iter().filter(|one| before.binary_search(one).is_err())
 }

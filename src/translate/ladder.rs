@@ -73,7 +73,7 @@ impl Ladder {
     /// Takes every port one step towards the mode that the rules give it, if `settled` (the last step has
     /// arrived everywhere), and puts into `mesh` the modes that hold meanwhile. Says whether steps remain.
     pub(super) fn climb(&mut self, mesh: &mut Mesh, settled: bool) -> bool {
-        let mut concerned = std::mem::take(&mut self.climbing);
+        let mut concerned: Vec<QualifiedName> = std::mem::take(&mut self.climbing).into_iter().collect();
         if self.wanted.is_empty() {
             concerned.extend(self.steps.keys().cloned());
         }
@@ -82,7 +82,11 @@ impl Ladder {
                 name.clone()
             }
         }));
+        concerned.sort();
+        concerned.dedup();
         self.wanted = mesh.services.clone();
+        // Most services have the steps of the one before them, and share them.
+        let mut alike = Arc::default();
         for name in concerned {
             let Some(service) = self.wanted.get(&name) else {
                 self.steps.remove(&name);
@@ -95,7 +99,10 @@ impl Ladder {
             let steps: BTreeMap<String, Step> = ports.map(step).map(|(port, step)| (port.to_owned(), step)).collect();
             let meanwhile = on_the_way(service, &steps);
             if former != Some(&steps) {
-                self.steps.insert(name.clone(), Arc::new(steps));
+                if *alike != steps {
+                    alike = Arc::new(steps);
+                }
+                self.steps.insert(name.clone(), Arc::clone(&alike));
             }
             if let Some(meanwhile) = meanwhile {
                 mesh.services.insert(name.clone(), Arc::new(meanwhile));

@@ -3,7 +3,7 @@
 //! Owns: which form of an object counts, and how it is recorded. May use: `sources::files` (what was read),
 //! `translators`, `journal`. Never: mends an object; a broken one has its former form or none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
@@ -24,7 +24,7 @@ const MOST_ROUNDS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct LastGood {
     objects: Objects,
-    by_file: BTreeMap<Arc<str>, BTreeSet<ObjectKey>>,
+    by_file: BTreeSet<(Arc<str>, ObjectKey)>,
     resolver: Resolver,
 }
 
@@ -67,7 +67,7 @@ impl LastGood {
         // Where nobody can tell which object a document was, whatever the file had is still there.
         let untold: BTreeSet<&Arc<str>> =
             files.broken.iter().filter(|(_, key)| key.is_none()).map(|(file, _)| file).collect();
-        let of_files = untold.into_iter().filter_map(|file| self.by_file.get(file)).flatten();
+        let of_files = untold.into_iter().flat_map(|file| self.of_file(file));
         for key in told.chain(of_files) {
             if let (false, Some(good)) = (objects.contains_key(key), self.objects.get(key)) {
                 objects.insert(key.clone(), Arc::clone(good));
@@ -115,6 +115,12 @@ impl LastGood {
         Accepted { resolution, objects, refused }
     }
 
+    /// The objects whose last good form stood in `file`.
+    fn of_file<'a>(&'a self, file: &'a Arc<str>) -> impl Iterator<Item = &'a ObjectKey> {
+        let from = (Arc::clone(file), ObjectKey::first());
+        self.by_file.range(from..).take_while(move |(of, _)| of == file).map(|(_, key)| key)
+    }
+
     fn keep(&mut self, good: Objects) {
         for change in self.objects.diff(&good) {
             let (old, new) = match change {
@@ -123,14 +129,10 @@ impl LastGood {
                 DiffItem::Remove(_, old) => (Some(old), None),
             };
             if let Some(old) = old {
-                let of_file = self.by_file.entry(Arc::clone(&old.file)).or_default();
-                of_file.remove(&old.key);
-                if of_file.is_empty() {
-                    self.by_file.remove(&old.file);
-                }
+                self.by_file.remove(&(Arc::clone(&old.file), old.key.clone()));
             }
             if let Some(new) = new {
-                self.by_file.entry(Arc::clone(&new.file)).or_default().insert(new.key.clone());
+                self.by_file.insert((Arc::clone(&new.file), new.key.clone()));
             }
         }
         self.objects = good;

@@ -176,6 +176,11 @@ impl ObjectKey {
     pub fn new(kind: ObjectKind, name: QualifiedName) -> Self {
         Self { kind, name }
     }
+
+    /// The key before which no other comes.
+    pub fn first() -> Self {
+        Self::new(ObjectKind::Mesh, QualifiedName::first_of(&Label::first()))
+    }
 }
 
 impl fmt::Display for ObjectKey {
@@ -316,7 +321,8 @@ impl SpiffeId {
 
     /// The identity that a workload has unless it names one.
     pub fn of_workload(trust_domain: &TrustDomain, workload: &QualifiedName) -> Self {
-        Self(format!("spiffe://{trust_domain}/ns/{}/sa/{}", workload.namespace, workload.name).into())
+        let (namespace, name) = (workload.namespace.as_str(), workload.name.as_str());
+        Self(["spiffe://", trust_domain.as_str(), "/ns/", namespace, "/sa/", name].concat().into())
     }
 
     /// The text of the id.

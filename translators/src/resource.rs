@@ -157,9 +157,12 @@ impl Version {
     }
 }
 
+/// 32 hexadecimal digits.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let digit = |at: usize| b"0123456789abcdef"[(self.0 >> (4 * (31 - at))) as usize & 0xf];
+        let digits: [u8; 32] = std::array::from_fn(digit);
+        f.write_str(std::str::from_utf8(&digits).expect("digits are text"))
     }
 }
 
@@ -458,6 +461,13 @@ mod tests {
             let [any] = &response.resources[..] else { panic!("one resource") };
             assert_eq!(any.type_url, "type.googleapis.com/envoy.service.discovery.v3.Resource");
             assert_eq!(discovery_pb::Resource::decode(&any.value[..]).expect("decodes"), expected);
+        }
+    }
+
+    #[test]
+    fn a_version_is_shown_in_full() {
+        for number in [0, 1, 0xf0, u128::MAX, 0x0123_4567_89ab_cdef_0000_0000_dead_beef] {
+            assert_eq!(Version(number).to_string(), format!("{number:032x}"));
         }
     }
 

@@ -4,7 +4,6 @@
 //! what is in it ([`build`], [`endpoints`]); one file per resource or filter. May use: `mesh`, `name`,
 //! `resource`, the `proto` crate. Never: refuses a mesh: what cannot be served was a finding before.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -162,7 +161,7 @@ impl Slot {
 
     /// `in/shop/cart/http`, or `in/shop/cart/http@0.0.0.0:8080` where that alone would be ambiguous.
     fn name(&self, prefix: &str) -> String {
-        let name = format!("{prefix}/{}/{}", self.service, self.port);
+        let name = joined(prefix, &self.service, &self.port);
         match self.listen {
             Some(listen) => format!("{name}@{listen}"),
             None => name,
@@ -202,14 +201,24 @@ impl Features {
 
 /// The name of the cluster of a destination, and of its endpoints.
 fn cluster_name(destination: &Destination) -> String {
-    format!("out/{destination}")
+    if destination.labels.is_empty() {
+        joined("out", &destination.service, &destination.port)
+    } else {
+        format!("out/{destination}")
+    }
 }
 
 fn route_name(service: &QualifiedName, port: &str, consumer: &Consumer) -> String {
+    let name = joined("out", service, port);
     match consumer {
-        Consumer::Everyone => format!("out/{service}/{port}"),
-        Consumer::Namespace(namespace) => format!("out/{service}/{port}@{namespace}"),
+        Consumer::Everyone => name,
+        Consumer::Namespace(namespace) => name + "@" + namespace.as_str(),
     }
+}
+
+/// `prefix/ns/name/port`.
+fn joined(prefix: &str, service: &QualifiedName, port: &str) -> String {
+    [prefix, service.namespace.as_str(), service.name.as_str(), port].join("/")
 }
 
 fn port<'a>(mesh: &'a Mesh, service: &QualifiedName, port: &str) -> Option<(&'a Service, &'a Port)> {
@@ -226,14 +235,17 @@ fn consumer(called: &Port, workload: &Workload) -> Consumer {
     called.route_for(&workload.name.namespace).map_or(Consumer::Everyone, |(consumer, _)| consumer.clone())
 }
 
-/// Where the calls through one outbound listener may end.
-fn destinations(workload: &Workload, call: &Call, called: &Port) -> BTreeSet<Destination> {
+/// Where the calls through one outbound listener may end, each once.
+fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destination> {
     if !called.protocol.is_http() {
-        return [whole_port(call)].into();
+        return vec![whole_port(call)];
     }
     let route = called.route_for(&workload.name.namespace);
     let rules = route.iter().flat_map(|(_, route)| &route.rules);
-    rules.flat_map(|rule| &rule.to).map(|to| to.destination.clone()).collect()
+    let mut destinations: Vec<&Destination> = rules.flat_map(|rule| &rule.to).map(|to| &to.destination).collect();
+    destinations.sort_unstable();
+    destinations.dedup();
+    destinations.into_iter().cloned().collect()
 }
 
 /// All endpoints of the called port.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use translators::mesh::resolve;
-use translators::mesh::{Instance, Instances, Mesh, Workload, keyed};
+use translators::mesh::{EnvoySnapshot, Instance, Instances, Mesh, Workload, keyed};
+use translators::resource::{Kind, Resource};
 use translators::xds::{self, Features, ResourceKey};
 use translators::{json, rules};
 
@@ -33,8 +34,8 @@ fn stages(rules: &str) -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// What the proxies of each workload get, secrets apart, by kind and name; every workload has one proxy, which
-/// has accepted everything.
+/// What the proxies of each workload and of each EnvoySnapshot get, secrets apart, by kind and name; every workload has
+/// one proxy, which has accepted everything.
 fn proxies(mesh: &Mesh) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, Value>>> {
     let features = Features::of_envoy(1, 40);
     let instances = instances(mesh, features);
@@ -45,12 +46,24 @@ fn proxies(mesh: &Mesh) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, Va
                 ResourceKey::Endpoints(destination) => xds::endpoints(mesh, destination, &instances),
                 _ => xds::build(mesh, &key),
             };
-            let of_kind = by_kind.entry(resource.kind().to_string()).or_default();
-            of_kind.insert(resource.name().to_string(), json::resource(&resource));
+            enter(&mut by_kind, &resource);
         }
         by_kind
     };
-    mesh.workloads.iter().map(|(name, workload)| (name.to_string(), resources(workload))).collect()
+    let written = |snapshot: &EnvoySnapshot| {
+        let mut by_kind = BTreeMap::new();
+        let public = snapshot.resources.iter().filter(|resource| resource.kind() != Kind::Secret);
+        public.for_each(|resource| enter(&mut by_kind, resource));
+        by_kind
+    };
+    let workloads = mesh.workloads.iter().map(|(name, workload)| (name.to_string(), resources(workload)));
+    let snapshots = mesh.snapshots.iter().map(|(name, snapshot)| (format!("EnvoySnapshot {name}"), written(snapshot)));
+    workloads.chain(snapshots).collect()
+}
+
+fn enter(by_kind: &mut BTreeMap<String, BTreeMap<String, Value>>, resource: &Resource) {
+    let of_kind = by_kind.entry(resource.kind().to_string()).or_default();
+    of_kind.insert(resource.name().to_string(), json::resource(resource));
 }
 
 fn instances(mesh: &Mesh, features: Features) -> Instances {

@@ -21,8 +21,11 @@ use crate::harness::Background;
 
 mod streams;
 
-/// How much a client may send unread.
+/// How much a client may send unread on a stream.
 const WINDOW: u32 = 16 << 20;
+/// The same on a connection: h2 ends one of which more than half of this is unread in small messages, counting 256 bytes
+/// for each, and a server that is behind reads many acceptances at once.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// How many changes a connection may be behind.
 const BEHIND: usize = 1 << 16;
@@ -47,36 +50,32 @@ pub async fn run(file: &Path, form: Form) -> anyhow::Result<()> {
     let (change, _) = broadcast::channel(BEHIND);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    if form == Form::Streams {
-        let served = Background::start(streams::serve(listener, state, change.clone()));
+    let serving = async {
+        match form {
+            Form::Streams => streams::serve(listener, state, change.clone()).await,
+            Form::Connections => accept(listener, state, &change).await,
+        }
+    };
+    let obeying = async {
         let mut orders = orders();
         while let Some(Order { index, number }) = orders.next().await.transpose()? {
             // Nobody may be connected.
             _ = change.send(frames(&catalogue, &[(index, number)]));
             println!("ok");
         }
-        drop(served);
-        return Ok(());
-    }
+        anyhow::Ok(())
+    };
+    tokio::select! { served = serving => served, obeyed = obeying => obeyed }
+}
+
+/// Serves each connection with one task, until the listener fails.
+async fn accept(listener: TcpListener, state: Arc<Frames>, change: &broadcast::Sender<Frames>) -> anyhow::Result<()> {
     let mut connections = Vec::new();
-    let mut orders = orders();
     loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let (state, changes) = (Arc::clone(&state), change.subscribe());
-                // How a connection ends is its client's business.
-                let (tcp, _) = accepted?;
-                connections.push(Background::start(async move { _ = serve(tcp, state, changes).await }));
-            }
-            order = orders.next() => match order.transpose()? {
-                None => return Ok(()),
-                Some(Order { index, number }) => {
-                    // Nobody may be connected.
-                    _ = change.send(frames(&catalogue, &[(index, number)]));
-                    println!("ok");
-                }
-            },
-        }
+        let (tcp, _) = listener.accept().await?;
+        let (state, changes) = (Arc::clone(&state), change.subscribe());
+        // How a connection ends is its client's business.
+        connections.push(Background::start(async move { _ = serve(tcp, state, changes).await }));
     }
 }
 
@@ -117,7 +116,10 @@ fn frames(catalogue: &Catalogue, entries: &[(usize, u32)]) -> Frames {
 async fn serve(tcp: TcpStream, state: Arc<Frames>, mut changes: broadcast::Receiver<Frames>) -> anyhow::Result<()> {
     tcp.set_nodelay(true)?;
     let mut builder = h2::server::Builder::new();
-    builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW).max_concurrent_streams(1 << 20);
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(1 << 20);
     builder.max_send_buffer_size(1 << 30);
     let mut connection = builder.handshake::<_, Bytes>(tcp).await?;
     let mut streams = Vec::new();

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::catalogue::{Catalogue, resource_name};
 use super::fleet::{Fleet, FleetSpec, Subscription};
+use super::outcome::Samples;
 use super::rules::{Rules, node_name};
 use super::server::{Contender, Server, Start, World};
 use super::wire::{ENDPOINTS, Protocol};
@@ -34,8 +35,6 @@ pub struct Scale {
     pub quick: bool,
     /// Rounds of an interleaved comparison.
     pub rounds: usize,
-    /// Rounds of what takes long.
-    pub long_rounds: usize,
     /// Clients.
     pub clients: usize,
     /// Services.
@@ -50,8 +49,10 @@ pub struct Scale {
 pub struct Lab {
     /// How much is done.
     pub scale: Scale,
+    /// What cold starts were, once a workload has measured them: two look at them.
+    pub cold: Option<Samples>,
     directory: TempDir,
-    worlds: HashMap<(usize, usize), World>,
+    worlds: HashMap<Rules, World>,
 }
 
 // === impl Scale ===
@@ -59,28 +60,12 @@ pub struct Lab {
 impl Scale {
     /// The size of the targets.
     pub fn full() -> Self {
-        Self {
-            quick: false,
-            rounds: 5,
-            long_rounds: 3,
-            clients: 1_000,
-            services: 1_000,
-            flips: 20,
-            round: Duration::from_secs(10),
-        }
+        Self { quick: false, rounds: 5, clients: 1_000, services: 1_000, flips: 20, round: Duration::from_secs(5) }
     }
 
     /// A size for every day.
     pub fn quick() -> Self {
-        Self {
-            quick: true,
-            rounds: 3,
-            long_rounds: 1,
-            clients: 200,
-            services: 200,
-            flips: 5,
-            round: Duration::from_secs(2),
-        }
+        Self { quick: true, rounds: 3, clients: 200, services: 200, flips: 5, round: Duration::from_secs(2) }
     }
 }
 
@@ -90,7 +75,7 @@ impl Lab {
     /// An empty one.
     pub fn new(scale: Scale) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("chancery-bench-").tempdir()?;
-        Ok(Self { scale, directory, worlds: HashMap::new() })
+        Ok(Self { scale, cold: None, directory, worlds: HashMap::new() })
     }
 
     /// A place for files that end with the bench.
@@ -99,13 +84,19 @@ impl Lab {
     }
 
     /// What is served: so many services with so many endpoints, as Chancery serves them to one group of proxies.
+    /// The endpoints are reached by mTLS and say so, each in its metadata.
     pub async fn world(&mut self, services: usize, endpoints: usize) -> anyhow::Result<World> {
-        if let Some(world) = self.worlds.get(&(services, endpoints)) {
+        self.world_of(Rules { mtls: "strict", ..Rules::one_group(services, endpoints) }).await
+    }
+
+    /// The same of rules of one's own.
+    pub async fn world_of(&mut self, rules: Rules) -> anyhow::Result<World> {
+        if let Some(world) = self.worlds.get(&rules) {
             return Ok(world.clone());
         }
+        let Rules { services, endpoints, .. } = rules;
         progress(&format!("reading {services} load assignments of {endpoints} endpoints from Chancery"));
-        let rules = Rules::one_group(services, endpoints);
-        let file = self.scratch().join(format!("assignments-{services}-{endpoints}"));
+        let file = self.scratch().join(format!("assignments-{}", self.worlds.len()));
         let server = self.server(Contender::Chancery, &self.bare(rules), Protocol::Delta).await?;
         let served = read_all(&server, services).await?;
         let catalogue = Arc::new(Catalogue::of(services, endpoints, &served)?);
@@ -115,7 +106,7 @@ impl Lab {
         let other = Catalogue::of(services, endpoints, &read_all(&go, services).await?)?;
         ensure!(other.says_the_same(&world.catalogue)?, "the Go peer serves other load assignments than Chancery");
         world.go = Arc::new(other);
-        self.worlds.insert((services, endpoints), world.clone());
+        self.worlds.insert(rules, world.clone());
         Ok(world)
     }
 

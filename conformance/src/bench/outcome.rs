@@ -73,6 +73,13 @@ impl Samples {
 // === impl Outcome ===
 
 impl Outcome {
+    /// Leaves only these measures of servers.
+    #[must_use]
+    pub fn only(mut self, measures: &[&str]) -> Self {
+        self.servers.values_mut().for_each(|of| of.retain(|measure, _| measures.contains(measure)));
+        self
+    }
+
     /// Enters a value that was had.
     pub fn value(&mut self, name: impl Into<String>, spread: Option<Spread>) {
         if let Some(spread) = spread {

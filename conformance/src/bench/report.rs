@@ -1,6 +1,6 @@
-//! The report: JSON for machines, a table for people.
+//! The report: JSON for machines, a table for people, Markdown for the README.
 //!
-//! Owns: the shape of both. May use: outcomes and verdicts. Never: measures.
+//! Owns: the shape of each. May use: outcomes and verdicts. Never: measures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,6 +11,8 @@ use super::lab::Scale;
 use super::outcome::Outcome;
 use super::statistics::Spread;
 use super::targets::{Met, Verdict, judge, met};
+
+mod markdown;
 
 /// Where and of what a report is.
 #[derive(Debug, Clone, Serialize)]
@@ -40,6 +42,9 @@ pub struct Report {
     pub quick: bool,
     /// Rounds.
     pub rounds: usize,
+    /// How much was done.
+    #[serde(skip)]
+    pub scale: Scale,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// By workload what was measured.
@@ -90,6 +95,7 @@ impl Report {
             machine,
             quick: scale.quick,
             rounds: scale.rounds,
+            scale,
             seconds,
             ratios: workloads.iter().map(|(id, outcome)| (*id, outcome.values.clone())).collect(),
             workloads,
@@ -220,7 +226,7 @@ pub(super) fn figure(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    pub(super) fn report_of(workloads: BTreeMap<&'static str, Outcome>) -> Report {
         let machine = Machine {
             cores: 2,
             processor: "p".into(),
@@ -230,13 +236,17 @@ mod tests {
             go_control_plane: "v0",
             go: "go".into(),
         };
-        let outcome = |name: &str, value| {
-            let mut outcome = Outcome { what: "x".into(), ..Outcome::default() };
-            outcome.number(name, value);
-            outcome
-        };
-        let workloads = [("W12", outcome("pushes", 0.0)), ("W4", outcome("proxies/s", 1.0))];
-        Report::new(machine, Scale::quick(), 1.0, workloads.into())
+        Report::new(machine, Scale::quick(), 1.0, workloads)
+    }
+
+    pub(super) fn outcome(name: &str, value: f64) -> Outcome {
+        let mut outcome = Outcome { what: "x".into(), ..Outcome::default() };
+        outcome.number(name, value);
+        outcome
+    }
+
+    fn report() -> Report {
+        report_of([("W12", outcome("pushes", 0.0)), ("W4", outcome("proxies/s", 1.0))].into())
     }
 
     #[test]

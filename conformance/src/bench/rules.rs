@@ -8,7 +8,7 @@ use super::board::marked;
 use super::catalogue::{NAMESPACE, address, service_name};
 
 /// What the proxies of a fleet are to Chancery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Workloads {
     /// All of one workload, which serves nothing: one group.
     One,
@@ -23,7 +23,7 @@ pub enum Workloads {
 }
 
 /// The rules of a bench: how much of what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// Services, each with static endpoints.
     pub services: usize,
@@ -43,7 +43,7 @@ pub const POLICY_FILE: &str = "policy.yaml";
 // === impl Rules ===
 
 impl Rules {
-    /// The services that most workloads use, for one group of proxies.
+    /// Services for one group of proxies, without mTLS.
     pub fn one_group(services: usize, endpoints: usize) -> Self {
         Self { services, endpoints, workloads: Workloads::One, mtls: "disabled" }
     }

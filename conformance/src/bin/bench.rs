@@ -24,7 +24,8 @@ Examples:
   cargo run --release -p conformance --bin bench                      every workload at its full size
   cargo run --release -p conformance --bin bench -- --quick           the same, smaller, within three minutes
   cargo run --release -p conformance --bin bench -- --only W1,W13     two of them
-  cargo run --release -p conformance --bin bench -- -o json > bench.json
+  cargo run --release -p conformance --bin bench -- -o markdown --json bench.json
+                                                                      the sections of the README, and everything as JSON
 
 Exit code: 0 if everything could be measured, whatever it came to; 1 if a run is void (a client got wrong, missing or
 backward data) or a value could not be had; 2 if the bench could not run; 130 if it was interrupted.";
@@ -45,6 +46,9 @@ struct Args {
     /// The format of the report, on standard output
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+    /// Write the report as JSON into this file as well
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(subcommand)]
     peer: Option<Peer>,
 }
@@ -53,6 +57,8 @@ struct Args {
 enum Format {
     Table,
     Json,
+    /// The sections of the README
+    Markdown,
 }
 
 /// What the bench starts itself as.
@@ -105,10 +111,12 @@ async fn until_interrupted(bench: impl Future<Output = anyhow::Result<ExitCode>>
 }
 
 async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
+    // Our allocator does without them, which servers that are started from here would inherit.
+    rustix::thread::disable_transparent_huge_pages(false)?;
     let began = Instant::now();
     let mut scale = if args.quick { Scale::quick() } else { Scale::full() };
     if let Some(rounds) = args.rounds.map(usize::from) {
-        (scale.rounds, scale.long_rounds) = (rounds, rounds);
+        scale.rounds = rounds;
     }
     let mut lab = Lab::new(scale)?;
     let mut outcomes = BTreeMap::new();
@@ -130,9 +138,14 @@ async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut report = Report::new(Machine::read().await, scale, began.elapsed().as_secs_f64(), outcomes);
     report.missing.extend(void);
+    let json = serde_json::to_string_pretty(&report)?;
+    if let Some(file) = &args.json {
+        std::fs::write(file, format!("{json}\n")).with_context(|| file.display().to_string())?;
+    }
     match args.output {
         Format::Table => print!("{}", report.table()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Json => println!("{json}"),
+        Format::Markdown => print!("{}", report.markdown()),
     }
     Ok(if report.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

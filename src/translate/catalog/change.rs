@@ -16,7 +16,7 @@ use super::{Catalog, EntryId};
 #[derive(Debug, Default)]
 pub(super) struct Concerned {
     /// The entries that may add something else to their workload's plan.
-    pub(super) replan: BTreeSet<EntryId>,
+    pub(super) replan: Vec<EntryId>,
     /// The entries' own resources that read what has changed.
     pub(super) own: BTreeSet<(EntryId, ResourceKey)>,
     /// The shared resources that read what has changed.
@@ -47,7 +47,7 @@ impl Concerned {
                     self.slots.insert(name.clone(), new_slots);
                     for id in moved {
                         self.add_own(catalog, mesh, &id, &ENTRY_PARTS, &catalog.features);
-                        self.replan.insert(id);
+                        self.replan.push(id);
                     }
                 }
             }
@@ -72,7 +72,7 @@ impl Concerned {
                     if !xds::plans_alike(old, new) {
                         self.replan_followers(catalog, name);
                     }
-                    let shared = catalog.shared.get(name).into_iter().flatten().map(|(key, _)| key);
+                    let shared = catalog.shared_of(name);
                     self.shared.extend(shared.filter(|key| !xds::reads_alike(key, old, new)).cloned());
                     self.add_own_of_service(catalog, mesh, old, new);
                 }
@@ -93,7 +93,7 @@ impl Concerned {
             for serve in &workload.serves {
                 let by_list =
                     mesh.services.get(&serve.service).is_some_and(|of| matches!(of.backing, Backing::Static(_)));
-                let shared = catalog.shared.get(&serve.service).into_iter().flatten().map(|(key, _)| key);
+                let shared = catalog.shared_of(&serve.service);
                 let behind = |key: &&ResourceKey| {
                     let ResourceKey::Endpoints(to) = key else { return false };
                     to.port == serve.port && to.labels.iter().all(|(k, v)| workload.labels.get(k) == Some(v))
@@ -108,8 +108,7 @@ impl Concerned {
         if (&former.trust_domain, &former.connect_timeout) == (&mesh.trust_domain, &mesh.connect_timeout) {
             return;
         }
-        let shared = mesh.services.keys().filter_map(|service| catalog.shared.get(service)).flatten();
-        self.shared.extend(shared.map(|(key, _)| key.clone()));
+        self.shared.extend(mesh.services.keys().flat_map(|service| catalog.shared_of(service)).cloned());
         for workload in mesh.workloads.values() {
             for id in EntryId::all(workload) {
                 self.add_own(catalog, mesh, &id, &ENTRY_PARTS, &catalog.features);
@@ -123,7 +122,7 @@ impl Concerned {
     }
 
     fn replan_followers(&mut self, catalog: &Catalog, service: &QualifiedName) {
-        self.replan.extend(catalog.followers.get(service).into_iter().flatten().cloned());
+        self.replan.extend(catalog.followers(service).cloned());
     }
 
     /// The own resources of the entries that serve or call `new`, as far as they read what has changed.
@@ -136,7 +135,7 @@ impl Concerned {
         if changed.values().all(Vec::is_empty) {
             return;
         }
-        for id in catalog.followers.get(&new.name).into_iter().flatten() {
+        for id in catalog.followers(&new.name) {
             let Some((_, entry)) = id.entry(mesh) else { continue };
             let (service, port) = entry.port();
             if *service == new.name

@@ -212,7 +212,7 @@ impl Resolver {
     }
 
     fn follow_backings(&mut self, dirty: &mut Dirty) {
-        for service in std::mem::take(&mut dirty.backings) {
+        for service in dirty.backings.take() {
             let declared = self.services.get(&service).map(AsRef::as_ref);
             let trust_domain = &self.settings.trust_domain.value;
             let facts = self.backings.refresh(&service, declared, &self.kept_workloads, trust_domain);
@@ -287,14 +287,16 @@ impl Resolver {
 
     /// Puts services together, and says what is wrong with them only then.
     fn put_together(&mut self, dirty: &mut Dirty) {
-        for name in std::mem::take(&mut dirty.services) {
+        for name in dirty.services.take() {
             let key = ObjectKey::new(ObjectKind::MeshService, name);
             let name = &key.name;
             let before = self.resolved.get(name).cloned();
             let service = self.service(name, before.as_deref());
             self.common.evaluated += 1;
             let mut findings = Vec::new();
-            if let (Some(service), Some(object)) = (&service, self.common.objects.get(&key)) {
+            if let Some(service) = service.as_ref().filter(|service| mtls::is_unproven(service))
+                && let Some(object) = self.common.objects.get(&key)
+            {
                 let mut report = Report::of(object);
                 mtls::warn(service, &mut report);
                 findings = report.findings;
@@ -346,14 +348,14 @@ impl Resolver {
 
     /// Holds access policies against the ports that they cover.
     fn warn(&mut self, mut dirty: Dirty) {
-        for level in &dirty.levels {
-            let is_targeted = self.policies.at(level).next().is_some();
-            self.coverage.follow(level, is_targeted, &self.resolved);
+        for level in dirty.levels.take() {
+            let is_targeted = self.policies.at(&level).next().is_some();
+            self.coverage.follow(&level, is_targeted, &self.resolved);
         }
         for level in self.coverage.changed() {
             dirty.warnings.extend(self.policies.at(&level).map(|kept| kept.object.key.name.clone()));
         }
-        for name in dirty.warnings {
+        for name in dirty.warnings.take() {
             let key = ObjectKey::new(ObjectKind::AccessPolicy, name);
             let mut findings = Vec::new();
             if let (Some(policy), Some(object)) = (self.access_policies.get(&key.name), self.common.objects.get(&key)) {
@@ -368,6 +370,8 @@ impl Resolver {
 
     /// Those who read `fact` look again.
     fn changed(&self, fact: Fact, dirty: &mut Dirty) {
-        self.common.readers.of(fact).for_each(|reader| dirty.object(reader));
+        if !self.common.readers.is_empty() {
+            self.common.readers.of(fact).for_each(|reader| dirty.object(reader));
+        }
     }
 }

@@ -16,7 +16,8 @@ use proto::envoy::extensions::upstreams::http::v3 as upstream_pb;
 use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
-use super::{Slot, cluster_name, endpoint, origins, planned_port, raw, tls, wire};
+use super::raw::{Fields, Raw};
+use super::{Slot, cluster_name, endpoint, origins, planned_port, tls, wire};
 use crate::mesh::{Destination, Mesh, MtlsMode, Protocol, Serve, Service};
 use crate::name::SpiffeId;
 use crate::resource::{Kind, Resource};
@@ -30,13 +31,14 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination) -> Resource {
     let (service, port) = planned_port(mesh, &destination.service, &destination.port);
     let origins = origins([&service.origin].into_iter().chain(&port.mtls.origin).chain(&mesh.connect_timeout.origin));
     let name = cluster_name(destination);
-    let varying = cluster_pb::Cluster {
-        name: name.clone(),
-        connect_timeout: Some(wire::duration(mesh.connect_timeout.value)),
-        ..secured(port.mtls.value, &identities(mesh, service))
-    };
-    let same = ALIKE.get(&(port.protocol, port.mtls.value)).map_or(&[][..], Vec::as_slice);
-    let cluster = raw::merged(&varying.encode_to_vec(), same);
+    let mut varying = Raw::with_capacity(512);
+    varying.text(1, &name);
+    wire::put_duration(&mut varying, 4, mesh.connect_timeout.value);
+    if port.mtls.value != MtlsMode::Disabled {
+        varying.encoded(&secured(port.mtls.value, &identities(mesh, service)).encode_to_vec());
+    }
+    let varying = varying.into_bytes();
+    let cluster = ALIKE.get(&(port.protocol, port.mtls.value)).map(|same| same.merged(&varying)).unwrap_or(varying);
     Resource::from_bytes(Kind::Cluster, name.into(), &cluster, origins)
 }
 
@@ -72,11 +74,11 @@ fn base(name: String, protocol: Protocol, connect_timeout: Duration) -> cluster_
 }
 
 /// What the clusters of all destinations of one protocol and mode have in common, encoded.
-static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Vec<u8>>> = LazyLock::new(|| {
+static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Fields>> = LazyLock::new(|| {
     let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
     let modes = [MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled];
     let each = protocols.into_iter().flat_map(|protocol| modes.map(|mode| (protocol, mode)));
-    each.map(|(protocol, mode)| ((protocol, mode), alike(protocol, mode).encode_to_vec())).collect()
+    each.map(|(protocol, mode)| ((protocol, mode), Fields::of(alike(protocol, mode).encode_to_vec()))).collect()
 });
 
 fn alike(protocol: Protocol, mode: MtlsMode) -> cluster_pb::Cluster {

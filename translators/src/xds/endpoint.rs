@@ -20,6 +20,9 @@ use crate::resource::{Kind, Resource};
 /// The key of an endpoint's metadata that clusters choose its transport by.
 pub(super) const MTLS: &str = "mtls";
 
+/// As many bytes as most endpoints take.
+const ENDPOINT_BYTES: usize = 64;
+
 /// The metadata of an endpoint that is reached by mTLS, as its field of the endpoint.
 static MTLS_METADATA: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let metadata = core_pb::Metadata {
@@ -33,7 +36,7 @@ static MTLS_METADATA: LazyLock<Vec<u8>> = LazyLock::new(|| {
 pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances) -> Resource {
     let name = cluster_name(destination);
     let Some((service, port)) = port(mesh, &destination.service, &destination.port) else {
-        let nowhere = assignment(&name, &BTreeMap::new(), false);
+        let nowhere = assignment(&name, &[], false);
         return Resource::from_bytes(Kind::Endpoints, name.into(), &nowhere, [].into());
     };
     let mode = port.mtls.value;
@@ -52,7 +55,7 @@ fn connected(
     destination: &Destination,
     mtls: bool,
     instances: &Instances,
-) -> BTreeMap<SocketAddr, u32> {
+) -> Vec<(SocketAddr, u32)> {
     let mut found = BTreeMap::new();
     let mut listeners: BTreeMap<&QualifiedName, u32> = BTreeMap::new();
     for serving in servings.iter().filter(|s| s.port == destination.port) {
@@ -70,19 +73,26 @@ fn connected(
             found.insert(SocketAddr::new(ip, listen.port()), 1);
         }
     }
-    found
+    found.into_iter().collect()
 }
 
 /// Nothing is known of what stands behind a listed address, so it is reached by mTLS only where nothing else is
 /// allowed.
-fn listed(endpoints: &[StaticEndpoint], destination: &Destination) -> BTreeMap<SocketAddr, u32> {
-    let mut found = BTreeMap::<_, u32>::new();
-    for listed in endpoints.iter().filter(|listed| listed.weight > 0 && carries(&listed.labels, destination)) {
-        if let Some(port) = listed.ports.get(&destination.port) {
-            let weight = found.entry(SocketAddr::new(listed.address, port.get())).or_default();
-            *weight = weight.saturating_add(listed.weight);
+fn listed(endpoints: &[StaticEndpoint], destination: &Destination) -> Vec<(SocketAddr, u32)> {
+    let counts = endpoints.iter().filter(|listed| listed.weight > 0 && carries(&listed.labels, destination));
+    let mut found = Vec::with_capacity(endpoints.len());
+    found.extend(counts.filter_map(|listed| {
+        let port = listed.ports.get(&destination.port)?;
+        Some((SocketAddr::new(listed.address, port.get()), listed.weight))
+    }));
+    found.sort_by_key(|(address, _)| *address);
+    found.dedup_by(|(address, weight), (same, sum)| {
+        let again = address == same;
+        if again {
+            *sum = sum.saturating_add(*weight);
         }
-    }
+        again
+    });
     found
 }
 
@@ -90,9 +100,10 @@ fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool
     destination.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// A load assignment with one locality.
-fn assignment(cluster_name: &str, endpoints: &BTreeMap<SocketAddr, u32>, mtls: bool) -> Vec<u8> {
-    let mut assignment = Raw::default();
+/// A load assignment with one locality; each address is there once.
+fn assignment(cluster_name: &str, endpoints: &[(SocketAddr, u32)], mtls: bool) -> Vec<u8> {
+    let each = ENDPOINT_BYTES + if mtls { MTLS_METADATA.len() } else { 0 };
+    let mut assignment = Raw::with_capacity(cluster_name.len() + 16 + endpoints.len() * each);
     assignment.text(1, cluster_name);
     if !endpoints.is_empty() {
         assignment.message(2, |locality| {
@@ -105,15 +116,7 @@ fn assignment(cluster_name: &str, endpoints: &BTreeMap<SocketAddr, u32>, mtls: b
 }
 
 fn lb_endpoint(raw: &mut Raw, address: SocketAddr, weight: u32, mtls: bool) {
-    // Endpoint.address.socket_address: its address and port_value.
-    raw.message(1, |endpoint| {
-        endpoint.message(1, |wrapped| {
-            wrapped.message(1, |socket| {
-                socket.shown(2, address.ip());
-                socket.number(3, address.port().into());
-            });
-        });
-    });
+    raw.message(1, |endpoint| wire::put_address(endpoint, 1, address));
     if mtls {
         raw.encoded(&MTLS_METADATA);
     }

@@ -15,7 +15,7 @@ use proto::envoy::extensions::filters::http::router::v3 as router_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use proto::google::protobuf as google_pb;
 
-use super::raw::{self, Raw};
+use super::raw::{Fields, Raw};
 use super::tcp::network_filter;
 use super::wire;
 use crate::mesh::{Port, Protocol, Service};
@@ -79,25 +79,26 @@ pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, p
     });
     varying.message(8, |options| {
         options.encoded(&HTTP1);
-        options.shown(3, format_args!("{}.{}", service.name.name, service.name.namespace));
+        options.parts(3, &[service.name.name.as_str(), ".", service.name.namespace.as_str()]);
     });
-    let same = ALIKE.get(&port.protocol).map_or(&[][..], Vec::as_slice);
+    let varying = varying.into_bytes();
+    let manager = ALIKE.get(&port.protocol).map(|same| same.merged(&varying)).unwrap_or(varying);
     filter.text(1, NAME);
     filter.message(4, |any| {
         any.text(1, &TYPE_URL);
-        any.message(2, |manager| manager.encoded(&raw::merged(&varying.into_bytes(), same)));
+        any.message(2, |message| message.encoded(&manager));
     });
 }
 
 /// What the managers of all calls by one protocol have in common, encoded.
-static ALIKE: LazyLock<BTreeMap<Protocol, Vec<u8>>> = LazyLock::new(|| {
+static ALIKE: LazyLock<BTreeMap<Protocol, Fields>> = LazyLock::new(|| {
     let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
     let alike = |protocol| hcm_pb::HttpConnectionManager {
         http_filters: vec![router()],
         http_protocol_options: None,
         ..manager("", protocol)
     };
-    protocols.into_iter().map(|protocol| (protocol, alike(protocol).encode_to_vec())).collect()
+    protocols.into_iter().map(|protocol| (protocol, Fields::of(alike(protocol).encode_to_vec()))).collect()
 });
 
 /// Routes come over the aggregated stream: the fields of an `Rds` without its name.

@@ -52,9 +52,9 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
 pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let name = slot.name("out");
-    let mut listener = Raw::default();
+    let mut listener = Raw::with_capacity(1024);
     listener.text(1, &name);
-    listener.message(2, |address| address.encoded(&wire::address(call.listen).encode_to_vec()));
+    wire::put_address(&mut listener, 2, call.listen);
     // Its one filter chain and the one filter of that.
     listener.message(3, |chain| {
         chain.message(3, |filter| {

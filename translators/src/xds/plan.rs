@@ -20,15 +20,15 @@ pub enum Entry<'a> {
     Call(&'a Call),
 }
 
-/// What one entry adds to the plan of its workload.
+/// What one entry adds to the plan of its workload; every list is sorted and names nothing twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contribution {
     /// The resources of this entry alone.
-    pub own: BTreeSet<ResourceKey>,
+    pub own: Vec<ResourceKey>,
     /// The resources that other entries, also of other workloads, may need as well.
-    pub shared: BTreeSet<ResourceKey>,
+    pub shared: Vec<ResourceKey>,
     /// The services that this follows from, whether they exist or not.
-    pub follows_from: BTreeSet<QualifiedName>,
+    pub follows_from: Vec<QualifiedName>,
 }
 
 /// Which entries of a workload need their listen address to be told apart.
@@ -75,29 +75,38 @@ pub fn contribution(
 ) -> Contribution {
     let mut added = Contribution::default();
     let slot = slots.slot(workload, entry);
-    added.follows_from.insert(slot.service.clone());
+    added.follows_from.push(slot.service.clone());
     let Some((_, used)) = port(mesh, &slot.service, &slot.port) else { return added };
     match entry {
         Entry::Serve(_) => {
-            let inbound = features.iter().map(|features| ResourceKey::Inbound(slot.clone(), *features));
-            added.own = inbound.chain([ResourceKey::LocalCluster(slot.clone())]).collect();
+            added.own = features.iter().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
+            added.own.push(ResourceKey::LocalCluster(slot));
         }
         Entry::Call(call) => {
-            let known = |to: &Destination| port(mesh, &to.service, &to.port).is_some();
+            let known = |to: &Destination| {
+                let own = (&to.service, &to.port) == (&call.service, &call.port);
+                own || port(mesh, &to.service, &to.port).is_some()
+            };
             for destination in destinations(workload, call, used) {
-                added.follows_from.insert(destination.service.clone());
+                if destination.service != call.service {
+                    added.follows_from.push(destination.service.clone());
+                }
                 if known(&destination) {
-                    added.shared.insert(ResourceKey::Cluster(destination.clone()));
-                    added.shared.insert(ResourceKey::Endpoints(destination));
+                    added.shared.push(ResourceKey::Cluster(destination.clone()));
+                    added.shared.push(ResourceKey::Endpoints(destination));
                 }
             }
             if used.protocol.is_http() {
                 let (service, port) = (call.service.clone(), call.port.clone());
-                added.shared.insert(ResourceKey::Route { service, port, consumer: consumer(used, workload) });
+                added.shared.push(ResourceKey::Route { service, port, consumer: consumer(used, workload) });
             }
-            added.own = [ResourceKey::Outbound(slot)].into();
+            added.own.push(ResourceKey::Outbound(slot));
         }
     }
+    added.own.sort_unstable();
+    added.shared.sort_unstable();
+    added.follows_from.sort_unstable();
+    added.follows_from.dedup();
     added
 }
 
@@ -208,8 +217,9 @@ impl Slots {
 }
 
 fn twice<'a>(entries: impl Iterator<Item = Entry<'a>>) -> BTreeSet<(QualifiedName, String)> {
-    let mut seen = BTreeSet::new();
-    let again = entries.map(Entry::port).filter(|port| !seen.insert(*port));
+    let mut ports: Vec<_> = entries.map(Entry::port).collect();
+    ports.sort();
+    let again = ports.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
     again.map(|(service, port)| (service.clone(), port.to_owned())).collect()
 }
 

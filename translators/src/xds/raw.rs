@@ -4,10 +4,12 @@
 //! Owns: the encoding of a field, and putting a message together from parts that are encoded once and parts that
 //! vary. May use: prost. Never: knows what a field means. The bytes are those of the typed message.
 
-use std::fmt;
 use std::io::Write as _;
+use std::net::IpAddr;
 
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint};
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// A message under way; fields are written in the order of their tags.
 #[derive(Debug, Default)]
@@ -23,9 +25,54 @@ impl Raw {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    /// A text field, as `value` is shown.
-    pub(super) fn shown(&mut self, tag: u32, value: impl fmt::Display) {
-        self.message(tag, |raw| write!(raw.0, "{value}").expect("a vector grows"));
+    /// An empty message with room for this many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// A text field that is the parts one after the other.
+    pub(super) fn parts(&mut self, tag: u32, parts: &[&str]) {
+        encode_key(tag, WireType::LengthDelimited, &mut self.0);
+        encode_varint(parts.iter().map(|part| part.len() as u64).sum(), &mut self.0);
+        parts.iter().for_each(|part| self.0.extend_from_slice(part.as_bytes()));
+    }
+
+    /// A text field that is an IP address.
+    pub(super) fn ip(&mut self, tag: u32, address: IpAddr) {
+        self.message(tag, |raw| match address {
+            // Nothing is left out of an address without a group of zeros; that is quicker than the general form.
+            IpAddr::V6(v6) if !v6.segments().contains(&0) => {
+                let (mut text, mut length) = ([b':'; 40], 0);
+                for group in v6.segments() {
+                    for shift in [12, 8, 4, 0] {
+                        let digits = usize::from(group >> shift);
+                        if digits != 0 {
+                            text[length] = HEX[digits & 0xf];
+                            length += 1;
+                        }
+                    }
+                    length += 1;
+                }
+                raw.0.extend_from_slice(&text[..length - 1]);
+            }
+            IpAddr::V4(v4) => {
+                for (n, byte) in v4.octets().into_iter().enumerate() {
+                    if n > 0 {
+                        raw.0.push(b'.');
+                    }
+                    let digits = [byte / 100, byte / 10 % 10, byte % 10].map(|digit| b'0' + digit);
+                    let from = if byte >= 100 {
+                        0
+                    } else if byte >= 10 {
+                        1
+                    } else {
+                        2
+                    };
+                    raw.0.extend_from_slice(&digits[from..]);
+                }
+            }
+            IpAddr::V6(v6) => write!(raw.0, "{v6}").expect("a vector grows"),
+        });
     }
 
     /// A number that is always written, as in a wrapper or a `oneof`.
@@ -41,11 +88,14 @@ impl Raw {
         let at = self.0.len();
         self.0.push(0);
         fields(self);
-        let length = (self.0.len() - at - 1) as u64;
-        let mut prefix = [0; 10];
-        let mut rest = &mut prefix[..];
-        encode_varint(length, &mut rest);
-        self.0.splice(at..=at, prefix[..encoded_len_varint(length)].iter().copied());
+        let end = self.0.len();
+        let length = (end - at - 1) as u64;
+        let more = encoded_len_varint(length) - 1;
+        if more > 0 {
+            self.0.resize(end + more, 0);
+            self.0.copy_within(at + 1..end, at + 1 + more);
+        }
+        encode_varint(length, &mut &mut self.0[at..=at + more]);
     }
 
     /// Fields that are encoded already.
@@ -59,20 +109,46 @@ impl Raw {
     }
 }
 
-/// The message that has the fields of both; of a repeated field, those of `first` come first.
-pub(super) fn merged(first: &[u8], second: &[u8]) -> Vec<u8> {
-    let mut both = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first, second);
-    loop {
-        let from = match (tag(first), tag(second)) {
-            (None, None) => return both,
-            (Some(left), Some(right)) if right < left => &mut second,
-            (Some(_), _) => &mut first,
-            (None, Some(_)) => &mut second,
-        };
-        let (field, rest) = from.split_at(field_len(from));
-        both.extend_from_slice(field);
-        *from = rest;
+/// The fields of a message that is encoded once, to be merged into many.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    bytes: Vec<u8>,
+    /// The tag of each, and where it ends.
+    ends: Vec<(u32, usize)>,
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// The fields of the encoded message `bytes`.
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        let mut ends = Vec::new();
+        let mut from = 0;
+        while let Some(tag) = tag(&bytes[from..]) {
+            from += field_len(&bytes[from..]);
+            ends.push((tag, from));
+        }
+        Self { bytes, ends }
+    }
+
+    /// The message that has these fields and those of `first`; of a repeated field, those of `first` come first.
+    pub(super) fn merged(&self, first: &[u8]) -> Vec<u8> {
+        let mut both = Vec::with_capacity(first.len() + self.bytes.len());
+        let (mut first, mut from) = (first, 0);
+        let mut ends = self.ends.iter().peekable();
+        while let Some(tag) = tag(first) {
+            let mut to = from;
+            while let Some((_, end)) = ends.next_if(|(other, _)| *other < tag) {
+                to = *end;
+            }
+            both.extend_from_slice(&self.bytes[from..to]);
+            from = to;
+            let (field, rest) = first.split_at(field_len(first));
+            both.extend_from_slice(field);
+            first = rest;
+        }
+        both.extend_from_slice(&self.bytes[from..]);
+        both
     }
 }
 
@@ -117,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_written_as_it_is_shown() {
+        let v4 = [[0, 9, 10, 99], [100, 255, 1, 0]].map(IpAddr::from);
+        let v6 = ["::", "::1", "fd00::1:0:0:1", "::ffff:1.2.3.4", "1:2:3:4:5:6:7:8", "fd00:1000:10:a:ffff:100:1:f0"];
+        for address in v4.into_iter().chain(v6.map(|text| text.parse().expect("an address"))) {
+            let (mut fast, mut shown) = (Raw::default(), Raw::default());
+            fast.ip(2, address);
+            shown.text(2, &address.to_string());
+            assert_eq!(fast.into_bytes(), shown.into_bytes(), "{address}");
+        }
+    }
+
+    #[test]
     fn parts_are_merged_in_the_order_of_their_tags() {
         let socket = |name: &str| cluster_pb::cluster::TransportSocketMatch { name: name.into(), ..Default::default() };
         let first = cluster_pb::Cluster {
@@ -135,6 +223,6 @@ mod tests {
             name: "a".into(),
             ..second.clone()
         };
-        assert_eq!(merged(&first.encode_to_vec(), &second.encode_to_vec()), both.encode_to_vec());
+        assert_eq!(Fields::of(second.encode_to_vec()).merged(&first.encode_to_vec()), both.encode_to_vec());
     }
 }

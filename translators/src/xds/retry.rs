@@ -3,23 +3,34 @@
 //! Owns: the conditions in Envoy's words, and which of them hold for methods that must not be done twice.
 //! May use: `mesh`. Never: repeats what may already have happened, unless a rule names the method.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use prost::Message as _;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::retry::host::previous_hosts::v3 as previous_pb;
 
+use super::raw::Raw;
 use super::wire;
 use crate::mesh::{GrpcStatus, Retry, RetryCondition};
 
-/// The policy for requests that may be done twice; `None` repeats nothing.
-pub(super) fn full(retry: &Retry) -> Option<route_pb::RetryPolicy> {
-    let conditions: Vec<_> = retry.when.iter().copied().collect();
+/// The policy for requests that may be done twice, encoded; `None` repeats nothing.
+pub(super) fn full(retry: &Retry) -> Option<Vec<u8>> {
     // Envoy gives up a try that takes too long and repeats it only where resets are repeated.
-    let implied = retry.per_try_timeout.map(|_| RetryCondition::Reset);
-    policy(retry, conditions.into_iter().chain(implied).collect())
+    match retry.per_try_timeout {
+        Some(_) => policy(retry, &retry.when.iter().copied().chain([RetryCondition::Reset]).collect()),
+        None => policy(retry, &retry.when),
+    }
 }
 
-/// The policy for every other request: only what certainly has not been done.
-pub(super) fn cautious(retry: &Retry) -> Option<route_pb::RetryPolicy> {
-    policy(retry, retry.when.iter().copied().filter(|condition| harmless(*condition)).collect())
+/// The policy for every other request, encoded: only what certainly has not been done.
+pub(super) fn cautious(retry: &Retry) -> Option<Vec<u8>> {
+    policy(retry, &retry.when.iter().copied().filter(|condition| harmless(*condition)).collect())
+}
+
+/// Whether both policies are the same.
+pub(super) fn is_cautious(retry: &Retry) -> bool {
+    retry.per_try_timeout.is_none() && retry.when.iter().all(|condition| harmless(*condition))
 }
 
 /// Whether the condition says that nothing was done, or that the application itself asks for another try.
@@ -34,27 +45,34 @@ fn harmless(condition: RetryCondition) -> bool {
     }
 }
 
-fn policy(retry: &Retry, when: std::collections::BTreeSet<RetryCondition>) -> Option<route_pb::RetryPolicy> {
+fn policy(retry: &Retry, when: &BTreeSet<RetryCondition>) -> Option<Vec<u8>> {
     if retry.attempts == 0 || (when.is_empty() && retry.per_try_timeout.is_none()) {
         return None;
     }
     let mut words: Vec<_> = when.iter().map(|condition| word(*condition)).collect();
     words.dedup();
+    let mut policy = Raw::with_capacity(256);
+    if !words.is_empty() {
+        policy.text(1, &words.join(","));
+    }
+    policy.message(2, |tries| tries.number(1, retry.attempts.into()));
+    if let Some(limit) = retry.per_try_timeout {
+        wire::put_duration(&mut policy, 3, limit);
+    }
+    policy.encoded(&OTHER_HOST);
+    let codes: Vec<u32> = when.iter().filter_map(status).collect();
+    if !codes.is_empty() {
+        let codes = route_pb::RetryPolicy { retriable_status_codes: codes, ..Default::default() };
+        policy.encoded(&codes.encode_to_vec());
+    }
     // A pause of nothing is no pause that Envoy takes; its own is then meant.
-    let backoff = retry.backoff.filter(|base| !base.is_zero()).map(|base| route_pb::retry_policy::RetryBackOff {
-        base_interval: Some(wire::duration(base)),
-        max_interval: Some(wire::duration(base.saturating_mul(10))),
-    });
-    Some(route_pb::RetryPolicy {
-        retry_on: words.join(","),
-        num_retries: Some(wire::number(retry.attempts)),
-        per_try_timeout: retry.per_try_timeout.map(wire::duration),
-        retriable_status_codes: when.iter().filter_map(status).collect(),
-        retry_host_predicate: vec![other_host()],
-        host_selection_retry_max_attempts: 3,
-        retry_back_off: backoff,
-        ..Default::default()
-    })
+    if let Some(base) = retry.backoff.filter(|base| !base.is_zero()) {
+        policy.message(8, |backoff| {
+            wire::put_duration(backoff, 1, base);
+            wire::put_duration(backoff, 2, base.saturating_mul(10));
+        });
+    }
+    Some(policy.into_bytes())
 }
 
 fn word(condition: RetryCondition) -> &'static str {
@@ -81,7 +99,16 @@ fn status(condition: &RetryCondition) -> Option<u32> {
     }
 }
 
-/// Another endpoint while there is one.
+/// Another endpoint while there is one: the fields of a policy.
+static OTHER_HOST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let policy = route_pb::RetryPolicy {
+        retry_host_predicate: vec![other_host()],
+        host_selection_retry_max_attempts: 3,
+        ..Default::default()
+    };
+    policy.encode_to_vec()
+});
+
 fn other_host() -> route_pb::retry_policy::RetryHostPredicate {
     use route_pb::retry_policy::retry_host_predicate::ConfigType;
     route_pb::retry_policy::RetryHostPredicate {
@@ -96,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    fn expected(retry_on: &str, codes: &[u32], retry: &Retry) -> Option<route_pb::RetryPolicy> {
-        Some(route_pb::RetryPolicy {
+    fn expected(retry_on: &str, codes: &[u32], retry: &Retry) -> Option<Vec<u8>> {
+        let policy = route_pb::RetryPolicy {
             retry_on: retry_on.into(),
             num_retries: Some(wire::number(retry.attempts)),
             per_try_timeout: retry.per_try_timeout.map(wire::duration),
@@ -109,7 +136,8 @@ mod tests {
                 max_interval: Some(wire::duration(base * 10)),
             }),
             ..Default::default()
-        })
+        };
+        Some(policy.encode_to_vec())
     }
 
     #[test]

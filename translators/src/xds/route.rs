@@ -3,10 +3,13 @@
 //! Owns: matches, destinations, time limits. May use: `retry`, `text`. Never: a catch-all that no rule asks for:
 //! without a match the answer is 404.
 
+use std::sync::LazyLock;
+
+use prost::Message as _;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::google::protobuf as google_pb;
 
-use super::http::routes;
+use super::raw::Raw;
 use super::rbac::header;
 use super::{cluster_name, origins, planned_port, retry, route_name, text, wire};
 use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Protocol, TextMatch, WeightedDestination};
@@ -15,86 +18,107 @@ use crate::resource::{Kind, Resource};
 
 use route_pb::route_match::PathSpecifier;
 
-/// The methods that may be done twice (RFC 9110, 9.2.2).
-const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
-
 /// The routes of `consumer` for a port.
 pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Resource {
     let name = route_name(service, port, consumer);
     let (service, port) = planned_port(mesh, service, port);
     let route = port.routes.get(consumer);
     let rules = || route.iter().flat_map(|route| &route.rules);
-    let configuration = routes(&name, rules().flat_map(|rule| alternatives(port.protocol, rule)).collect());
+    let mut configuration = Raw::with_capacity(512);
+    configuration.text(1, &name);
+    // One virtual host for every host: a sidecar knows the service by its listener.
+    configuration.message(2, |host| {
+        host.text(1, &name);
+        host.text(2, "*");
+        rules().for_each(|rule| alternatives(host, port.protocol, rule));
+    });
     let rule_origins =
         rules().flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
     let origins =
         origins([&service.origin].into_iter().chain(route.iter().flat_map(|route| &route.origin)).chain(rule_origins));
-    Resource::new(Kind::Route, name, &configuration, origins)
+    Resource::from_bytes(Kind::Route, name.into(), &configuration.into_bytes(), origins)
 }
 
 /// The routes of a rule, which has one or more alternatives.
-fn alternatives(protocol: Protocol, rule: &HttpRule) -> Vec<route_pb::Route> {
-    let anything = [HttpMatch { path: None, methods: Default::default(), headers: Default::default() }];
-    let matches = if rule.matches.is_empty() { &anything[..] } else { &rule.matches[..] };
-    matches.iter().flat_map(|alternative| tries(protocol, rule, alternative)).collect()
-}
-
-/// Envoy's retry policy knows no methods, so an alternative that names none becomes two routes where it matters:
-/// one for the methods that may be done twice, and one with fewer conditions for the rest.
-fn tries(protocol: Protocol, rule: &HttpRule, alternative: &HttpMatch) -> Vec<route_pb::Route> {
-    let (full, cautious) = (retry::full(&rule.retry.value), retry::cautious(&rule.retry.value));
-    let any_method = matching(alternative);
-    if !alternative.methods.is_empty() || full == cautious {
-        return vec![route(protocol, rule, any_method, full)];
-    }
-    let mut idempotent = any_method.clone();
-    idempotent.headers.push(header(":method", wire::regex(IDEMPOTENT)));
-    vec![route(protocol, rule, idempotent, full), route(protocol, rule, any_method, cautious)]
-}
-
-fn route(
-    protocol: Protocol,
-    rule: &HttpRule,
-    matching: route_pb::RouteMatch,
-    retry_policy: Option<route_pb::RetryPolicy>,
-) -> route_pb::Route {
-    let timeout = rule.timeout.value;
-    let action = route_pb::RouteAction {
-        cluster_specifier: Some(destinations(&rule.to)),
-        // Unset would be 15 s; zero is no limit.
-        timeout: Some(wire::duration(timeout.unwrap_or_default())),
-        max_stream_duration: (protocol == Protocol::Grpc && timeout.is_none()).then(callers_limit),
-        retry_policy,
-        ..Default::default()
+fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
+    let retry = &rule.retry.value;
+    let full = retry::full(retry);
+    let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
+    let mut add = |any_method: &[u8], names_methods: bool| {
+        // Envoy's retry policy knows no methods, so an alternative that names none becomes two routes where it
+        // matters: one for the methods that may be done twice, and one with fewer conditions for the rest.
+        match &cautious {
+            Some(cautious) if !names_methods => {
+                route(host, protocol, rule, &[any_method, &IDEMPOTENT], full.as_deref());
+                route(host, protocol, rule, &[any_method], cautious.as_deref());
+            }
+            Some(_) | None => route(host, protocol, rule, &[any_method], full.as_deref()),
+        }
     };
-    route_pb::Route {
-        name: rule.name.clone(),
-        r#match: Some(matching),
-        action: Some(route_pb::route::Action::Route(action)),
-        ..Default::default()
+    if rule.matches.is_empty() {
+        add(&ANYTHING, false);
+    }
+    for alternative in &rule.matches {
+        add(&matching(alternative).encode_to_vec(), !alternative.methods.is_empty());
     }
 }
 
-/// The limit that a gRPC caller sets itself, whatever it is.
-fn callers_limit() -> route_pb::route_action::MaxStreamDuration {
-    route_pb::route_action::MaxStreamDuration {
+/// A route of a virtual host; `matching` are the fields of its match.
+fn route(host: &mut Raw, protocol: Protocol, rule: &HttpRule, matching: &[&[u8]], retry_policy: Option<&[u8]>) {
+    let timeout = rule.timeout.value;
+    host.message(3, |route| {
+        route.message(1, |message| matching.iter().for_each(|fields| message.encoded(fields)));
+        route.message(2, |action| {
+            match rule.to.as_slice() {
+                [only] => action.text(1, &cluster_name(&only.destination)),
+                several => action.encoded(&weighted(several).encode_to_vec()),
+            }
+            // Unset would be 15 s; zero is no limit.
+            wire::put_duration(action, 8, timeout.unwrap_or_default());
+            if let Some(policy) = retry_policy {
+                action.message(9, |message| message.encoded(policy));
+            }
+            if protocol == Protocol::Grpc && timeout.is_none() {
+                action.encoded(&CALLERS_LIMIT);
+            }
+        });
+        if !rule.name.is_empty() {
+            route.text(14, &rule.name);
+        }
+    });
+}
+
+/// The match of every request.
+static ANYTHING: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let anything = HttpMatch { path: None, methods: Default::default(), headers: Default::default() };
+    matching(&anything).encode_to_vec()
+});
+
+/// The part of a match that leaves only the methods that may be done twice (RFC 9110, 9.2.2).
+static IDEMPOTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let methods = header(":method", wire::regex("GET|HEAD|OPTIONS|TRACE|PUT|DELETE"));
+    route_pb::RouteMatch { headers: vec![methods], ..Default::default() }.encode_to_vec()
+});
+
+/// The part of an action by which the limit holds that a gRPC caller sets itself, whatever it is.
+static CALLERS_LIMIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let limit = route_pb::route_action::MaxStreamDuration {
         grpc_timeout_header_max: Some(google_pb::Duration::default()),
         ..Default::default()
-    }
-}
+    };
+    route_pb::RouteAction { max_stream_duration: Some(limit), ..Default::default() }.encode_to_vec()
+});
 
-fn destinations(to: &[WeightedDestination]) -> route_pb::route_action::ClusterSpecifier {
+fn weighted(to: &[WeightedDestination]) -> route_pb::RouteAction {
     use route_pb::route_action::ClusterSpecifier;
-    if let [only] = to {
-        return ClusterSpecifier::Cluster(cluster_name(&only.destination));
-    }
     let share = |to: &WeightedDestination| route_pb::weighted_cluster::ClusterWeight {
         name: cluster_name(&to.destination),
         weight: Some(wire::number(to.weight)),
         ..Default::default()
     };
-    let clusters = to.iter().map(share).collect();
-    ClusterSpecifier::WeightedClusters(route_pb::WeightedCluster { clusters, ..Default::default() })
+    let clusters = route_pb::WeightedCluster { clusters: to.iter().map(share).collect(), ..Default::default() };
+    let cluster_specifier = Some(ClusterSpecifier::WeightedClusters(clusters));
+    route_pb::RouteAction { cluster_specifier, ..Default::default() }
 }
 
 fn matching(alternative: &HttpMatch) -> route_pb::RouteMatch {
@@ -143,5 +167,66 @@ fn value(name: &str, value: &TextMatch) -> route_pb::HeaderMatcher {
         TextMatch::Regex(expression) => header(name, wire::regex(expression)),
         TextMatch::Present => present(true),
         TextMatch::Absent => present(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mesh::{Destination, Retry, RetryCondition, Sourced};
+
+    fn destination(port: &str) -> WeightedDestination {
+        let service = "shop/cart".parse().expect("a name");
+        WeightedDestination {
+            destination: Destination { service, port: port.into(), labels: Default::default() },
+            weight: 3,
+        }
+    }
+
+    #[test]
+    fn routes_are_written_as_the_typed_ones() {
+        let [anything, posts] = [&[][..], &["POST"]].map(|methods| HttpMatch {
+            path: Some(PathMatch::Prefix("/a".into())),
+            methods: methods.iter().map(|&method| method.to_owned()).collect(),
+            headers: [("x".to_owned(), TextMatch::Present)].into(),
+        });
+        let retry = |when: &[RetryCondition]| Retry {
+            attempts: 2,
+            when: when.iter().copied().collect(),
+            per_try_timeout: Some(Duration::from_millis(1500)),
+            backoff: Some(Duration::from_millis(25)),
+        };
+        let conditions = [RetryCondition::ConnectFailure, RetryCondition::Status(503), RetryCondition::Status(409)];
+        for (protocol, timeout) in [(Protocol::Http, Some(Duration::from_secs(15))), (Protocol::Grpc, None)] {
+            for to in [vec![destination("http")], vec![destination("http"), destination("grpc")]] {
+                for (matches, retry) in [
+                    (vec![], retry(&[])),
+                    (vec![], retry(&conditions)),
+                    (vec![anything.clone(), posts.clone()], retry(&conditions)),
+                    (vec![], Retry { attempts: 0, ..retry(&[]) }),
+                ] {
+                    let rule = HttpRule {
+                        origin: None,
+                        name: "rule".into(),
+                        matches,
+                        to: to.clone(),
+                        timeout: Sourced::built_in(timeout),
+                        retry: Sourced::built_in(retry),
+                    };
+                    let mut host = Raw::default();
+                    alternatives(&mut host, protocol, &rule);
+                    let raw = host.into_bytes();
+                    let typed = route_pb::VirtualHost::decode(&*raw).expect("a virtual host");
+                    assert_eq!(typed.encode_to_vec(), raw, "the same fields in the same order");
+                    for route in &typed.routes {
+                        let Some(route_pb::route::Action::Route(action)) = &route.action else { panic!("{route:?}") };
+                        assert_eq!(action.timeout, Some(wire::duration(timeout.unwrap_or_default())));
+                        assert_eq!(action.max_stream_duration.is_some(), protocol == Protocol::Grpc);
+                    }
+                }
+            }
+        }
     }
 }

@@ -53,16 +53,16 @@ fn with_endpoints(
     assignments: &BTreeMap<String, endpoint_pb::ClusterLoadAssignment>,
 ) -> cluster_pb::Cluster {
     use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, TransportSocketMatch};
-    if cluster.eds_cluster_config.is_none() {
-        return cluster;
-    }
-    let nowhere = || endpoint_pb::ClusterLoadAssignment { cluster_name: cluster.name.clone(), ..Default::default() };
+    let Some(eds) = &cluster.eds_cluster_config else { return cluster };
+    let name = if eds.service_name.is_empty() { &cluster.name } else { &eds.service_name };
+    let nowhere = || endpoint_pb::ClusterLoadAssignment { cluster_name: name.clone(), ..Default::default() };
+    let assignment = assignments.get(name).cloned().unwrap_or_else(nowhere);
     let matches = cluster
         .transport_socket_matches
         .into_iter()
         .map(|one| TransportSocketMatch { transport_socket: one.transport_socket.map(with_secrets), ..one });
     cluster_pb::Cluster {
-        load_assignment: Some(assignments.get(&cluster.name).cloned().unwrap_or_else(nowhere)),
+        load_assignment: Some(assignment),
         transport_socket: cluster.transport_socket.map(with_secrets),
         transport_socket_matches: matches.collect(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),

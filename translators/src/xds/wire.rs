@@ -1,6 +1,6 @@
 //! The small values of Envoy's API: packed messages, durations, addresses, matchers, configuration sources.
 //!
-//! Owns: their one spelling. May use: the `proto` crate. Never: knows the mesh.
+//! Owns: their one spelling. May use: the `proto` crate, `raw`. Never: knows the mesh.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use prost::{Message, Name};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
+
+use super::raw::Raw;
 
 /// How long an idle connection or stream lives.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
@@ -43,6 +45,28 @@ pub(super) fn host_and_port(host: String, port: u16) -> core_pb::Address {
         ..Default::default()
     };
     core_pb::Address { address: Some(core_pb::address::Address::SocketAddress(socket)) }
+}
+
+/// As [`address`], as a field of the message under way.
+pub(super) fn put_address(message: &mut Raw, tag: u32, address: SocketAddr) {
+    message.message(tag, |wrapped| {
+        wrapped.message(1, |socket| {
+            socket.ip(2, address.ip());
+            socket.number(3, address.port().into());
+        });
+    });
+}
+
+/// As [`duration`], as a field of the message under way.
+pub(super) fn put_duration(message: &mut Raw, tag: u32, duration: Duration) {
+    let google_pb::Duration { seconds, nanos } = self::duration(duration);
+    message.message(tag, |raw| {
+        for (tag, number) in [(1, seconds.cast_unsigned()), (2, u64::from(nanos.cast_unsigned()))] {
+            if number != 0 {
+                raw.number(tag, number);
+            }
+        }
+    });
 }
 
 /// Over the aggregated stream.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Frames, protocol_of};
+use super::{CONNECTION_WINDOW, Frames, WINDOW, protocol_of};
 
 /// Answers every request with the state, and then with every change.
 #[derive(Clone)]
@@ -39,7 +39,10 @@ pub(super) async fn serve(
     changes: broadcast::Sender<Frames>,
 ) -> anyhow::Result<()> {
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = tonic::transport::Server::builder().max_concurrent_streams(Some(1 << 20));
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(Some(1 << 20));
     Ok(server.serve_with_incoming(Service { state, changes }, incoming).await?)
 }
 

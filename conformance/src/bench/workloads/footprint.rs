@@ -20,6 +20,7 @@ pub async fn size(lab: &mut Lab) -> anyhow::Result<Outcome> {
         what: format!("the binary, memory without rules, and from start to the first answer with {services} services"),
         ..Outcome::default()
     };
+    outcome.number("services", services as f64);
     let binary = chancery_binary().await?;
     let stripped = lab.scratch().join("stripped");
     let mut strip = tokio::process::Command::new("strip");
@@ -31,7 +32,7 @@ pub async fn size(lab: &mut Lab) -> anyhow::Result<Outcome> {
         _ => outcome.notes.push("the binary is not stripped: install binutils".into()),
     }
     outcome.number("binary MiB", std::fs::metadata(binary)?.len() as f64 / MIB);
-    let few = lab.world(1, ENDPOINTS_EACH).await?;
+    let few = lab.world_of(Rules::one_group(1, ENDPOINTS_EACH)).await?;
     let empty = lab.bare(Rules::one_group(0, 0));
     let idle = lab.server(Contender::Chancery, &empty, Protocol::Delta).await?;
     outcome.number("idle MiB", idle.idle.resident as f64 / MIB);

@@ -37,7 +37,7 @@ pub async fn w8(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let (mut by_services, mut start) = (Curve::new(), Curve::new());
     for services in [1, 3, 10].map(|times| times * scale.services) {
         progress(&format!("W8: {services} services"));
-        let world = World { rules: Rules::one_group(services, ENDPOINTS_EACH), ..few.clone() };
+        let world = World { rules: Rules { services, ..few.rules }, ..few.clone() };
         let server = lab.server(Contender::Chancery, &world, Protocol::Delta).await?;
         start.push((services as f64, vec![server.cpu()?.as_secs_f64()]));
         let spec = lab.fleet_spec(&server, &world, Protocol::Delta, scale.clients / 2);

@@ -1,37 +1,23 @@
 //! W6: what a connected client costs in memory.
 
-use std::time::Duration;
-
 use super::cold;
-use crate::bench::lab::{ENDPOINTS_EACH, Lab, of, progress};
-use crate::bench::outcome::{Outcome, Samples};
+use crate::bench::lab::{Lab, progress};
+use crate::bench::outcome::Outcome;
 use crate::bench::server::Contender;
 use crate::bench::statistics::Spread;
 
-const CONTENDERS: &[Contender] =
-    &[Contender::Floor, Contender::Chancery, Contender::ChanceryTls, Contender::GoLinear, Contender::GoSnapshot];
 /// Endpoints of a service when everything together is to be 2 MB for 1,000 services.
-const MANY_ENDPOINTS: usize = 32;
+const MANY_ENDPOINTS: usize = 18;
 
 /// Memory of a stream, and what a large push leaves behind.
 pub async fn w6(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let Lab { scale, .. } = *lab;
-    // How long a server has to give back what it needed for the start.
-    let settle = Duration::from_secs(if scale.quick { 1 } else { 5 });
-    let world = lab.world(scale.services, ENDPOINTS_EACH).await?;
+    let settle = cold::settle(lab);
+    let samples = cold::samples(lab).await?;
     let large = lab.world(scale.services, MANY_ENDPOINTS).await?;
-    let mut samples = Samples::default();
     let mut after = Vec::new();
-    for round in 1..=scale.long_rounds {
-        progress(&format!("W6: round {round} of {}", scale.long_rounds));
-        for contender in CONTENDERS {
-            let cold = of(cold::start(lab, *contender, &world, |_| ()).await, "W6", *contender)?;
-            tokio::time::sleep(settle).await;
-            let resident = cold.server.memory()?.resident as f64;
-            samples.enter(*contender, "idle", cold.idle / 1024.0 / 1024.0);
-            samples.enter(*contender, "stream", (resident - cold.idle) / 1024.0 / scale.clients as f64);
-            samples.enter(*contender, "cpu", cold.cpu);
-        }
+    for round in 1..=scale.rounds {
+        progress(&format!("W6: round {round} of {}", scale.rounds));
         // The first client's versions let others say that they hold everything but one.
         let all = cold::start(lab, Contender::Chancery, &large, |_| ()).await?;
         tokio::time::sleep(settle).await;
@@ -48,11 +34,12 @@ pub async fn w6(lab: &mut Lab) -> anyhow::Result<Outcome> {
         after.push(after_all / one.server.memory()?.resident as f64);
     }
     let mut outcome = samples.outcome(format!(
-        "{} clients x {} services, {settle:?} after the start; a push of everything is {:.1} MB",
+        "{} clients x {} services, {settle:?} after each start of W2; a push of everything is {:.1} MB",
         scale.clients,
         scale.services,
         large.catalogue.bytes() as f64 / 1e6
     ));
+    outcome = outcome.only(&["idle", "stream"]);
     outcome.value("KiB plain", samples.spread(Contender::Chancery, "stream"));
     outcome.value("KiB mTLS", samples.spread(Contender::ChanceryTls, "stream"));
     let best = samples.go_best("stream");

@@ -3,7 +3,8 @@
 use crate::bench::fanout::{Comparison, compare};
 use crate::bench::lab::{ENDPOINTS_EACH, Lab};
 use crate::bench::outcome::Outcome;
-use crate::bench::server::Contender;
+use crate::bench::rules::Rules;
+use crate::bench::server::{Contender, World};
 use crate::bench::wire::Protocol;
 
 const DELTA: &[Contender] = &[
@@ -20,30 +21,34 @@ const SOTW: &[Contender] =
 
 /// Many load assignments, delta.
 pub async fn w1(lab: &mut Lab) -> anyhow::Result<Outcome> {
-    run(lab, "W1", lab.scale.services, lab.scale.clients, Protocol::Delta, DELTA).await
+    let world = lab.world(lab.scale.services, ENDPOINTS_EACH).await?;
+    run(lab, "W1", &world, lab.scale.clients, Protocol::Delta, DELTA).await
 }
 
 /// Many load assignments, state of the world.
 pub async fn w1s(lab: &mut Lab) -> anyhow::Result<Outcome> {
-    run(lab, "W1s", lab.scale.services, lab.scale.clients, Protocol::Sotw, SOTW).await
+    let world = lab.world(lab.scale.services, ENDPOINTS_EACH).await?;
+    run(lab, "W1s", &world, lab.scale.clients, Protocol::Sotw, SOTW).await
 }
 
-/// One load assignment, delta.
+/// One load assignment, delta: a small one, whose endpoints are reached in plaintext.
 pub async fn w13(lab: &mut Lab) -> anyhow::Result<Outcome> {
-    run(lab, "W13", 1, lab.scale.clients * if lab.scale.quick { 1 } else { 5 }, Protocol::Delta, &DELTA[..6]).await
+    let world = lab.world_of(Rules::one_group(1, ENDPOINTS_EACH)).await?;
+    let clients = lab.scale.clients * if lab.scale.quick { 1 } else { 5 };
+    run(lab, "W13", &world, clients, Protocol::Delta, &DELTA[..6]).await
 }
 
 async fn run(
-    lab: &mut Lab,
+    lab: &Lab,
     id: &str,
-    services: usize,
+    world: &World,
     clients: usize,
     protocol: Protocol,
     contenders: &[Contender],
 ) -> anyhow::Result<Outcome> {
-    let world = lab.world(services, ENDPOINTS_EACH).await?;
+    let services = world.catalogue.len();
     let comparison = Comparison { id, contenders, protocol, clients };
-    let samples = compare(lab, &comparison, &world).await?;
+    let samples = compare(lab, &comparison, world).await?;
     let size = world.catalogue.bytes() / services;
     let spoken = match protocol {
         Protocol::Sotw => "state of the world",

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use super::cold;
 use crate::bench::fanout::{ARRIVES, Station};
 use crate::bench::lab::{ENDPOINTS_EACH, Lab, of, progress};
 use crate::bench::outcome::{Outcome, Samples};
@@ -15,8 +16,6 @@ use crate::bench::wire::Protocol;
 const REPLICAS: usize = 4;
 /// The fleet that the model is asked about.
 const ASKED: f64 = 100_000.0;
-/// How long a server has to give back what it needed for the start.
-const SETTLE: Duration = Duration::from_secs(3);
 const KIB: f64 = 1024.0;
 const MIB: f64 = KIB * KIB;
 
@@ -99,7 +98,7 @@ async fn replica(lab: &Lab, contender: Contender, world: &World, clients: usize)
     let spec = lab.fleet_spec(&server, world, Protocol::Delta, clients);
     let before = server.cpu()?;
     let station = Station::with(lab, server, spec).await?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(cold::settle(lab)).await;
     let cold = station.server.cpu()?.saturating_sub(before).as_secs_f64();
     let cold_bytes = station.fleet.board().totals().bytes as f64 / clients as f64;
     let resident = station.server.memory()?.resident as f64;

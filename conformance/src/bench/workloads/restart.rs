@@ -17,8 +17,8 @@ pub async fn w11(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let Lab { scale, .. } = *lab;
     let world = lab.world(scale.services, ENDPOINTS_EACH).await?;
     let mut samples = Samples::default();
-    for round in 1..=scale.long_rounds {
-        progress(&format!("W11: round {round} of {}", scale.long_rounds));
+    for round in 1..=scale.rounds {
+        progress(&format!("W11: round {round} of {}", scale.rounds));
         for contender in CONTENDERS {
             of(measure(lab, *contender, &world, &mut samples).await, "W11", *contender)?;
         }

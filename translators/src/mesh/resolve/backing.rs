@@ -2,6 +2,7 @@
 //!
 //! Owns: what workloads mean for the services that they serve. May use: `services`. Never: knows a policy.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -92,16 +93,23 @@ impl Backings {
         if identities.is_empty() {
             identities.insert(SpiffeId::of_workload(trust_domain, service));
         }
-        let before = self.behind.get(service);
         let mut changed = Vec::new();
-        if before.is_none_or(|before| before.backing != backing) {
-            changed.push(Fact::Backing(service.clone()));
-        }
-        if before.is_none_or(|before| before.identities != identities) {
-            changed.push(Fact::Identities(service.clone()));
-        }
-        if !changed.is_empty() {
-            self.behind.insert(service.clone(), Behind { backing, identities });
+        let now = Behind { backing, identities };
+        match self.behind.entry(service.clone()) {
+            Entry::Occupied(mut entry) => {
+                let before = entry.insert(now);
+                let now = entry.get();
+                if before.backing != now.backing {
+                    changed.push(Fact::Backing(service.clone()));
+                }
+                if before.identities != now.identities {
+                    changed.push(Fact::Identities(service.clone()));
+                }
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(now);
+                changed.extend([Fact::Backing(service.clone()), Fact::Identities(service.clone())]);
+            }
         }
         changed
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns: the marks that one stage leaves for those after it. May use: `name`. Never: evaluates anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::levels::Level;
 use super::services::Services;
@@ -11,16 +11,20 @@ use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 /// The marks of one update.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    objects: BTreeMap<ObjectKind, BTreeSet<QualifiedName>>,
+    objects: BTreeMap<ObjectKind, Marks<QualifiedName>>,
     /// Services behind which there may be something else.
-    pub backings: BTreeSet<QualifiedName>,
+    pub backings: Marks<QualifiedName>,
     /// Services to put together again.
-    pub services: BTreeSet<QualifiedName>,
+    pub services: Marks<QualifiedName>,
     /// Levels that access policies began or ceased to target.
-    pub levels: BTreeSet<Level>,
+    pub levels: Marks<Level>,
     /// Access policies to be held against the ports that they cover.
-    pub warnings: BTreeSet<QualifiedName>,
+    pub warnings: Marks<QualifiedName>,
 }
+
+/// What is marked, in order only when it is taken: most marks are set in order, and many twice.
+#[derive(Debug)]
+pub(super) struct Marks<T>(Vec<T>);
 
 // === impl Dirty ===
 
@@ -31,8 +35,8 @@ impl Dirty {
     }
 
     /// The objects of `kind` that are to be evaluated.
-    pub(super) fn take(&mut self, kind: ObjectKind) -> BTreeSet<QualifiedName> {
-        self.objects.remove(&kind).unwrap_or_default()
+    pub(super) fn take(&mut self, kind: ObjectKind) -> Vec<QualifiedName> {
+        self.objects.remove(&kind).unwrap_or_default().take()
     }
 
     /// The services that `level` covers are to be put together.
@@ -46,5 +50,33 @@ impl Dirty {
                 self.services.insert(service.clone());
             }
         }
+    }
+}
+
+// === impl Marks ===
+
+impl<T> Default for Marks<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Ord> Marks<T> {
+    pub(super) fn insert(&mut self, mark: T) {
+        self.0.push(mark);
+    }
+
+    /// What is marked, sorted and once each; nothing is any more.
+    pub(super) fn take(&mut self) -> Vec<T> {
+        let mut marks = std::mem::take(&mut self.0);
+        marks.sort();
+        marks.dedup();
+        marks
+    }
+}
+
+impl<T> Extend<T> for Marks<T> {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, marks: I) {
+        self.0.extend(marks);
     }
 }

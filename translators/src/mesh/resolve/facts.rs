@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::name::{Label, ObjectKey, ObjectKind, QualifiedName};
+use crate::name::{Label, ObjectKey, QualifiedName};
 
 /// Something that an object reads of others while it is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,14 +36,24 @@ impl Readers {
         for fact in before.iter().filter(|fact| after.binary_search(fact).is_err()) {
             self.0.remove(&(fact.clone(), reader.clone()));
         }
-        for fact in after.iter().filter(|fact| before.binary_search(fact).is_err()) {
-            self.0.insert((fact.clone(), reader.clone()));
+        let new = after.iter().filter(|fact| before.binary_search(fact).is_err());
+        let new = new.map(|fact| (fact.clone(), reader.clone()));
+        if after.len() > self.0.len() {
+            // Many go in quicker all together.
+            self.0.append(&mut new.collect());
+        } else {
+            self.0.extend(new);
         }
+    }
+
+    /// Whether nobody reads anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Those who read `fact`.
     pub(super) fn of(&self, fact: Fact) -> impl Iterator<Item = &ObjectKey> {
-        let from = (fact, ObjectKey::new(ObjectKind::Mesh, QualifiedName::first_of(&Label::first())));
+        let from = (fact, ObjectKey::first());
         let fact = from.0.clone();
         self.0.range(from..).take_while(move |(read, _)| *read == fact).map(|(_, reader)| reader)
     }

@@ -8,7 +8,7 @@ use super::report::Report;
 use super::services::Services;
 use super::stage::Change;
 use crate::finding::Code;
-use crate::mesh::{Backing, MtlsMode, Service, Sourced};
+use crate::mesh::{Backing, MtlsMode, Port, Service, Sourced};
 use crate::name::QualifiedName;
 use crate::rules::policy::MtlsSpec;
 
@@ -63,12 +63,18 @@ impl Modes {
     }
 }
 
-/// Warns about ports of `service` whose listed endpoints are reached by mTLS only.
+/// Whether listed endpoints of `service` are reached by mTLS only.
+pub(super) fn is_unproven(service: &Service) -> bool {
+    matches!(service.backing, Backing::Static(_)) && strict(service).next().is_some()
+}
+
+fn strict(service: &Service) -> impl Iterator<Item = &Port> {
+    service.ports.iter().filter(|port| port.mtls.value == MtlsMode::Strict)
+}
+
+/// Warns about ports of `service`, which [`is_unproven`].
 pub(super) fn warn(service: &Service, report: &mut Report<'_>) {
-    if !matches!(service.backing, Backing::Static(_)) {
-        return;
-    }
-    for port in service.ports.iter().filter(|port| port.mtls.value == MtlsMode::Strict) {
+    for port in strict(service) {
         let message = format!(
             "mTLS is strict on the port {}, but these endpoints have no proxy known to the mesh: they are reached by \
              mTLS only, and plaintext endpoints cannot be reached",

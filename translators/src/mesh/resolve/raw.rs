@@ -109,26 +109,20 @@ impl Names {
 /// The kind of a resource, or a finding.
 fn kind(body: &Value, at: &str, report: &mut Report<'_>) -> Option<Kind> {
     let Some(given) = type_of(body) else {
-        let choices = Kind::ALL.map(|kind| kind.type_url().to_owned()).to_vec();
         let finding = match body.get("@type") {
             Some(_) => report.error(Code::InvalidValue, format!("{at}/@type"), "the name of a type belongs here"),
             None if body.is_object() => report.error(Code::MissingField, at, "missing field \"@type\""),
             None => report.error(Code::InvalidValue, at, "a resource is a mapping with \"@type\""),
         };
-        finding.choices = choices;
+        finding.choices = Kind::ALL.map(|kind| kind.type_name().to_owned()).to_vec();
         return None;
     };
     let kind = Kind::ALL.into_iter().find(|kind| kind.type_name() == given);
     if kind.is_none() {
-        let names = Kind::ALL.map(Kind::type_name);
-        let given = given.to_owned();
-        let finding = report.error(
-            Code::InvalidValue,
-            format!("{at}/@type"),
-            format!("{given:?} is no type of resource that Envoy subscribes to"),
-        );
-        finding.hint = suggest::did_you_mean(&given, &names);
-        finding.choices = Kind::ALL.map(|kind| kind.type_url().to_owned()).to_vec();
+        let names = Kind::ALL.map(|kind| kind.type_name().to_owned()).to_vec();
+        let message = format!("{given:?} is no type of resource that Envoy subscribes to");
+        let finding = report.error(Code::InvalidValue, format!("{at}/@type"), message);
+        *finding = suggested(finding.clone(), given, names);
     }
     kind
 }
@@ -218,9 +212,8 @@ fn say(Misfit { pointer, reason }: Misfit, at: &str, report: &mut Report<'_>) {
     let finding = match reason {
         Reason::UnknownField(field, known) => {
             location = object.member_location(&pointer);
-            let mut finding = error(Code::UnknownField, format!("unknown field {field:?}"));
-            finding.hint = suggest::did_you_mean(&field, &known);
-            finding.choices(known)
+            let finding = error(Code::UnknownField, format!("unknown field {field:?}"));
+            suggested(finding, &field, known)
         }
         Reason::Twice(other) => error(Code::Syntax, format!("the field is written twice, also as {other:?}")),
         Reason::OneOf(group, other) => {
@@ -235,9 +228,8 @@ fn say(Misfit { pointer, reason }: Misfit, at: &str, report: &mut Report<'_>) {
             finding
         }
         Reason::NotAChoice(given, choices) => {
-            let mut finding = error(Code::InvalidValue, format!("{given:?} is not a choice"));
-            finding.hint = suggest::did_you_mean(&given, &choices);
-            finding.choices(choices)
+            let finding = error(Code::InvalidValue, format!("{given:?} is not a choice"));
+            suggested(finding, &given, choices)
         }
         Reason::Unquoted(given) => {
             error(Code::QuoteIt, format!("{given} stands where a text belongs")).hint("quote it")
@@ -245,4 +237,13 @@ fn say(Misfit { pointer, reason }: Misfit, at: &str, report: &mut Report<'_>) {
         Reason::Shape(given, wanted) => error(Code::InvalidValue, format!("{given} stands where {wanted} belongs")),
     };
     report.findings.push(finding.at(location));
+}
+
+/// With what was meant, or else with everything that there is, which may be a lot.
+fn suggested(mut finding: Finding, given: &str, known: Vec<String>) -> Finding {
+    finding.hint = suggest::did_you_mean(given, &known);
+    if finding.hint.is_none() {
+        finding.choices = known;
+    }
+    finding
 }

@@ -44,6 +44,9 @@ struct Memo<T, C> {
     is_kept: bool,
 }
 
+/// An object, what it was kept as, and what it comes to now.
+type LookedAt<T, C> = (QualifiedName, Option<Kept<T>>, Option<Memo<T, C>>);
+
 /// An object that stays, and its value.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
@@ -68,21 +71,21 @@ impl<T, C> Default for Stage<T, C> {
 }
 
 impl<T: Eq, C: Claim> Stage<T, C> {
-    /// Evaluates the objects `names` of `kind` again, and decides again whose claims come first. The value and
-    /// the claim are those of an object without errors.
+    /// Evaluates the objects `names` (sorted, each once) of `kind` again, and decides again whose claims come first.
+    /// The value and the claim are those of an object without errors.
     pub(super) fn update(
         &mut self,
         kind: ObjectKind,
-        names: BTreeSet<QualifiedName>,
+        names: Vec<QualifiedName>,
         common: &mut Common,
         mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, Option<C>)>,
     ) -> Vec<Change<T>> {
-        let mut before: BTreeMap<QualifiedName, Option<Kept<T>>> = BTreeMap::new();
+        let mut looked_at: Vec<LookedAt<T, C>> = Vec::with_capacity(names.len());
         let mut claimed: BTreeMap<C, Option<ObjectKey>> = BTreeMap::new();
         for name in &names {
             let key = ObjectKey::new(kind, name.clone());
             let former = self.memos.remove(name);
-            before.insert(name.clone(), former.as_ref().and_then(Memo::kept));
+            let before = former.as_ref().and_then(Memo::kept);
             if let Some((former, what)) = former.as_ref().and_then(|former| Some((former, former.claim()?))) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.leave(what, &former.object);
@@ -93,30 +96,43 @@ impl<T: Eq, C: Claim> Stage<T, C> {
                 common.evaluated += 1;
                 Memo::of(Arc::clone(object), report.is_refused(), outcome, former.as_ref(), report)
             });
-            let reads = |memo: Option<&Memo<T, C>>| memo.map_or(&[][..], |memo| &memo.reads).to_vec();
-            common.readers.replace(&key, &reads(former.as_ref()), &reads(memo.as_ref()));
-            let Some(memo) = memo else { continue };
-            if let Some(what) = memo.claim() {
+            let (was, is) = (former.as_ref().map(|memo| &memo.reads), memo.as_ref().map(|memo| &memo.reads));
+            common.readers.replace(&key, was.map_or(&[], Vec::as_slice), is.map_or(&[], Vec::as_slice));
+            if let Some((memo, what)) = memo.as_ref().and_then(|memo| Some((memo, memo.claim()?))) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.enter(what, &memo.object);
             }
-            self.memos.insert(name.clone(), memo);
+            looked_at.push((name.clone(), before, memo));
         }
         // Who comes first may have changed for others too, and so may its place, of which their findings speak.
+        let mut others = BTreeSet::new();
         for (what, first) in claimed {
             let now = self.first(&what);
-            if now != first || now.is_some_and(|now| names.contains(&now.name)) {
-                for claimant in self.claims.of(&what) {
-                    let name = &claimant.key.name;
-                    before.entry(name.clone()).or_insert_with(|| self.memos.get(name).and_then(Memo::kept));
-                }
+            if now != first || now.is_some_and(|now| names.binary_search(&now.name).is_ok()) {
+                let claimants = self.claims.of(&what).iter().map(|claimant| &claimant.key.name);
+                others.extend(claimants.filter(|name| names.binary_search(name).is_err()).cloned());
             }
         }
-        let changes = before.into_iter().map(|(name, before)| {
-            let after = self.settle(kind, &name, common);
-            Change { name, before, after }
+        if !others.is_empty() {
+            looked_at.extend(others.into_iter().map(|name| {
+                let memo = self.memos.remove(&name);
+                (name, memo.as_ref().and_then(Memo::kept), memo)
+            }));
+            looked_at.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        }
+        let mut changes = Vec::with_capacity(looked_at.len());
+        let memos = looked_at.into_iter().filter_map(|(name, before, mut memo)| {
+            let after = self.claims.settle(&ObjectKey::new(kind, name.clone()), memo.as_mut(), &mut common.ledger);
+            changes.push(Change { name: name.clone(), before, after });
+            Some((name, memo?))
         });
-        changes.collect()
+        if self.memos.is_empty() {
+            // Much quicker than one by one.
+            self.memos = memos.collect();
+        } else {
+            self.memos.extend(memos);
+        }
+        changes
     }
 
     /// What is kept under `name`.
@@ -139,20 +155,24 @@ impl<T: Eq, C: Claim> Stage<T, C> {
     fn first(&self, what: &C) -> Option<ObjectKey> {
         self.claims.of(what).first().map(|first| first.key.clone())
     }
+}
 
-    /// Decides whether the object `name` is kept.
-    fn settle(&mut self, kind: ObjectKind, name: &QualifiedName, common: &mut Common) -> Option<Kept<T>> {
-        let Some(memo) = self.memos.get_mut(name) else {
-            common.ledger.set(&ObjectKey::new(kind, name.clone()), Part::Own, Vec::new());
+// === impl Claims ===
+
+impl<C: Claim> Claims<C> {
+    /// Decides whether the object `key` is kept.
+    fn settle<T: Eq>(&self, key: &ObjectKey, memo: Option<&mut Memo<T, C>>, ledger: &mut Ledger) -> Option<Kept<T>> {
+        let Some(memo) = memo else {
+            ledger.set(key, Part::Own, Vec::new());
             return None;
         };
         let mut report = Report::of(&memo.object);
         report.findings.clone_from(&memo.findings);
         if let Some((_, Some(what))) = &memo.outcome {
-            self.claims.check(what, &mut report);
+            self.check(what, &mut report);
         }
         memo.is_kept = !report.is_refused() && memo.outcome.is_some();
-        common.ledger.set(&memo.object.key, Part::Own, report.findings);
+        ledger.set(key, Part::Own, report.findings);
         memo.kept()
     }
 }
