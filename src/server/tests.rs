@@ -16,7 +16,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::server::Connected;
@@ -25,6 +26,7 @@ use super::connection;
 use super::cork::Corked;
 use super::patience::Patience;
 use crate::publish::{Feed, Reader};
+use crate::stream::Pulse;
 
 /// A connection that counts what is written, and takes so much at once.
 struct Counting<C> {
@@ -210,4 +212,137 @@ fn a_connection_that_takes_nothing_is_given_no_more_than_there_is_room() {
     let (mut io, broken) = Corked::pair(Stuck(Mutex::new([Poll::Ready(0)].into())));
     assert!(matches!(Pin::new(&mut io).poll_write(&mut context, b"x"), Poll::Ready(Ok(1))));
     assert!(matches!(broken.poll_uncork(&mut context), Poll::Ready(Err(_))));
+}
+
+/// Answers with as much as is taken, and counts what was.
+#[derive(Clone, Default)]
+struct Endless(Arc<AtomicUsize>);
+
+struct Slices {
+    pulse: Pulse,
+    given: Arc<AtomicUsize>,
+}
+
+const SLICE: usize = 64 * 1024;
+
+impl tower::Service<Request<Incoming>> for Endless {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let pulse = request.extensions().get::<Pulse>().cloned().expect("each stream has one");
+        ready(Ok(Response::new(Body::new(Slices { pulse, given: Arc::clone(&self.0) }))))
+    }
+}
+
+impl http_body::Body for Slices {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        self.pulse.asked();
+        self.pulse.gave();
+        self.given.fetch_add(SLICE, Ordering::SeqCst);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; SLICE])))))
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_makes_its_stream_hold_little_and_loses_it() {
+    const WINDOW: u32 = 65_535;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
+    let (server, _) = listener.accept().await.expect("accepts");
+    let given = Arc::new(AtomicUsize::new(0));
+    let patience = Patience { stalled: Duration::from_millis(500), ..Patience::default() };
+    let stop = CancellationToken::new();
+    spawn(connection::serve(server, Endless(Arc::clone(&given)), patience, stop.clone()));
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(16 << 20);
+    let (mut sender, connection) = soon(builder.handshake(TokioIo::new(client))).await.expect("it speaks HTTP/2");
+    spawn(connection);
+    let request = || Request::get("http://localhost/").body(Empty::<Bytes>::new()).expect("a request");
+    let mut stopped = soon(sender.send_request(request())).await.expect("answered").into_body();
+    let first = soon(stopped.frame()).await.expect("a frame").expect("no error");
+    let held = || given.load(Ordering::SeqCst) - WINDOW as usize;
+    assert!(held() <= 256 * 1024, "{} bytes are held", held());
+    drop(first);
+    // Meanwhile another one takes what it likes, and goes on doing so.
+    let mut other = soon(sender.send_request(request())).await.expect("answered").into_body();
+    for _ in 0..500 {
+        soon(other.frame()).await.expect("a frame").expect("no error");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let reset = async {
+        loop {
+            if let Some(Err(error)) = stopped.frame().await {
+                break error;
+            }
+        }
+    };
+    let reset = soon(reset).await;
+    assert!(reset.to_string().contains("stream"), "{reset}");
+    soon(other.frame()).await.expect("a frame").expect("it goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_1_is_spoken_too() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let (server, _) = counting(server);
+    let feed = Feed::new(Arc::new(Bytes::new()));
+    spawn(connection::serve(server, Echo(feed.subscribe()), Patience::default(), CancellationToken::new()));
+    soon(client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")).await.expect("writes");
+    feed.send(Arc::new(Bytes::from_static(b"hello")));
+    let mut read = Vec::new();
+    while !read.ends_with(b"5\r\nhello\r\n") {
+        assert_ne!(soon(client.read_buf(&mut read)).await.expect("reads"), 0, "{}", String::from_utf8_lossy(&read));
+    }
+    assert!(read.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&read));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_begin_or_takes_nothing_is_given_up() {
+    let start = tokio::time::Instant::now();
+    let serve = |said: &'static [u8]| async move {
+        let (mut client, server) = tokio::io::duplex(1000);
+        client.write_all(said).await.expect("room");
+        let (server, _) = counting(server);
+        connection::serve(server, Endless::default(), Patience::default(), CancellationToken::new()).await;
+    };
+    for silent in [&b""[..], b"PRI * HTTP"] {
+        tokio::time::timeout(Duration::from_secs(30), serve(silent)).await.expect("it is given up");
+    }
+    let silent = start.elapsed();
+    assert!(silent >= 2 * Patience::default().opening, "{silent:?}");
+    let taken = tokio::time::timeout(Duration::from_secs(70), serve(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    taken.expect("it is given up");
+    assert!(start.elapsed() - silent >= Patience::default().stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_takes_no_new_streams_from_its_age_on() {
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let (server, _) = counting(server);
+    let (feed, age) = (Feed::new(Arc::new(Bytes::new())), Duration::from_secs(1000));
+    let patience = Patience { age: Some(age), ..Patience::default() };
+    let served = spawn(connection::serve(server, Echo(feed.subscribe()), patience, CancellationToken::new()));
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client));
+    let (mut sender, connection) = soon(handshake).await.expect("it speaks HTTP/2");
+    spawn(connection);
+    let request = || Request::get("http://localhost/").body(Empty::<Bytes>::new()).expect("a request");
+    let mut body = soon(sender.send_request(request())).await.expect("answered").into_body();
+    tokio::time::sleep(age * 8 / 10).await;
+    soon(sender.send_request(request())).await.expect("it is young");
+    tokio::time::sleep(age * 4 / 10).await;
+    assert!(soon(sender.send_request(request())).await.is_err(), "the next one is for another connection");
+    feed.send(Arc::new(Bytes::from_static(b"x")));
+    let frame = soon(body.frame()).await.expect("a frame").expect("what is open stays");
+    assert_eq!(frame.into_data().expect("data"), "x");
+    drop(feed);
+    soon(served).await.expect("no panic");
 }

@@ -16,13 +16,13 @@ pub struct Pulse(Arc<AtomicU64>);
 
 impl Pulse {
     /// The body was asked for more: all that it gave before was taken.
-    pub(super) fn asked(&self) {
+    pub fn asked(&self) {
         let beats = self.0.load(Ordering::Relaxed);
         self.0.store(beats + beats % 2, Ordering::Relaxed);
     }
 
     /// The body gave something.
-    pub(super) fn gave(&self) {
+    pub fn gave(&self) {
         let beats = self.0.load(Ordering::Relaxed);
         self.0.store(beats + 1 + beats % 2, Ordering::Relaxed);
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use super::chancery::Chancery;
+use super::tls::ClientIdentity;
 
 /// A node id, and the credential that is bound to it.
 #[derive(Debug)]
@@ -50,6 +51,11 @@ impl Credential {
             chain: text(&certificate[0]["certificate_chain"])?,
             key: text(&certificate[0]["private_key"])?,
         })
+    }
+
+    /// The same for a client that is not of gRPC.
+    pub fn identity(&self) -> ClientIdentity {
+        ClientIdentity::Certificate { chain_pem: self.chain.clone(), key_pem: self.key.clone() }
     }
 
     /// A connection that shows it.

@@ -73,8 +73,14 @@ impl TlsConnection {
     }
 
     /// Sends one HTTP/1.1 request and reads its answer to the end: status and body.
-    pub async fn request(mut self, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    pub async fn request(self, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
+        self.send(method, path, "").await
+    }
+
+    /// The same with a body.
+    pub async fn send(mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
+        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{length}connection: close\r\n\r\n{body}");
         self.stream.write_all(request.as_bytes()).await?;
         self.stream.flush().await?;
         let mut answer = Vec::new();
