@@ -197,11 +197,10 @@ impl Session {
             state.refused.suspects.extend(news.names.iter().cloned());
             return None;
         }
-        let only_again = reason == Reason::Again && news.names.is_empty();
-        if only_again && state.holds_already(&content) {
+        let whole = protocol == Protocol::Sotw && kind.is_full_state();
+        if whole && news.retries && reason != Reason::Due && state.holds_already(&content) {
             return None;
         }
-        let whole = protocol == Protocol::Sotw && kind.is_full_state();
         if !whole {
             made.rest = content.cut(protocol);
         }

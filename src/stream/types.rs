@@ -77,6 +77,8 @@ pub(super) struct News {
     pub(super) gone: BTreeSet<Name>,
     /// Those among them that are said in the form that was accepted before.
     pub(super) mending: BTreeSet<Name>,
+    /// All of them were refused before, and nothing else is to be said.
+    pub(super) retries: bool,
     /// Among the names are some that the proxy does not have.
     pub(super) brings_new: bool,
 }
@@ -395,9 +397,10 @@ impl TypeState {
         let silent = protocol == Protocol::Sotw && !kind.is_full_state() && kind != Kind::Endpoints;
         let answered = |name: &Name| client.takes_errors && asked.contains(name);
         names.retain(|name| !silent || current.find(name).is_some() || answered(name));
+        let retries = names.is_empty();
         self.join_suspects(&mut names);
         let mending = self.mend(&mut names);
-        News { names, asked, gone, mending, brings_new }
+        News { names, asked, gone, mending, retries, brings_new }
     }
 
     /// What was refused with others goes with whatever is sent next, or alone if that is another response.

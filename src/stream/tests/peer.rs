@@ -121,7 +121,7 @@ pub(super) fn decode(protocol: Protocol, response: &Response) -> Received {
                     }
                     None if resource.ttl.is_some() => bare.push(format!("~{}", resource.name)),
                     None => {
-                        assert_eq!(resource.aliases, [resource.name.clone()]);
+                        assert_eq!(resource.aliases, std::slice::from_ref(&resource.name));
                         bare.push(format!("?{}", resource.name));
                     }
                 }
