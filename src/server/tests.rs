@@ -286,7 +286,7 @@ async fn a_reader_that_stops_makes_its_stream_hold_little_and_loses_it() {
         }
     };
     let reset = soon(reset).await;
-    assert!(reset.to_string().contains("stream"), "{reset}");
+    assert!(format!("{reset:?}").contains("Reset"), "{reset:?}");
     soon(other.frame()).await.expect("a frame").expect("it goes on");
 }
 

@@ -163,11 +163,8 @@ impl Poll {
             let mut head = wire::DiscoveryResponseHead::decode(head)
                 .map_err(|error| Status::internal(format!("a response cannot be read: {error}")))?;
             let nonce = std::mem::take(&mut head.nonce);
-            let said = whole.get_or_insert_with(|| Said {
-                head,
-                entries: Vec::new(),
-                set: snapshot.of(self.kind).version(),
-            });
+            let said =
+                whole.get_or_insert_with(|| Said { head, entries: Vec::new(), set: snapshot.of(self.kind).version() });
             said.entries.extend(response.entries);
             answers.extend(session.on_request(&Request { nonce: &nonce, error, ..request.clone() }, snapshot, now)?);
             // What is sent again after a refusal is for streams.

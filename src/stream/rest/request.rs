@@ -198,7 +198,7 @@ mod tests {
             ("", "EOF while parsing a value at line 1 column 0"),
             ("[]", "it is a list"),
             ("{\"node\": 3}", "invalid type: integer `3`, expected"),
-            ("{\"resource_names\": [1]}", "invalid type: integer `1`, expected a string at line 1 column 20"),
+            ("{\"resource_names\": [1]}", "invalid type: integer `1`, expected a string at line 1 column 21"),
             ("{\"version_info\": \"1\",}", "trailing comma at line 1 column 22"),
             ("{\"version_info\": \"1\", \"versionInfo\": \"2\"}", "duplicate field `version_info`"),
             ("{\"error_detail\": {\"code\": \"x\"}}", "invalid digit"),
