@@ -204,6 +204,10 @@ impl Session {
         if !whole {
             made.rest = content.cut(protocol);
         }
+        if !made.rest.is_empty() {
+            // It is accepted with the last of its parts.
+            made.of = None;
+        }
         if kind == Kind::Cluster {
             let brought = content.resources.iter().map(|resource| resource.name());
             let brought = brought.filter(|name| !whole || news.names.contains(*name));

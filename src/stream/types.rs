@@ -89,17 +89,25 @@ impl TypeState {
     /// Applies a change of subscription.
     pub(super) fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
         let first = !std::mem::replace(&mut self.requested, true);
-        let Difference { changed, everything, all, asked } = difference;
+        let Difference { had_everything, had, changed, everything, all, asked } = difference;
         self.retry = true;
         if !first && !changed {
             return;
+        }
+        let adds = everything || all || !asked.is_empty();
+        if adds && !first && !had_everything && kind.is_full_state() {
+            // Of a whole it has accepted only what it took of it.
+            self.good = self.good.take().map(|good| {
+                let names = had.iter().flat_map(|had| had.iter());
+                names.filter_map(|name| good.get(name)).cloned().collect()
+            });
         }
         let wants = |name: &Name| self.subscription.wants(name, current) || self.subscription.wants(name, &self.seen);
         self.owed.retain(wants);
         self.held.retain(|name, _| wants(name));
         self.kept.retain(wants);
         self.refused.retain(wants);
-        if everything || all || !asked.is_empty() {
+        if adds {
             // Missing from a full state is an answer too.
             self.due |= kind.is_full_state();
             // What is asked for is answered, refused or not.
@@ -343,7 +351,8 @@ impl TypeState {
         let mut brings_new = std::mem::take(&mut self.rest_is_new);
         self.spell_out();
         let mut names = std::mem::take(&mut self.owed);
-        let asked = names.clone();
+        let tells_asked = client.takes_errors || self.refused.is_any();
+        let asked = if tells_asked { names.clone() } else { BTreeSet::new() };
         let mut gone = BTreeSet::new();
         for name in self.woken.take().iter().flat_map(|woken| woken.iter()) {
             let as_refused = current.get(name).is_some_and(|resource| self.refused.refuses(resource));
@@ -374,8 +383,12 @@ impl TypeState {
                 Change::Put(_) | Change::Removed(_) if before.is_some() || self.subscription.covers(name) => {
                     self.retry = true;
                     match (kind, before) {
-                        (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(name) => {
-                            self.held.insert(Name::clone(name), Some(Arc::clone(resource)));
+                        // As the proxy has it: what it refuses stays away.
+                        (Kind::Cluster | Kind::Endpoints, Some(resource))
+                            if !names.contains(name) && self.refused.form(resource).is_some() =>
+                        {
+                            let form = self.refused.form(resource).cloned();
+                            self.held.insert(Name::clone(name), form);
                             self.release_at.get_or_insert(now + GRACE);
                         }
                         (Kind::ExtensionConfig, Some(_)) => _ = self.kept.insert(Name::clone(name)),
