@@ -4,7 +4,7 @@
 //! Never: hands out anything but the snapshots of the one group that the credential is for, or a secret to a node
 //! that is known by its own word alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -55,7 +55,10 @@ impl Admissions {
         let Some(mesh) = published.mesh() else {
             return Err(Refusal::NotReady("the rules have not been read yet".into()));
         };
-        let owner = owner_of(mesh, named, node)?;
+        let owner = match named {
+            Some(workload) => workload_of(mesh, workload)?,
+            None => owner_of(mesh, &Matched::of(node))?,
+        };
         let features = features_of(node);
         let group = match &owner {
             Owner::Workload(workload) => GroupKey::Workload { name: workload.clone(), features },
@@ -67,6 +70,26 @@ impl Admissions {
                 self.features.send_if_modified(|known| known.insert(features));
                 Err(Refusal::NotReady(format!("the configuration of {owner} is not there yet")))
             }
+        }
+    }
+
+    /// Waits until the node is matched by something else alone. One that nothing matches any more, or too much, keeps
+    /// what it has for as long as it stays.
+    fn moved(
+        &self,
+        owner: Owner,
+        node: &wire::Node,
+        mut matches: watch::Receiver<()>,
+    ) -> impl Future<Output = Refusal> + Send + use<> {
+        let (table, node) = (self.table.clone(), Matched::of(node));
+        async move {
+            while matches.changed().await.is_ok() {
+                let now = table.current().mesh().and_then(|mesh| owner_of(mesh, &node).ok());
+                if let Some(now) = now.filter(|now| *now != owner) {
+                    return Refusal::NotReady(format!("the node {:?} is {now}'s now: connect again", node.id));
+                }
+            }
+            std::future::pending().await
         }
     }
 
@@ -85,10 +108,18 @@ impl Directory for Admissions {
                 node.id
             )));
         }
+        let matches = self.table.matches();
         let (owner, snapshots) = self.group(credential.workload.as_ref(), node)?;
         let address = address_of(extensions.get().map(Peer::address), node)?;
         let identities = Arc::clone(&self.identities);
-        let ended = async move { identities.ended(&credential).await.to_string() };
+        let moved = credential.workload.is_none().then(|| self.moved(owner.clone(), node, matches));
+        let ended = async move {
+            let expired = async { Refusal::Unauthenticated(identities.ended(&credential).await.to_string()) };
+            match moved {
+                None => expired.await,
+                Some(moved) => tokio::select! { reason = expired => reason, reason = moved => reason },
+            }
+        };
         Ok(Admission { owner, address, proven: true, snapshots, ended: Box::pin(ended) })
     }
 }
@@ -102,9 +133,11 @@ pub struct Unproven(Admissions);
 
 impl Directory for Unproven {
     fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
+        let matches = self.0.table.matches();
         let (owner, snapshots) = self.0.group(None, node)?;
         let address = address_of(extensions.get().and_then(TcpConnectInfo::remote_addr), node)?;
-        Ok(Admission { owner, address, proven: false, snapshots, ended: Box::pin(std::future::pending()) })
+        let ended = Box::pin(self.0.moved(owner.clone(), node, matches));
+        Ok(Admission { owner, address, proven: false, snapshots, ended })
     }
 }
 
@@ -126,14 +159,35 @@ pub fn serves(table: Table) -> Serves {
     })
 }
 
-/// The workload that is named; where none is, the workload or the EnvoySnapshot that matches the node.
-fn owner_of(mesh: &Mesh, named: Option<&QualifiedName>, node: &wire::Node) -> Result<Owner, Refusal> {
-    if let Some(workload) = named {
-        return match mesh.workloads.contains_key(workload) {
-            true => Ok(Owner::Workload(workload.clone())),
-            false => Err(Refusal::NotReady(format!("the rules hold no Workload {workload}"))),
-        };
+/// What matches are held against.
+#[derive(Debug, Clone, Default)]
+struct Matched {
+    id: String,
+    cluster: String,
+    /// The string members.
+    metadata: BTreeMap<String, String>,
+}
+
+// === impl Matched ===
+
+impl Matched {
+    fn of(node: &wire::Node) -> Self {
+        let members = node.metadata.iter().flat_map(|metadata| &metadata.fields);
+        let metadata = members.map(|(key, value)| (key.clone(), value.string_value.clone())).collect();
+        Self { id: node.id.clone(), cluster: node.cluster.clone(), metadata }
     }
+}
+
+/// The workload that a credential names.
+fn workload_of(mesh: &Mesh, named: &QualifiedName) -> Result<Owner, Refusal> {
+    match mesh.workloads.contains_key(named) {
+        true => Ok(Owner::Workload(named.clone())),
+        false => Err(Refusal::NotReady(format!("the rules hold no Workload {named}"))),
+    }
+}
+
+/// The workload or the EnvoySnapshot that matches the node.
+fn owner_of(mesh: &Mesh, node: &Matched) -> Result<Owner, Refusal> {
     let workloads = mesh.workloads.values();
     let workloads =
         workloads.filter(|workload| workload.matches.as_ref().is_some_and(|pattern| matches(pattern, node)));
@@ -156,16 +210,15 @@ fn owner_of(mesh: &Mesh, named: Option<&QualifiedName>, node: &wire::Node) -> Re
 }
 
 /// The EnvoySnapshots that say most of the node id among those that match; more than one is a conflict.
-fn snapshots_of(mesh: &Mesh, node: &wire::Node) -> Vec<Owner> {
+fn snapshots_of(mesh: &Mesh, node: &Matched) -> Vec<Owner> {
     let matching = || mesh.snapshots.values().filter(|snapshot| matches(&snapshot.matches, node));
     let most = matching().map(|snapshot| snapshot.matches.precision()).max();
     let first = matching().filter(|snapshot| Some(snapshot.matches.precision()) == most);
     first.map(|snapshot| Owner::Snapshot(snapshot.name.clone())).collect()
 }
 
-fn matches(pattern: &NodeMatch, node: &wire::Node) -> bool {
-    let fields = node.metadata.as_ref().map(|metadata| &metadata.fields);
-    pattern.takes(&node.id, &node.cluster, |key| Some(fields?.get(key)?.string_value.as_str()))
+fn matches(pattern: &NodeMatch, node: &Matched) -> bool {
+    pattern.takes(&node.id, &node.cluster, |key| node.metadata.get(key).map(String::as_str))
 }
 
 fn features_of(node: &wire::Node) -> Features {

@@ -31,6 +31,8 @@ type Groups = OrdMap<GroupKey, Arc<Feed<Snapshot>>>;
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     current: Arc<ArcSwap<Published>>,
+    /// Wakes when nodes may be matched by something else than before.
+    matches: watch::Sender<()>,
 }
 
 /// One publication: the rules that it follows from, and its groups.
@@ -65,7 +67,10 @@ pub async fn run(
         if writer.write(next, next_issued) {
             let rules = writer.translation.as_ref().map(|translation| Arc::clone(&translation.rules));
             let awaited = rules.as_ref().filter(|rules| rules.climbing).map(|rules| rules.number);
-            table.current.store(Arc::new(Published { rules, groups: writer.groups.clone() }));
+            let former = table.current.swap(Arc::new(Published { rules, groups: writer.groups.clone() }));
+            if match_otherwise(former.mesh(), table.current().mesh()) {
+                table.matches.send_replace(());
+            }
             if let Some(number) = awaited {
                 published.send_replace(number);
             }
@@ -84,6 +89,11 @@ impl Table {
     /// The current publication.
     pub fn current(&self) -> Arc<Published> {
         self.current.load_full()
+    }
+
+    /// Wakes when nodes may be matched by something else than when this was called.
+    pub fn matches(&self) -> watch::Receiver<()> {
+        self.matches.subscribe()
     }
 }
 
@@ -168,6 +178,20 @@ impl Writer {
             }
         }
     }
+}
+
+/// Whether nodes may be matched otherwise than before.
+fn match_otherwise(former: Option<&Mesh>, next: Option<&Mesh>) -> bool {
+    let (Some(former), Some(next)) = (former, next) else { return true };
+    let of_workloads = former.workloads.diff(&next.workloads).any(|change| match change {
+        DiffItem::Add(_, workload) | DiffItem::Remove(_, workload) => workload.matches.is_some(),
+        DiffItem::Update { old: (_, old), new: (_, new) } => old.matches != new.matches,
+    });
+    of_workloads
+        || former.snapshots.diff(&next.snapshots).any(|change| match change {
+            DiffItem::Add(..) | DiffItem::Remove(..) => true,
+            DiffItem::Update { old: (_, old), new: (_, new) } => old.matches != new.matches,
+        })
 }
 
 /// What each group is to hold, apart from secrets.

@@ -1,3 +1,5 @@
+//! Whose configuration a node receives.
+
 use super::*;
 
 /// Workloads and EnvoySnapshots with these matches, each called after its place.
@@ -17,13 +19,12 @@ fn mesh(workloads: &[&str], snapshots: &[&str]) -> Mesh {
     translators::mesh::resolve::resolve(&objects).mesh
 }
 
-fn node(id: &str) -> wire::Node {
-    wire::Node { id: id.to_owned(), cluster: "edge".to_owned(), ..Default::default() }
+fn node(id: &str) -> Matched {
+    Matched { id: id.to_owned(), cluster: "edge".to_owned(), ..Matched::default() }
 }
 
-fn owner(mesh: &Mesh, named: Option<&str>, id: &str) -> Result<String, Refusal> {
-    let named = named.map(|name| name.parse().expect("a name"));
-    owner_of(mesh, named.as_ref(), &node(id)).map(|owner| owner.to_string())
+fn owner(mesh: &Mesh, id: &str) -> Result<String, Refusal> {
+    owner_of(mesh, &node(id)).map(|owner| owner.to_string())
 }
 
 #[test]
@@ -47,10 +48,10 @@ fn the_snapshot_that_says_most_of_the_node_id_serves_it() {
         ("edge-eu-9", "EnvoySnapshot a/s2"),
         ("x-eu-9", "EnvoySnapshot a/s4"),
     ] {
-        assert_eq!(owner(&mesh, None, id), Ok(expected.to_owned()), "{id}");
+        assert_eq!(owner(&mesh, id), Ok(expected.to_owned()), "{id}");
     }
-    let elsewhere = wire::Node { cluster: "other".to_owned(), ..node("other") };
-    assert!(matches!(owner_of(&mesh, None, &elsewhere), Err(Refusal::NotReady(_))));
+    let elsewhere = Matched { cluster: "other".to_owned(), ..node("other") };
+    assert!(matches!(owner_of(&mesh, &elsewhere), Err(Refusal::NotReady(_))));
 }
 
 #[test]
@@ -60,8 +61,9 @@ fn a_node_that_is_matched_twice_is_served_by_neither() {
         [("cart-1", "Workload a/w0", "EnvoySnapshot a/s0"), ("a-a", "EnvoySnapshot a/s1", "EnvoySnapshot a/s2")]
     {
         let text = format!("the node {id:?} is matched twice, by {one} and by {other}: neither serves it");
-        assert_eq!(owner(&mesh, None, id), Err(Refusal::Denied(text)));
+        assert_eq!(owner(&mesh, id), Err(Refusal::Denied(text)));
     }
     // A credential that names a workload has said enough.
-    assert_eq!(owner(&mesh, Some("a/w0"), "cart-1"), Ok("a/w0".to_owned()));
+    let named = "a/w0".parse().expect("a name");
+    assert_eq!(workload_of(&mesh, &named), Ok(Owner::Workload(named)));
 }

@@ -53,6 +53,35 @@ fn issued() -> Arc<Issued> {
 }
 
 #[test]
+fn only_what_matches_nodes_otherwise_wakes_those_who_are_matched() {
+    let mesh = |specs: &[(&str, &str)]| {
+        let document = |(n, (kind, spec)): (usize, &(&str, &str))| {
+            format!(
+                "---\napiVersion: chancery.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: o{n}, namespace: a}}\nspec: {spec}\n"
+            )
+        };
+        let text: String = specs.iter().enumerate().map(document).collect();
+        let objects = translators::rules::collect([translators::rules::parse("f", &text)]).objects;
+        translators::mesh::resolve::resolve(&objects).mesh
+    };
+    let workload = ("Workload", "{match: {nodeId: w}}");
+    let snapshot = ("EnvoySnapshot", "{match: {nodeId: s}, resources: []}");
+    let both = mesh(&[workload, snapshot]);
+    for (next, otherwise) in [
+        (mesh(&[workload, snapshot]), false),
+        (mesh(&[("Workload", "{match: {nodeId: w}, labels: {a: b}}"), snapshot]), false),
+        (mesh(&[workload, ("EnvoySnapshot", "{match: {nodeId: s}, version: v, resources: []}")]), false),
+        (mesh(&[workload, snapshot, ("Workload", "{}")]), false),
+        (mesh(&[workload, snapshot, ("Workload", "{match: {nodeId: x}}")]), true),
+        (mesh(&[("Workload", "{match: {nodeId: x}}"), snapshot]), true),
+        (mesh(&[workload, ("EnvoySnapshot", "{match: {nodeId: x}, resources: []}")]), true),
+        (mesh(&[workload]), true),
+    ] {
+        assert_eq!(match_otherwise(Some(&both), Some(&next)), otherwise, "{next:?}");
+    }
+}
+
+#[test]
 fn an_envoy_snapshot_is_served_with_its_own_secrets_and_no_others() {
     let raw = GroupKey::Snapshot("edge/raw".parse().expect("valid"));
     let mut snapshot = Snapshot::default();

@@ -192,7 +192,7 @@ where
                 Protocol::Delta => "delta",
             },
         );
-        self.ends.push(admission.ended.map(Status::unauthenticated).boxed());
+        self.ends.push(admission.ended.map(Status::from).boxed());
         self.bell.ring();
         let mut snapshots = admission.snapshots;
         let snapshot = snapshots.current();

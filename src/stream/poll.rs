@@ -24,7 +24,7 @@ use super::frame::PREFIX;
 use super::node::Remembered;
 use super::pollers::Poller;
 use super::request::{Error, Request, Wants};
-use super::service::{Directory, Shared};
+use super::service::{Directory, Refusal, Shared};
 use super::session::{Answer, Protocol, Session};
 use crate::publish::{Reader, Snapshot};
 
@@ -36,7 +36,7 @@ pub(super) struct Poll {
     /// The newest of `snapshots`.
     snapshot: Arc<Snapshot>,
     proven: bool,
-    ended: BoxFuture<'static, String>,
+    ended: BoxFuture<'static, Refusal>,
     stop: CancellationToken,
     poller: Arc<Poller>,
 }
@@ -107,7 +107,7 @@ impl Poll {
                         let gone = || Status::unavailable("the configuration of the proxy is gone");
                         self.snapshot = snapshot.ok_or_else(gone)?;
                     }
-                    reason = &mut self.ended => return Err(Status::unauthenticated(reason)),
+                    reason = &mut self.ended => return Err(reason.into()),
                     () = self.stop.cancelled() => return Err(Status::unavailable("the server stops")),
                     () = &mut over => return Ok(None),
                 }

@@ -47,8 +47,8 @@ pub struct Admission {
     /// What its group is to hold: streams with receivers of one sender share what they are sent. The stream ends when
     /// the sender is gone.
     pub snapshots: Reader<Snapshot>,
-    /// Ready when its credential has ended, and the stream with it; says why.
-    pub ended: BoxFuture<'static, String>,
+    /// Ready when it would not be let in like this any more, and the stream ends; says why.
+    pub ended: BoxFuture<'static, Refusal>,
 }
 
 /// Why a stream is not let in.

@@ -237,7 +237,9 @@ fn nodes_that_are_a_workloads_too_are_a_conflict() {
         let expected = "MX0301 error EnvoySnapshot edge/raw /spec/match: Workload shop/w matches the same nodes";
         assert_eq!(said(&both).iter().any(|said| said.contains(expected)), conflict, "{of_raw} {of_workload}");
         assert_eq!(said(&both).len(), usize::from(conflict));
-        assert_eq!(resolve(&objects(&both)).mesh.snapshots.len(), 1, "who is connected keeps what it has");
+        let resolution = resolve(&objects(&both));
+        let kept = (resolution.mesh.snapshots.len(), resolution.refused.len());
+        assert_eq!(kept, (1, 0), "who is connected keeps what it has");
 
         // The same step by step, both ways.
         let mut resolver = Resolver::default();

@@ -47,7 +47,7 @@ impl Directory for Fake {
             ended: match node.id.as_str() {
                 "brief" => Box::pin(async {
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    "the credential of the stream has expired".to_owned()
+                    Refusal::Unauthenticated("the credential of the stream has expired".to_owned())
                 }),
                 _ => Box::pin(std::future::pending()),
             },

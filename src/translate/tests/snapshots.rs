@@ -80,6 +80,25 @@ fn a_snapshot_that_breaks_is_served_as_it_was_and_nobody_else_notices() {
 }
 
 #[test]
+fn a_snapshot_whose_nodes_are_a_workloads_too_is_kept_and_has_a_last_good_form() {
+    let workload = "---\napiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {name: a, namespace: edge}\nspec: {match: {nodeId: a}}\n";
+    let mut translator = Translator::open(None).0;
+    let mut translate = |snapshot: &str| {
+        let inputs = inputs(&(raw("a", snapshot, [(0, 1)]) + workload), Vec::new());
+        translator.translate(&inputs, &features(), 0).expect("changed")
+    };
+    let disputed = translate("");
+    let edited = translate("  version: v2\n");
+    let broken = translate("  versoin: v3\n");
+    for (translation, version) in [(disputed, None), (edited, Some("v2")), (broken, Some("v2"))] {
+        let held = &translation.groups[&key("a")];
+        assert_eq!(held.said_version().map(|version| &**version), version);
+        let codes: Vec<_> = translation.rules.findings.all().iter().map(|finding| finding.code.as_str()).collect();
+        assert!(codes.contains(&"MX0301"), "{codes:?}");
+    }
+}
+
+#[test]
 fn snapshots_alone_are_a_configuration() {
     let mut translator = Translator::open(None).0;
     let only = translator.translate(&inputs(&raw("a", "", [(0, 1)]), Vec::new()), &features(), 0).expect("new");

@@ -398,7 +398,6 @@ fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A value without its tag. The kind and the value are those of one field.
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "that is how numbers are encoded")]
 fn put_scalar(kind: &FieldKind, value: &ProtoValue, out: &mut Vec<u8>) {
     let zigzag = |n: i64| ((n << 1) ^ (n >> 63)) as u64;
     match (kind, value) {

@@ -1,3 +1,6 @@
+//! Proto-JSON: what is read, and every way in which it does not fit.
+
+use proptest::prelude::*;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::runtime::v3 as runtime_pb;
@@ -217,5 +220,90 @@ fn a_type_of_somebodys_own_is_its_bytes_and_a_well_known_one_its_value() {
         let typed = core_pb::TypedExtensionConfig { name: "x".into(), typed_config: Some(any) };
         let read = from_json(name, &message(&typed)).expect("a known type");
         assert_eq!(read, (typed.encode_to_vec(), Vec::new()), "{type_url}");
+    }
+}
+
+/// Trees whose members are called as those of Envoy's messages are, and hold anything.
+fn anything() -> impl Strategy<Value = Value> {
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec![
+            "",
+            "1s",
+            "EDS",
+            "5",
+            "AQL/",
+            "é~/",
+            "envoy.config.core.v3.Node",
+            "1970-01-01T00:00:00Z"
+        ])
+        .prop_map(Value::from),
+        prop::sample::select(crate::resource::Kind::ALL.to_vec()).prop_map(|kind| Value::from(kind.type_url())),
+        Just(Value::from("type.googleapis.com/google.protobuf.Any")),
+        Just(Value::from("type.googleapis.com/google.protobuf.Struct")),
+    ];
+    let names = vec![
+        "@type",
+        "name",
+        "value",
+        "typed_config",
+        "typedConfig",
+        "type",
+        "metadata",
+        "filter_metadata",
+        "a/b~",
+        "typed_filter_metadata",
+        "address",
+        "pipe",
+        "socket_address",
+        "port_value",
+        "filter_chains",
+        "filters",
+        "layer",
+        "connect_timeout",
+        "load_assignment",
+        "endpoints",
+        "lb_endpoints",
+        "health_status",
+        "routes",
+        "virtual_hosts",
+        "domains",
+        "match",
+        "prefix",
+        "headers",
+        "resource",
+        "aliases",
+        "ttl",
+        "fields",
+        "seconds",
+        "resource_names",
+    ];
+    scalar.prop_recursive(6, 64, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(prop::sample::select(names.clone()), inner, 0..5)
+                .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever is written, what is left of it is a message, and what is not has a place in what was written.
+    #[test]
+    fn anything_is_read_or_said(value in anything(), kind in prop::sample::select(crate::resource::Kind::ALL.to_vec())) {
+        for name in [kind.type_name(), "google.protobuf.Any", "envoy.service.discovery.v3.Resource"] {
+            let (bytes, misfits) = from_json(name, &value).expect("a known type");
+            let descriptor = descriptor(name).expect("a known type");
+            prop_assert!(DynamicMessage::decode(descriptor, bytes.as_slice()).is_ok(), "{value}");
+            for misfit in &misfits {
+                prop_assert!(value.pointer(&misfit.pointer).is_some(), "{misfit:?} of {value}");
+            }
+            prop_assert_eq!(from_json(name, &value).expect("a known type"), (bytes, misfits));
+        }
     }
 }

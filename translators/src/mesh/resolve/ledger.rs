@@ -52,7 +52,9 @@ impl Ledger {
     pub(super) fn close(&mut self) -> (OrdMap<ObjectKey, Arc<[Finding]>>, OrdSet<ObjectKey>) {
         for object in std::mem::take(&mut self.touched) {
             let findings = self.findings_of(&object);
-            if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            // What is wrong only together with others does not take the object away.
+            let mut own = self.said.get(&(object.clone(), Part::Own)).into_iter().flatten();
+            if own.any(|finding| finding.severity == Severity::Error) {
                 self.refused.insert(object.clone());
             } else {
                 self.refused.remove(&object);
