@@ -45,6 +45,8 @@ pub(super) struct TypeState {
     pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
     /// Gone from the snapshot, and left with the proxy for good: of these no removal is said.
     pub(super) kept: BTreeSet<Name>,
+    /// What a client that came back has and that is gone: asked for or not, it is removed.
+    pub(super) lost: BTreeSet<Name>,
     /// When the held go even if their successors were not accepted.
     pub(super) release_at: Option<Instant>,
     /// The nonce of the last response.
@@ -188,7 +190,10 @@ impl TypeState {
                 _ if taken => {}
                 Kind::ExtensionConfig if self.subscription.covers(name) => _ = self.kept.insert(Name::from(*name)),
                 // It was asked for by another name, which is not told.
-                Kind::VirtualHost => _ = self.owed.insert(Name::from(*name)),
+                Kind::VirtualHost => {
+                    self.owed.insert(Name::from(*name));
+                    self.lost.insert(Name::from(*name));
+                }
                 _ if self.subscription.covers(name) => _ = self.owed.insert(Name::from(*name)),
                 _ => {}
             }
@@ -337,7 +342,8 @@ impl TypeState {
             }
         }
         let names = std::mem::take(&mut self.owed);
-        News { asked: names.clone(), names, ..News::default() }
+        let gone = std::mem::take(&mut self.lost);
+        News { asked: names.clone(), names, gone, ..News::default() }
     }
 
     /// What has to be said: owed, new, changed, and removed unless that has to wait.
@@ -353,7 +359,7 @@ impl TypeState {
         let mut names = std::mem::take(&mut self.owed);
         let tells_asked = client.takes_errors || self.refused.is_any();
         let asked = if tells_asked { names.clone() } else { BTreeSet::new() };
-        let mut gone = BTreeSet::new();
+        let mut gone = std::mem::take(&mut self.lost);
         for name in self.woken.take().iter().flat_map(|woken| woken.iter()) {
             let as_refused = current.get(name).is_some_and(|resource| self.refused.refuses(resource));
             if self.subscription.covers(name) && !as_refused {
