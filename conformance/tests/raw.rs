@@ -266,11 +266,20 @@ resources:
   layer: {{edge.level: 7}}
 - "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
   name: app
-  load_assignment:
-    cluster_name: app
-    endpoints:
-    - lb_endpoints:
-      - {{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}"#,
+  type: EDS
+  eds_cluster_config: {{eds_config: {ads}}}
+- "@type": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment
+  cluster_name: app
+  endpoints:
+  - load_balancing_weight: 1
+    leds_cluster_locality_config:
+      leds_config: {ads}
+      leds_collection_name: "xdstp://edge/envoy.config.endpoint.v3.LbEndpoint/app/*"
+- "@type": type.googleapis.com/envoy.service.discovery.v3.Resource
+  name: xdstp://edge/envoy.config.endpoint.v3.LbEndpoint/app/one
+  resource:
+    "@type": type.googleapis.com/envoy.config.endpoint.v3.LbEndpoint
+    endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}"#,
         listener("lazy", on_demand.port(), &routes, filter),
         listener("scoped", scoped.port(), &scopes, ""),
     );

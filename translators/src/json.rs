@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::resource::{Kind, Resource};
 
+mod encode;
 mod read;
 
 pub use read::{Misfit, Reason};
