@@ -182,7 +182,7 @@ async fn a_request_of_five_megabytes_is_taken_and_one_beyond_the_limit_is_not() 
     let large = request(Some(Kind::Secret), &names, "");
     assert!(large.len() > 5_000_000);
     let control = Control::new("SDS a=1", Limits::DEFAULT);
-    let mut body = control.call(ADS, open(&[large.clone()])).await.into_body();
+    let mut body = control.call(ADS, open(std::slice::from_ref(&large))).await.into_body();
     assert_eq!(take(&mut body), (vec!["1".to_owned()], None));
     let control = Control::new("SDS a=1", Limits { request_bytes: large.len() - 1, ..Limits::DEFAULT });
     let mut body = control.call(ADS, open(&[large])).await.into_body();
