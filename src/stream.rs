@@ -12,6 +12,7 @@ mod frame;
 mod group;
 mod heartbeat;
 mod names;
+mod news;
 mod node;
 mod push;
 mod refusal;
