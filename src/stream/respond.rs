@@ -11,9 +11,10 @@ use translators::resource::{Kind, Name};
 
 use super::group::Due;
 use super::names::Names;
+use super::news::News;
 use super::push::{Content, Made, Push};
 use super::session::{GRACE, Protocol, Response, Session};
-use super::types::{News, TypeState};
+use super::types::TypeState;
 use super::{delta, sotw};
 use crate::publish::Snapshot;
 
