@@ -17,6 +17,7 @@ mod heartbeat;
 mod limits;
 mod methods;
 mod names;
+mod news;
 mod node;
 mod poll;
 mod pollers;

@@ -32,7 +32,7 @@ pub struct Args {
     /// Where keys and state are kept; created if missing
     #[arg(long, env = "CHANCERY_DATA_DIR", value_name = "DIR", default_value = config::DATA_DIR)]
     data_dir: PathBuf,
-    /// Where proxies connect: ADS over TLS
+    /// Where proxies connect, over TLS: discovery by gRPC or by polling over plain HTTP, load reports, metrics, health
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "IP:PORT", default_value = config::XDS_ADDRESS)]
     xds_address: SocketAddr,
     /// A second address for proxies whose bootstrap has neither TLS nor a credential: each is believed to be the node

@@ -82,7 +82,7 @@ impl<D: Directory> LoadReportingService for LoadReports<D> {
         let end = async move {
             tokio::select! {
                 end = follow(messages, reports) => end.err(),
-                reason = ended => Some(Status::from(reason)),
+                reason = ended => Some(reason.into()),
                 () = stop.cancelled() => Some(stopping()),
             }
         };

@@ -290,6 +290,60 @@ async fn a_reader_that_stops_makes_its_stream_hold_little_and_loses_it() {
     soon(other.frame()).await.expect("a frame").expect("it goes on");
 }
 
+/// A connection that is not read any more once it is shut, and counts what was read.
+struct Shut {
+    connection: DuplexStream,
+    /// So many bytes are read at most.
+    room: usize,
+    read: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Shut {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.load(Ordering::SeqCst) >= self.room {
+            return Poll::Pending;
+        }
+        let before = room.filled().len();
+        let read = Pin::new(&mut self.connection).poll_read(context, room);
+        self.read.fetch_add(room.filled().len() - before, Ordering::SeqCst);
+        read
+    }
+}
+
+impl AsyncWrite for Shut {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_read_holds_little_whatever_its_peer_announces_and_is_lost() {
+    let (client, server) = tokio::io::duplex(1000);
+    let (server, _) = counting(server);
+    let (given, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let patience = Patience { stalled: Duration::from_millis(500), ..Patience::default() };
+    let served = spawn(connection::serve(server, Endless(Arc::clone(&given)), patience, CancellationToken::new()));
+    let client = Shut { connection: client, room: 1 << 20, read: Arc::clone(&read) };
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(1 << 30).initial_connection_window_size(1 << 30);
+    let (mut sender, connection) = soon(builder.handshake(TokioIo::new(client))).await.expect("it speaks HTTP/2");
+    spawn(connection);
+    let request = Request::get("http://localhost/").body(Empty::<Bytes>::new()).expect("a request");
+    let response = soon(sender.send_request(request)).await.expect("answered");
+    soon(served).await.expect("no panic");
+    let (given, read) = (given.load(Ordering::SeqCst), read.load(Ordering::SeqCst));
+    assert!(read >= 1 << 20 && given <= read + 256 * 1024, "{} bytes are held", given - read);
+    drop(response);
+}
+
 #[tokio::test(start_paused = true)]
 async fn http_1_is_spoken_too() {
     let (mut client, server) = tokio::io::duplex(1 << 20);

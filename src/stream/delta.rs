@@ -11,8 +11,9 @@ use prost::{Message, encoding};
 use proto::wire;
 use translators::resource::{Kind, Name, Version};
 
+use super::news::News;
 use super::push::{Content, Said};
-use super::types::{News, TypeState};
+use super::types::TypeState;
 use crate::publish::{ResourceSet, Snapshot};
 
 /// What a client that reconnects says that it holds, beside what there is.

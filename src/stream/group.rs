@@ -30,7 +30,7 @@ struct Shared {
     nonce: u64,
     names: Shelf<Version, Names>,
     pushes: Shelf<Due, Push>,
-    /// The sets that a stream accepted last that takes everything and refuses nothing.
+    /// The sets that a stream accepted last that takes everything.
     accepted: BTreeMap<Kind, ResourceSet>,
 }
 
@@ -108,8 +108,8 @@ impl Group {
     }
 
     /// Remembers what a stream that takes everything has accepted.
-    pub(super) fn accept(&self, kind: Kind, set: &ResourceSet) {
-        self.lock().accepted.insert(kind, set.clone());
+    pub(super) fn accept(&self, kind: Kind, set: ResourceSet) {
+        self.lock().accepted.insert(kind, set);
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -107,7 +107,7 @@ impl Poll {
                         let gone = || Status::unavailable("the configuration of the proxy is gone");
                         self.snapshot = snapshot.ok_or_else(gone)?;
                     }
-                    reason = &mut self.ended => return Err(Status::from(reason)),
+                    reason = &mut self.ended => return Err(reason.into()),
                     () = self.stop.cancelled() => return Err(Status::unavailable("the server stops")),
                     () = &mut over => return Ok(None),
                 }

@@ -73,7 +73,7 @@ pub(super) struct Made {
     pub(super) brings_new: bool,
     /// What was too much for it, and follows in the next.
     pub(super) rest: BTreeSet<Name>,
-    /// Of this set: who accepts it holds what it takes of that. None of a heartbeat.
+    /// Of this set: who accepts it holds what it takes of that. None of a heartbeat, and of what has more parts to come.
     pub(super) of: Option<ResourceSet>,
 }
 

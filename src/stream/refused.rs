@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use translators::resource::{Name, Resource, Version};
 
 use super::push::Content;
+use crate::publish::ResourceSet;
 
 /// How long other content waits when two in a row were refused; twice as long for each more,
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -44,6 +45,8 @@ pub(super) struct Refused {
 pub(super) struct Culprit {
     /// As it is, or was refused.
     pub(super) version: Version,
+    /// By its name; else it may be that another was meant.
+    told: bool,
     /// Why, in words fit to be shown.
     pub(super) reason: Arc<str>,
     pub(super) since: Instant,
@@ -83,7 +86,8 @@ impl Refused {
 
     /// The form in which the resource is said; `None` to leave it out.
     pub(super) fn form<'a>(&'a self, resource: &'a Arc<Resource>) -> Option<&'a Arc<Resource>> {
-        if self.culprits.get(resource.name()).is_none_or(|culprit| culprit.version != resource.version()) {
+        let culprit = self.culprits.get(resource.name());
+        if culprit.is_none_or(|culprit| !culprit.told || culprit.version != resource.version()) {
             return Some(resource);
         }
         match self.offences.get(resource.name()).map(|offence| &offence.stand_in) {
@@ -102,6 +106,18 @@ impl Refused {
         }
     }
 
+    /// The set as the proxy has it that accepted all of it but these.
+    pub(super) fn as_held(&self, set: &ResourceSet) -> ResourceSet {
+        let mut held = set.clone();
+        for (name, offence) in &self.offences {
+            match &offence.stand_in {
+                StandIn::Former(former) => held.put(Arc::clone(former)),
+                StandIn::Nothing | StandIn::Itself => held.remove(name),
+            };
+        }
+        held
+    }
+
     /// Enters a culprit. If it is `told` by its name, `former` is what the proxy accepted before: `None` if that is not
     /// known, `Some(None)` if there was none.
     pub(super) fn add(
@@ -112,7 +128,7 @@ impl Refused {
         (reason, now): (&Arc<str>, Instant),
     ) {
         let (name, version) = (resource.name(), resource.version());
-        let culprit = Culprit { version, reason: Arc::clone(reason), since: now };
+        let culprit = Culprit { version, told, reason: Arc::clone(reason), since: now };
         if !told {
             self.culprits.insert(Name::clone(name), culprit);
             return;

@@ -11,9 +11,10 @@ use translators::resource::{Kind, Name};
 
 use super::group::Due;
 use super::names::Names;
+use super::news::News;
 use super::push::{Content, Made, Push};
 use super::session::{GRACE, Protocol, Response, Session};
-use super::types::{News, TypeState};
+use super::types::TypeState;
 use super::{delta, sotw};
 use crate::publish::Snapshot;
 
@@ -203,6 +204,10 @@ impl Session {
         }
         if !whole {
             made.rest = content.cut(protocol);
+        }
+        if !made.rest.is_empty() {
+            // It is accepted with the last of its parts.
+            made.of = None;
         }
         if kind == Kind::Cluster {
             let brought = content.resources.iter().map(|resource| resource.name());

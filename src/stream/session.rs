@@ -343,13 +343,12 @@ impl Session {
 /// What a stream that takes everything has accepted is the last good of its group.
 fn remember(group: &Group, kind: Kind, state: &TypeState, answer: Option<&Answer>) {
     let accepted = answer.is_some_and(|answer| matches!(answer.outcome, Outcome::Accepted(_)));
+    let whole = kind.is_full_state() && state.subscription.wildcard() && state.refused.suspects.is_empty();
     if accepted
-        && kind.is_full_state()
-        && state.subscription.wildcard()
-        && !state.refused.is_any()
+        && whole
         && let Some(good) = &state.good
     {
-        group.accept(kind, good);
+        group.accept(kind, state.refused.as_held(good));
     }
 }
 

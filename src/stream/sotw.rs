@@ -10,9 +10,10 @@ use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::wire;
 use translators::resource::{Kind, Name, Resource};
 
+use super::news::News;
 use super::node::Client;
 use super::push::{Content, Said};
-use super::types::{News, TypeState};
+use super::types::TypeState;
 use crate::publish::Snapshot;
 
 /// `google.rpc.Code`.

@@ -30,6 +30,10 @@ pub(super) struct Subscription {
 /// What a request changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
+    /// What it took before: everything,
+    pub(super) had_everything: bool,
+    /// and these names; only of types that are a whole.
+    pub(super) had: Option<Arc<Names>>,
     /// Something is another subscription than before.
     pub(super) changed: bool,
     /// Everything was subscribed to.
@@ -105,7 +109,8 @@ impl Subscription {
         let wildcard = explicit || (!self.named && kind.is_full_state());
 
         let everything = wildcard && !self.wildcard;
-        let mut difference = Difference { changed: true, everything, ..Difference::default() };
+        let (had_everything, had) = (self.wildcard, self.names.clone());
+        let mut difference = Difference { had_everything, had, changed: true, everything, ..Difference::default() };
         self.wildcard = wildcard;
         match &self.names {
             None => {
@@ -133,7 +138,9 @@ impl Subscription {
         group: &Group,
         intern: impl Fn(&str) -> Name,
     ) -> Difference {
-        let mut difference = Difference::default();
+        let had_everything = self.wildcard;
+        let had = if kind.is_full_state() { self.names.clone() } else { None };
+        let mut difference = Difference { had_everything, had, ..Difference::default() };
         if subscribe.is_empty() && unsubscribe.is_empty() {
             difference.everything = first && kind.is_full_state();
             difference.changed = difference.everything;

@@ -45,6 +45,8 @@ pub(super) struct TypeState {
     pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
     /// Gone from the snapshot, and left with the proxy for good: of these no removal is said.
     pub(super) kept: BTreeSet<Name>,
+    /// What a client that came back has and that is gone: asked for or not, it is removed.
+    pub(super) lost: BTreeSet<Name>,
     /// When the held go even if their successors were not accepted.
     pub(super) release_at: Option<Instant>,
     /// The nonce of the last response.
@@ -67,39 +69,31 @@ pub(super) struct TypeState {
     pub(super) refused: Refused,
 }
 
-/// What has to be said.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    pub(super) names: BTreeSet<Name>,
-    /// Those among them that were asked for, and are said as they are.
-    pub(super) asked: BTreeSet<Name>,
-    /// Those among them that there was a resource of, and is none any more.
-    pub(super) gone: BTreeSet<Name>,
-    /// Those among them that are said in the form that was accepted before.
-    pub(super) mending: BTreeSet<Name>,
-    /// All of them were refused before, and nothing else is to be said.
-    pub(super) retries: bool,
-    /// Among the names are some that the proxy does not have.
-    pub(super) brings_new: bool,
-}
-
 // === impl TypeState ===
 
 impl TypeState {
     /// Applies a change of subscription.
     pub(super) fn subscribe(&mut self, kind: Kind, difference: Difference, current: &ResourceSet) {
         let first = !std::mem::replace(&mut self.requested, true);
-        let Difference { changed, everything, all, asked } = difference;
+        let Difference { had_everything, had, changed, everything, all, asked } = difference;
         self.retry = true;
         if !first && !changed {
             return;
+        }
+        let adds = everything || all || !asked.is_empty();
+        if adds && !first && !had_everything && kind.is_full_state() {
+            // Of a whole it has accepted only what it took of it.
+            self.good = self.good.take().map(|good| {
+                let names = had.iter().flat_map(|had| had.iter());
+                names.filter_map(|name| good.get(name)).cloned().collect()
+            });
         }
         let wants = |name: &Name| self.subscription.wants(name, current) || self.subscription.wants(name, &self.seen);
         self.owed.retain(wants);
         self.held.retain(|name, _| wants(name));
         self.kept.retain(wants);
         self.refused.retain(wants);
-        if everything || all || !asked.is_empty() {
+        if adds {
             // Missing from a full state is an answer too.
             self.due |= kind.is_full_state();
             // What is asked for is answered, refused or not.
@@ -180,7 +174,10 @@ impl TypeState {
                 _ if taken => {}
                 Kind::ExtensionConfig if self.subscription.covers(name) => _ = self.kept.insert(Name::from(*name)),
                 // It was asked for by another name, which is not told.
-                Kind::VirtualHost => _ = self.owed.insert(Name::from(*name)),
+                Kind::VirtualHost => {
+                    self.owed.insert(Name::from(*name));
+                    self.lost.insert(Name::from(*name));
+                }
                 _ if self.subscription.covers(name) => _ = self.owed.insert(Name::from(*name)),
                 _ => {}
             }
@@ -287,13 +284,6 @@ impl TypeState {
         })
     }
 
-    /// Puts what is owed into `owed`.
-    fn spell_out(&mut self) {
-        if std::mem::take(&mut self.owes_all) {
-            self.owed.extend(self.subscription.names().into_iter().flat_map(|names| names.iter()).cloned());
-        }
-    }
-
     /// What the next response follows from, if nothing of that is this stream's alone.
     pub(super) fn due_to_all(&mut self, speech: (Protocol, Client), kind: Kind, current: &ResourceSet) -> Option<Due> {
         let alone = !self.owed.is_empty() || !self.held.is_empty() || !self.kept.is_empty() || self.refused.is_any();
@@ -313,111 +303,6 @@ impl TypeState {
             due: self.due,
             woken: sum(self.woken.as_ref()),
         })
-    }
-
-    /// The names that were asked for; what else is new or changed stays for later.
-    pub(super) fn asked(&mut self, current: &ResourceSet) -> News {
-        self.spell_out();
-        for name in &self.owed {
-            let mut found = false;
-            for resource in current.called(name) {
-                found = true;
-                self.seen.put(Arc::clone(resource));
-            }
-            if !found {
-                self.seen.remove(name);
-            }
-        }
-        let names = std::mem::take(&mut self.owed);
-        News { asked: names.clone(), names, ..News::default() }
-    }
-
-    /// What has to be said: owed, new, changed, and removed unless that has to wait.
-    pub(super) fn news(
-        &mut self,
-        (protocol, client): (Protocol, Client),
-        kind: Kind,
-        current: &ResourceSet,
-        now: Instant,
-    ) -> News {
-        let mut brings_new = std::mem::take(&mut self.rest_is_new);
-        self.spell_out();
-        let mut names = std::mem::take(&mut self.owed);
-        let asked = names.clone();
-        let mut gone = BTreeSet::new();
-        for name in self.woken.take().iter().flat_map(|woken| woken.iter()) {
-            let as_refused = current.get(name).is_some_and(|resource| self.refused.refuses(resource));
-            if self.subscription.covers(name) && !as_refused {
-                names.insert(Name::clone(name));
-            }
-        }
-        for name in &names {
-            self.held.remove(name);
-        }
-        names.extend(self.refused.due(now));
-        for change in self.seen.changes_to(current) {
-            let name = match &change {
-                Change::Put(resource) => resource.name(),
-                Change::Removed(name) => name,
-            };
-            let before = self.seen.get(name).filter(|before| self.subscription.takes(before));
-            match &change {
-                Change::Put(resource) if self.subscription.takes(resource) => {
-                    brings_new |= self.seen.get(name).is_none();
-                    self.held.remove(name);
-                    self.kept.remove(name);
-                    if !self.refused.delays(resource, now) {
-                        names.insert(Name::clone(name));
-                    }
-                }
-                // It does not go by the name any more that was asked for.
-                Change::Put(_) | Change::Removed(_) if before.is_some() || self.subscription.covers(name) => {
-                    self.retry = true;
-                    match (kind, before) {
-                        (Kind::Cluster | Kind::Endpoints, Some(resource)) if !names.contains(name) => {
-                            self.held.insert(Name::clone(name), Some(Arc::clone(resource)));
-                            self.release_at.get_or_insert(now + GRACE);
-                        }
-                        (Kind::ExtensionConfig, Some(_)) => _ = self.kept.insert(Name::clone(name)),
-                        _ => {
-                            names.insert(Name::clone(name));
-                            gone.insert(Name::clone(name));
-                        }
-                    }
-                }
-                Change::Put(_) | Change::Removed(_) => {}
-            }
-        }
-        self.seen = current.clone();
-        if self.held.is_empty() {
-            self.release_at = None;
-        }
-        self.refused.compare(|name| current.get(name).map(|resource| resource.version()));
-        // Of what is gone, this protocol says nothing, but to who asks and takes an error for an answer.
-        let silent = protocol == Protocol::Sotw && !kind.is_full_state() && kind != Kind::Endpoints;
-        let answered = |name: &Name| client.takes_errors && asked.contains(name);
-        names.retain(|name| !silent || current.find(name).is_some() || answered(name));
-        let retries = names.is_empty();
-        self.join_suspects(&mut names);
-        let mending = self.mend(&mut names);
-        News { names, asked, gone, mending, retries, brings_new }
-    }
-
-    /// What was refused with others goes with whatever is sent next, or alone if that is another response.
-    pub(super) fn join_suspects(&mut self, names: &mut BTreeSet<Name>) {
-        if std::mem::take(&mut self.retry) || !names.is_empty() {
-            let wanted = |name: &Name| self.subscription.wants(name, &self.seen) && !self.held.contains_key(name);
-            names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
-        }
-    }
-
-    /// With whatever is sent, culprits go in the form that was accepted before.
-    fn mend(&mut self, names: &mut BTreeSet<Name>) -> BTreeSet<Name> {
-        if names.is_empty() || self.refused.mending.is_empty() {
-            return BTreeSet::new();
-        }
-        let mending = std::mem::take(&mut self.refused.mending);
-        mending.into_iter().filter(|name| names.insert(Name::clone(name))).collect()
     }
 
     /// Whether there are names under way, or still to be sent, that the proxy does not have yet.

@@ -78,6 +78,10 @@ fn scenario_25_a_client_comes_back_with_names_of_virtual_hosts_and_asks_for_alia
     let held = [("r/v1", peer.version("VHDS", "r/v1")), ("r/gone", "1".to_owned()), ("r/v2", "1".to_owned())];
     let (_, sent) = peer.delta("VHDS", &["r/a.com", "r/old.com"], &held, String::new(), None);
     assert_eq!(sent, ["VHDS r/v1=1 -r/gone -r/v2 ?r/old.com"], "it holds these by no name that it asks for");
+    // Nor is one that it asks for by its own name only told to be absent.
+    peer.reconnect();
+    let (_, sent) = peer.delta("VHDS", &["r/gone"], &held[1..2], String::new(), None);
+    assert_eq!(sent, ["VHDS -r/gone"]);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::stream::session::Protocol;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// What both protocols serve.
-const KINDS: [Kind; 8] = [
+/// Every type; the last two are incremental only.
+const KINDS: [Kind; 10] = [
     Kind::Secret,
     Kind::Cluster,
     Kind::Endpoints,
@@ -24,6 +24,8 @@ const KINDS: [Kind; 8] = [
     Kind::Runtime,
     Kind::ExtensionConfig,
     Kind::ScopedRoute,
+    Kind::VirtualHost,
+    Kind::LocalityEndpoint,
 ];
 
 #[derive(Debug, Clone)]
@@ -150,6 +152,9 @@ impl Model {
     fn want(&mut self, kind: Kind, names: Option<BTreeSet<String>>) {
         let empty = names.as_ref().is_some_and(BTreeSet::is_empty);
         let sotw = self.protocol == Protocol::Sotw;
+        if sotw && kind.is_incremental() {
+            return;
+        }
         // An empty first list would mean everything; and a request that crosses a response is stale.
         if (sotw && empty && !self.listed.contains(&kind))
             || (empty && !self.opened.contains(&kind))
@@ -373,13 +378,29 @@ fn all_hold(protocol: Protocol, steps: Vec<(usize, Step)>) {
         }
     }
     // Side by side, so that they share to the end.
-    while models.iter_mut().fold(false, |busy, model| busy | model.receive() | model.answer(true)) {}
+    let mut rounds = 0;
+    while models.iter_mut().fold(false, |busy, model| busy | model.receive() | model.answer(true)) {
+        rounds += 1;
+        assert!(rounds < 500, "it does not end");
+    }
     for mut model in models {
         model.ends_well();
     }
 }
 
 impl Model {
+    /// Whatever the client does not refuse it has, though it refuses others and they stay as they are.
+    fn is_withheld_nothing(&self) {
+        for kind in KINDS {
+            for resource in self.peer.snapshot.of(kind).iter().filter(|resource| self.wants(kind, resource.name())) {
+                let body = String::from_utf8_lossy(&resource.value()).into_owned();
+                let (name, content) = body.split_once('=').expect("named");
+                let held = self.held.get(&kind).and_then(|held| held.get(name)).map(|(content, _)| content.as_str());
+                assert!(held == Some(content) || content == "bad", "{kind} {name}: {held:?} for {content}");
+            }
+        }
+    }
+
     fn ends_well(&mut self) {
         let model = self;
         model.settle();
@@ -399,6 +420,22 @@ impl Model {
     }
 }
 
+/// The same for a client that always says which resource it refuses.
+fn withholds_nothing(protocol: Protocol, steps: Vec<Step>) {
+    let mut model = Model::new(protocol);
+    for step in steps {
+        model.step(match step {
+            Step::Answer(_) => Step::Answer(true),
+            // Of a client that comes back it is not known what it has: nothing is deleted in its place.
+            Step::Reconnect if protocol == Protocol::Sotw => Step::Receive,
+            other => other,
+        });
+    }
+    model.settle();
+    model.is_withheld_nothing();
+    model.ends_well();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -410,6 +447,16 @@ proptest! {
     #[test]
     fn a_delta_client_converges(steps in prop::collection::vec(step(), 0..60)) {
         holds(Protocol::Delta, steps);
+    }
+
+    #[test]
+    fn what_a_sotw_client_refuses_withholds_nothing_else(steps in prop::collection::vec(step(), 0..60)) {
+        withholds_nothing(Protocol::Sotw, steps);
+    }
+
+    #[test]
+    fn what_a_delta_client_refuses_withholds_nothing_else(steps in prop::collection::vec(step(), 0..60)) {
+        withholds_nothing(Protocol::Delta, steps);
     }
 
     #[test]
@@ -428,6 +475,13 @@ fn a_cluster_that_is_gone_does_not_outlive_its_wildcard() {
     let mut steps = vec![Step::Put(1, 2, 0), Step::Receive, Step::Answer(false), Step::Remove(1, 2), Step::Receive];
     steps.push(Step::Subscribe(1, Some(1)));
     steps.extend(std::iter::repeat_n(Step::Put(0, 0, 0), 4));
+    holds(Protocol::Sotw, steps);
+}
+
+#[test]
+fn what_was_refused_by_its_name_once_is_not_left_out_when_it_is_good_and_another_is_refused() {
+    let mut steps = vec![Step::Put(1, 1, 0), Step::Receive, Step::Answer(true), Step::Put(1, 0, 0), Step::Put(1, 1, 1)];
+    steps.extend([Step::Receive, Step::Answer(false)]);
     holds(Protocol::Sotw, steps);
 }
 

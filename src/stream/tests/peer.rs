@@ -151,10 +151,11 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(protocol: Protocol, contents: &str) -> Self {
+        let group: Arc<Group> = Arc::default();
         let mut peer = Self {
             protocol,
-            group: Arc::default(),
-            session: Session::new(protocol),
+            session: Session::within(Arc::clone(&group), protocol),
+            group,
             snapshot: Snapshot::default(),
             now: Instant::now(),
             last: BTreeMap::new(),

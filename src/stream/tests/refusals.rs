@@ -6,8 +6,8 @@ use std::time::Duration;
 use translators::resource::Kind;
 
 use super::peer::Peer;
-use crate::stream::session::Protocol;
 use crate::report::{ResourceState, ResourceStatus};
+use crate::stream::session::Protocol;
 
 const NOTHING: [&str; 0] = [];
 
@@ -211,4 +211,20 @@ fn every_resource_has_a_state_to_be_seen() {
     assert_eq!(state(&peer)[0], "CDS a: a: no since 7s");
     peer.delta_ack("CDS");
     assert_eq!(state(&peer)[..3], ["CDS a: a: no since 7s", "CDS b: synced", "CDS c: synced"]);
+}
+
+#[test]
+fn a_cluster_that_was_refused_is_kept_as_it_was_accepted_until_it_goes() {
+    let mut peer = Peer::new(Protocol::Sotw, "CDS a=1, CDS b=1, LDS l=1");
+    peer.ask("CDS", &[]);
+    peer.ack("CDS", &[]);
+    peer.ask("LDS", &[]);
+    peer.ack("LDS", &[]);
+    peer.edit("CDS a=bad, CDS n=bad");
+    assert_eq!(peer.drain(), ["CDS a=bad b=1 n=bad"]);
+    assert_eq!(peer.nack("CDS", &[], "a, n").1, NOTHING);
+    peer.edit("CDS -a, CDS -n, CDS c=1, LDS l=2");
+    assert_eq!(peer.drain(), ["CDS b=1 c=1 a=1"]);
+    assert_eq!(peer.ack("CDS", &[]), ["LDS l=2"]);
+    assert_eq!(peer.ack("LDS", &[]), ["CDS b=1 c=1"]);
 }

@@ -535,3 +535,52 @@ fn a_service_of_one_type_implies_it_and_serves_no_other() {
         }
     }
 }
+
+#[test]
+fn scenario_12_an_empty_first_list_of_any_type() {
+    for kind in Kind::ALL {
+        let service = kind.service();
+        let contents = format!("{service} a=1");
+        let expected = if kind.is_full_state() { vec![contents.clone()] } else { vec![] };
+        assert_eq!(sotw(&contents).ask(service, &[]), expected);
+        assert_eq!(delta(&contents).change(service, &[]), expected);
+    }
+    // A client that comes back and watches no endpoints says so with an empty list and its last version.
+    let mut peer = sotw("EDS a=1");
+    peer.accepted.insert(Kind::Endpoints, "1".into());
+    assert_eq!(peer.ask("EDS", &[]), NOTHING);
+    assert_eq!(peer.ask("EDS", &["a"]), ["EDS a=1"]);
+}
+
+#[test]
+fn scenario_35_what_a_stream_held_goes_with_it() {
+    let group = std::sync::Arc::default();
+    let mut first = delta("CDS a=1, EDS a=1, RTDS r@3=1");
+    first.join(&group);
+    let snapshot = first.snapshot.clone();
+    let held = std::sync::Arc::downgrade(snapshot.of(Kind::Endpoints).get("a").expect("exists"));
+    for _ in 0..100 {
+        let mut peer = delta("");
+        peer.snapshot = snapshot.clone();
+        peer.join(&group);
+        peer.change("CDS", &[]);
+        peer.change("EDS", &["a"]);
+        peer.change("RTDS", &["r"]);
+        peer.delta_ack("EDS");
+    }
+    drop((first, snapshot));
+    assert_eq!(held.strong_count(), 0, "a stream that was dropped leaves nothing behind");
+}
+
+#[test]
+fn scenario_42_an_answer_to_what_superseded_a_version_settles_both() {
+    let mut peer = delta("LDS l=1");
+    peer.change("LDS", &[]);
+    peer.edit("LDS l=2");
+    let between = peer.snapshot.of(Kind::Listener).version();
+    peer.edit("LDS l=3");
+    assert_eq!(peer.delta_ack("LDS"), ["LDS l=3"]);
+    assert_eq!(peer.delta_ack("LDS"), NOTHING);
+    let accepted = peer.session.status()[&Kind::Listener].acked;
+    assert!(accepted == Some(peer.snapshot.of(Kind::Listener).version()) && accepted != Some(between));
+}

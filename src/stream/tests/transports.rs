@@ -176,6 +176,20 @@ async fn a_service_of_one_type_needs_no_type_and_takes_no_other() {
 }
 
 #[tokio::test]
+async fn a_request_of_five_megabytes_is_taken_and_one_beyond_the_limit_is_not() {
+    let names: Vec<String> = (0..50_000).map(|number| format!("{number:0>100}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["a"]).collect();
+    let large = request(Some(Kind::Secret), &names, "");
+    assert!(large.len() > 5_000_000);
+    let control = Control::new("SDS a=1", Limits::DEFAULT);
+    let mut body = control.call(ADS, open(std::slice::from_ref(&large))).await.into_body();
+    assert_eq!(take(&mut body), (vec!["1".to_owned()], None));
+    let control = Control::new("SDS a=1", Limits { request_bytes: large.len() - 1, ..Limits::DEFAULT });
+    let mut body = control.call(ADS, open(&[large])).await.into_body();
+    assert_eq!(take(&mut body), (vec![], Some("11".to_owned())));
+}
+
+#[tokio::test]
 async fn a_fetch_is_answered_what_there_is_and_ends() {
     let control = Control::new("CDS a=1, CDS b=2, EDS a=3, SDS s=4", limits());
     for (method, names, expected) in [
