@@ -1,10 +1,11 @@
 //! A connection whose small writes are gathered.
 //!
 //! Owns: the bytes between HTTP/2 and the connection. May use: tokio's I/O. Never: keeps anything back once its
-//! owner has flushed, or copies a write that fills the room by itself.
+//! owner has flushed, or copies a large write.
 //!
 //! HTTP/2 flushes after each frame of data; the change of one resource is many small frames on a connection with many
-//! streams. Whoever drives the connection knows when nothing more comes, and flushes then.
+//! streams. To copy them together costs less than a system call for each; what is large goes as it is, behind what was
+//! gathered before it. Whoever drives the connection knows when nothing more comes, and flushes then.
 
 use std::io;
 use std::pin::Pin;
@@ -15,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// As much is gathered.
 const ROOM: usize = 32 * 1024;
+/// Writes from this size on are large.
+const LARGE: usize = 4 * 1024;
 
 /// One of the two handles of a corked connection: one is given to HTTP/2, the other one flushes.
 pub(super) struct Corked<C>(Arc<Mutex<Gathering<C>>>);
@@ -93,18 +96,45 @@ impl<C: AsyncWrite + Unpin> Gathering<C> {
                 count => self.written += count,
             }
         }
-        // A connection on which nothing happens holds no room.
-        self.bytes = Vec::new();
-        self.written = 0;
+        self.clear();
         Poll::Ready(Ok(()))
     }
 
-    /// Whether a write of so many bytes is gathered; if it is not, nothing is before it any more.
+    /// Makes room for a write of so many bytes if it is one that is gathered, and says whether it is.
     fn poll_gathers(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.bytes.len() + bytes > ROOM {
+        if bytes < LARGE && self.bytes.len() + bytes > ROOM {
             ready!(self.poll_write_out(context))?;
         }
-        Poll::Ready(Ok(bytes < ROOM))
+        Poll::Ready(Ok(bytes < LARGE))
+    }
+
+    /// Writes as it is what is not gathered, together with what was gathered before; says how much of the former.
+    fn poll_pass(&mut self, slices: &[io::IoSlice<'_>], context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            let before = self.bytes.len() - self.written;
+            let gathered = io::IoSlice::new(&self.bytes[self.written..]);
+            let all: Vec<_> =
+                std::iter::once(gathered).chain(slices.iter().copied()).skip(usize::from(before == 0)).collect();
+            let written = Pin::new(&mut self.connection).poll_write_vectored(context, &all);
+            let count = ready!(self.progress.after(written))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if count < before {
+                self.written += count;
+                continue;
+            }
+            self.clear();
+            if count > before {
+                return Poll::Ready(Ok(count - before));
+            }
+        }
+    }
+
+    /// A connection on which nothing happens holds no room.
+    fn clear(&mut self) {
+        self.bytes = Vec::new();
+        self.written = 0;
     }
 
     fn gather(&mut self, bytes: &[u8]) {
@@ -133,8 +163,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Corked<C> {
             gathering.gather(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut gathering.connection).poll_write(context, bytes);
-        gathering.progress.after(written)
+        gathering.poll_pass(&[io::IoSlice::new(bytes)], context)
     }
 
     fn poll_write_vectored(
@@ -150,8 +179,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Corked<C> {
             }
             return Poll::Ready(Ok(total));
         }
-        let written = Pin::new(&mut gathering.connection).poll_write_vectored(context, slices);
-        gathering.progress.after(written)
+        gathering.poll_pass(slices, context)
     }
 
     fn is_write_vectored(&self) -> bool {

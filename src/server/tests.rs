@@ -400,3 +400,55 @@ async fn a_connection_takes_no_new_streams_from_its_age_on() {
     drop(feed);
     soon(served).await.expect("no panic");
 }
+
+/// A connection that notes where what it is given lies.
+#[derive(Default)]
+struct Noting(Arc<Mutex<Vec<Vec<(usize, usize)>>>>);
+
+impl AsyncRead for Noting {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Noting {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let places = slices.iter().map(|slice| (slice.as_ptr() as usize, slice.len())).collect();
+        self.0.lock().expect("no panic").push(places);
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn what_is_large_is_written_from_where_it_lies() {
+    let noting = Noting::default();
+    let writes = Arc::clone(&noting.0);
+    let (mut io, _uncork) = Corked::pair(noting);
+    let mut context = Context::from_waker(Waker::noop());
+    let (head, body) = (vec![1; 9], vec![2; 16_384]);
+    let slices = [io::IoSlice::new(&head), io::IoSlice::new(&body)];
+    assert!(matches!(Pin::new(&mut io).poll_write(&mut context, b"small"), Poll::Ready(Ok(5))));
+    let written = Pin::new(&mut io).poll_write_vectored(&mut context, &slices);
+    assert!(matches!(written, Poll::Ready(Ok(16_393))), "{written:?}");
+    let writes = writes.lock().expect("no panic");
+    let [write] = &writes[..] else { panic!("one write: {writes:?}") };
+    let lengths: Vec<usize> = write.iter().map(|(_, length)| *length).collect();
+    assert_eq!(lengths, [5, 9, 16_384]);
+    assert_eq!(write[2].0, body.as_ptr() as usize, "no copy");
+}
