@@ -17,7 +17,7 @@ pub const MAX_REQUEST_BYTES: &str = "16777216";
 /// When a stream is old enough to be opened again, elsewhere if there are several control planes, unless said otherwise.
 pub const MAX_STREAM_AGE: &str = "30m";
 /// How many streams may be opened in a second, unless said otherwise: far more than any fleet opens but in an accident.
-pub const NEW_STREAMS_PER_SECOND: &str = "1000";
+pub const NEW_STREAMS_PER_SECOND: &str = "10000";
 /// How long a proxy may take nothing of what there is for it, unless said otherwise.
 pub const STALLED_AFTER: &str = "60s";
 /// After how much silence a connection is probed, unless said otherwise.

@@ -122,6 +122,7 @@ pub async fn run(
 #[derive(Debug)]
 pub struct Translator {
     last_good: LastGood,
+    evaluated: usize,
     files: Option<Arc<FileState>>,
     features: BTreeSet<Features>,
     ladder: Ladder,
@@ -141,6 +142,7 @@ impl Translator {
         let (objects, steps) = (to_record.objects.borrow().clone(), to_record.steps.borrow().clone());
         let translator = Self {
             last_good: LastGood::new(objects),
+            evaluated: 0,
             files: None,
             features: BTreeSet::new(),
             ladder: Ladder::new(steps),
@@ -160,6 +162,7 @@ impl Translator {
         let same_rules =
             self.files.as_ref().is_some_and(|files| Arc::ptr_eq(files, &inputs.files)) && self.features == *features;
         let current = self.current.clone().filter(|_| same_rules && !(self.ladder.is_climbing() && settled));
+        self.evaluated = 0;
         let rules = current.clone().unwrap_or_else(|| self.rules(&inputs.files, settled));
         let held = self.catalog.groups().clone();
         self.features.clone_from(features);
@@ -170,6 +173,11 @@ impl Translator {
         (!same).then_some(Translation { rules, groups })
     }
 
+    /// How much of the rules the last translation looked at; see [`translators::mesh::resolve::Resolver::evaluated`].
+    pub fn evaluated(&self) -> usize {
+        self.evaluated
+    }
+
     /// How many resources the last translation had built.
     pub fn built(&self) -> usize {
         self.catalog.built()
@@ -177,7 +185,8 @@ impl Translator {
 
     fn rules(&mut self, files: &Arc<FileState>, settled: bool) -> Arc<RulesPart> {
         self.files = Some(Arc::clone(files));
-        let Accepted { resolution, objects, refused } = self.last_good.accept(files);
+        let Accepted { resolution, objects, refused, evaluated } = self.last_good.accept(files);
+        self.evaluated = evaluated;
         let findings = Findings { files: Arc::clone(files), refused, resolved: resolution.findings };
         match &self.current {
             Some(former) => findings.log_since(&former.findings),

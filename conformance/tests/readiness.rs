@@ -56,3 +56,17 @@ async fn a_control_plane_whose_rules_are_not_there_refuses_streams_and_begins_wh
     assert_eq!(client.get(&ready).send().await?.status().as_u16(), 200);
     Ok(())
 }
+
+/// Streams are fanned out over all cores: each has a thread that serves connections.
+#[tokio::test]
+async fn every_core_serves() -> anyhow::Result<()> {
+    let chancery = Chancery::start(&[("rules.yaml", "")], &[]).await?;
+    let pid = chancery.pid().expect("it runs");
+    let mut workers = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = std::fs::read_to_string(task?.path().join("comm"))?;
+        workers += usize::from(name.starts_with("tokio-r"));
+    }
+    assert!(workers >= std::thread::available_parallelism()?.get(), "{workers} threads");
+    Ok(())
+}

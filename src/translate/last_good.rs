@@ -35,6 +35,8 @@ pub(super) struct Accepted {
     pub(super) objects: Objects,
     /// What is wrong with the objects whose last good form is in force.
     pub(super) refused: Vec<Finding>,
+    /// How much of the rules was looked at.
+    pub(super) evaluated: usize,
 }
 
 /// One object on disk: its text, and where it stood.
@@ -77,6 +79,7 @@ impl LastGood {
         // What is in force without some of its entries.
         let mut lessened = BTreeSet::new();
         let mut resolution = self.resolver.update(&objects);
+        let mut evaluated = self.resolver.evaluated();
         for _ in 0..MOST_ROUNDS {
             let mut replaced = false;
             for key in &resolution.refused {
@@ -100,6 +103,7 @@ impl LastGood {
                 break;
             }
             resolution = self.resolver.update(&objects);
+            evaluated += self.resolver.evaluated();
         }
         let mut good = objects.clone();
         // An entry comes back with what it lacked, so the form that has it is the one to keep.
@@ -112,7 +116,7 @@ impl LastGood {
             good.remove(key);
         }
         self.keep(good);
-        Accepted { resolution, objects, refused }
+        Accepted { resolution, objects, refused, evaluated }
     }
 
     /// The objects whose last good form stood in `file`.

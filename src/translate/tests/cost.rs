@@ -36,16 +36,20 @@ fn route(n: usize, timeout: usize) -> String {
 
 #[test]
 fn a_change_builds_what_depends_on_it_whatever_else_there_is() {
+    let mut all_looked_at = Vec::new();
     for size in [50, 500] {
         let mut world = world(size);
         let mut translator = Translator::open(None).0;
         let mut last = translator.translate(&world.inputs(), &features(), 0).expect("new");
         assert!(translator.built() >= 7 * size, "{}", translator.built());
+        assert!(translator.evaluated() >= 5 * size, "{}", translator.evaluated());
+        let mut looked_at = Vec::new();
         let mut costs = |world: &World| {
             let next = translator.translate(&world.inputs(), &features(), 0).expect("changed");
             let groups = next.groups.iter().filter(|(group, held)| !Arc::ptr_eq(held, &last.groups[*group])).count();
             let changed: BTreeSet<String> = changed(&last, &next).into_iter().collect();
             last = next;
+            looked_at.push(translator.evaluated());
             (translator.built(), groups, changed.into_iter().collect::<Vec<_>>())
         };
         world.connect("a/w7", "w7-0", &["in/a/s7/http"], true);
@@ -61,5 +65,11 @@ fn a_change_builds_what_depends_on_it_whatever_else_there_is() {
         world.put("AccessPolicy", "a/all", "{target: {scope: namespace}, deny: [{from: [{service: s1}]}]}");
         let (built, groups, changed) = costs(&world);
         assert_eq!((built, groups), (size, size), "one listener of each workload that serves: {changed:?}");
+        // The last concerns every service.
+        looked_at.pop();
+        all_looked_at.push(looked_at);
     }
+    assert_eq!(all_looked_at[0], all_looked_at[1], "of the rules, as much is looked at whatever else there is");
+    assert_eq!(all_looked_at[0][0], 0, "a proxy is no rule");
+    assert!(all_looked_at[0][1..].iter().all(|looked_at| (1..50).contains(looked_at)), "{all_looked_at:?}");
 }
