@@ -43,8 +43,7 @@ async fn a_reader_that_stops_among_200_costs_itself_only() -> anyhow::Result<()>
         }
     }
     let grown = resident(pid)?.saturating_sub(before);
-    // Had each change been kept for it, it would hold 5 MiB; the rest is the noise of an allocator under 200 streams.
-    println!("{grown} bytes while it stood still");
+    eprintln!("{grown} bytes while it stood still");
     // When it reads again it gets what was under way, and then the latest.
     let latest = format!("{CHANGES}-x");
     let mut responses = 0;
