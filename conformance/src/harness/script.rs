@@ -4,7 +4,7 @@
 //! control plane's files, the scripted client. Never: answers by itself.
 //!
 //! `CDS c1=2, EDS -c1` puts the cluster `c1` with the content `2` and takes the endpoints `c1` away; `VHDS r/v|a=1` is a
-//! virtual host that is asked for as `r/a` too, `RTDS r@3=1` lives for three seconds. What a client hears is written
+//! virtual host that is asked for as `r/a` too, `CDS c^e=1` a cluster whose endpoints are called `e`, `RTDS r@3=1` lives for three seconds. What a client hears is written
 //! the same way, a line a response: `CDS c1=2 -c3`; `?a` is an alias that nothing goes by.
 
 use std::collections::BTreeMap;
@@ -261,7 +261,12 @@ fn resource(kind: Kind, name: &str, content: &str) -> Value {
     let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 1}});
     let mut body = match kind {
         Kind::Secret => json!({"name": name, "generic_secret": {"secret": {"inline_string": content}}}),
-        Kind::Cluster => json!({"name": name, "connect_timeout": "1s", "alt_stat_name": content}),
+        Kind::Cluster => {
+            let (name, endpoints) = name.split_once('^').unwrap_or((name, ""));
+            json!({"name": name, "connect_timeout": "1s", "alt_stat_name": content, "type": "EDS",
+                "eds_cluster_config": {"service_name": endpoints,
+                    "eds_config": {"ads": {}, "resource_api_version": "V3"}}})
+        }
         Kind::Endpoints => json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [
             {"endpoint": {"hostname": content, "address": address}}]}]}),
         Kind::Listener => json!({"name": name, "stat_prefix": content, "address": address}),

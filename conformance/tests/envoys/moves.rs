@@ -2,7 +2,8 @@
 
 use anyhow::ensure;
 use chancery::ports::Port;
-use conformance::harness::{App, Load};
+use conformance::harness::shop::SOON;
+use conformance::harness::{App, Load, eventually};
 use serde_json::Value;
 
 use crate::fixture::{Pair, Way, cluster, endpoints, listener, route};
@@ -22,7 +23,13 @@ async fn moves(way: Way) -> anyhow::Result<()> {
     pair.has("x::default_priority", true).await?;
     pair.has("127.0.0.1", true).await?;
     let load = Load::start(format!("http://{}/", port.loopback()), 100)?;
-    let fine = |step: &str| {
+    let fine = async |step: &str| {
+        let before = load.counts().requests();
+        eventually(SOON, "requests", async || {
+            ensure!(load.counts().requests() >= before + 20);
+            Ok(())
+        })
+        .await?;
         let counts = load.counts();
         ensure!(counts.failed == 0, "{step}: {counts:?}");
         anyhow::Ok(())
@@ -33,26 +40,27 @@ async fn moves(way: Way) -> anyhow::Result<()> {
             pair.write(&shape("one", &[(to, app)], &[(to, 1)]))?;
             pair.has(&format!("{from}::default_priority"), false).await?;
             pair.has(&format!("{to}::default_priority"), true).await?;
-            fine("a route moves")?;
+            fine("a route moves").await?;
         }
     }
     // A listener is replaced by another at the same address.
     for prefix in ["two", "three"] {
         pair.write(&shape(prefix, &[("x", &v1)], &[("x", 1)]))?;
         pair.has(&format!("\"{prefix}\""), true).await?;
-        fine("a listener is replaced")?;
+        fine("a listener is replaced").await?;
     }
     // A service is renamed: its application stays.
     pair.write(&shape("three", &[("renamed", &v1)], &[("renamed", 1)]))?;
     pair.has("renamed::default_priority", true).await?;
     pair.has("x::default_priority", false).await?;
-    fine("a service is renamed")?;
+    fine("a service is renamed").await?;
     // A version comes, and goes.
     pair.write(&shape("three", &[("renamed", &v1), ("v2", &v2)], &[("renamed", 1), ("v2", 1)]))?;
     pair.has("v2::default_priority", true).await?;
-    fine("a version comes")?;
+    fine("a version comes").await?;
     pair.write(&shape("three", &[("v2", &v2)], &[("v2", 1)]))?;
     pair.has("renamed::default_priority", false).await?;
+    fine("a version goes").await?;
     let counts = load.stop().await?;
     ensure!(counts.failed == 0 && counts.by_version.len() == 2, "a version goes: {counts:?}");
     pair.took_everything().await

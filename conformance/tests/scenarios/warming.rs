@@ -39,6 +39,20 @@ async fn scenario_02_endpoints_follow_their_cluster_unasked() -> anyhow::Result<
 }
 
 #[tokio::test]
+async fn scenario_02_endpoints_of_another_name_follow_their_cluster_too() -> anyhow::Result<()> {
+    for incremental in [false, true] {
+        let node = if incremental { "s02nd" } else { "s02ns" };
+        let mut world = World::start(node, "CDS c^e=1, EDS e=1").await?;
+        let mut client = world.stream(incremental).await?;
+        client.takes("CDS", &[], "CDS c=1").await?;
+        client.takes("EDS", &["e"], "EDS e=1").await?;
+        world.edit("CDS c^e=2").await?;
+        client.hears(&["CDS c=2", "EDS e=1"]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn scenario_03_no_type_waits_for_the_answer_to_another() -> anyhow::Result<()> {
     for incremental in [false, true] {
         let node = if incremental { "s03d" } else { "s03s" };
