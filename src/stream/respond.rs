@@ -14,6 +14,7 @@ use super::names::Names;
 use super::push::{Content, Made, Push};
 use super::session::{GRACE, Protocol, Response, Session};
 use super::types::{News, TypeState};
+use super::warmth::endpoints_of;
 use super::{delta, sotw};
 use crate::publish::Snapshot;
 
@@ -205,9 +206,9 @@ impl Session {
             made.rest = content.cut(protocol);
         }
         if kind == Kind::Cluster {
-            let brought = content.resources.iter().map(|resource| resource.name());
-            let brought = brought.filter(|name| !whole || news.names.contains(*name));
-            made.clusters = self.group.share(brought.cloned().collect());
+            let brought = content.resources.iter();
+            let brought = brought.filter(|cluster| !whole || news.names.contains(cluster.name()));
+            made.clusters = self.group.share(brought.map(|cluster| endpoints_of(cluster)).collect());
         }
         Some(self.send(kind, content, made, now))
     }
