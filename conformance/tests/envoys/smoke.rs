@@ -104,7 +104,10 @@ async fn shows(pair: &Pair, state: &State<'_>, version: &str) -> anyhow::Result<
         let url = format!("http://{}/", plain.loopback());
         let echo = client.get(&url).send().await?.error_for_status()?.text().await?;
         let echo: Echo = serde_json::from_str(&echo)?;
-        ensure!(echo.version == version && echo.headers.get("x-stamp").is_some_and(|it| it == state.header), "{echo:?}");
+        ensure!(
+            echo.version == version && echo.headers.get("x-stamp").is_some_and(|it| it == state.header),
+            "{echo:?}"
+        );
         if state.way.incremental() {
             let answer = client.get(&url).header("host", "shop.example").send().await?.error_for_status()?;
             let echo: Echo = serde_json::from_str(&answer.text().await?)?;
@@ -130,8 +133,10 @@ async fn smoke(version: &str, way: Way) -> anyhow::Result<()> {
     let ports = [Port::reserve()?, Port::reserve()?];
     // Certificates of any authority will do.
     let other = conformance::harness::Chancery::prepare(&[], &[])?;
-    let certificates =
-        [Credential::issue_to_node(&other, NODE).await?.identity(), Credential::issue_to_node(&other, NODE).await?.identity()];
+    let certificates = [
+        Credential::issue_to_node(&other, NODE).await?.identity(),
+        Credential::issue_to_node(&other, NODE).await?.identity(),
+    ];
     let mut state = State {
         way,
         on_demand: if version.starts_with("1.36.") { Way::DeltaStreams.source() } else { way.source() },
