@@ -35,6 +35,7 @@ mod sotw;
 mod status;
 mod subscription;
 mod types;
+mod warmth;
 
 pub use group::Group;
 pub use limits::Limits;

@@ -13,8 +13,9 @@ use super::group::Due;
 use super::names::Names;
 use super::news::News;
 use super::push::{Content, Made, Push};
-use super::session::{GRACE, Protocol, Response, Session};
+use super::session::{ALONE, GRACE, Protocol, Response, Session};
 use super::types::TypeState;
+use super::warmth::endpoints_of;
 use super::{delta, sotw};
 use crate::publish::Snapshot;
 
@@ -41,7 +42,8 @@ impl Session {
         if !state.requested || state.outstanding.is_some() || state.is_quiet(current) {
             return None;
         }
-        let waits = REFERRERS.contains(&kind) && self.clusters_are_on_their_way(snapshot, now);
+        let waits = REFERRERS.contains(&kind)
+            && (self.clusters_are_on_their_way(snapshot, now) || self.others_come_first(kind, snapshot, now));
         let state = self.of_mut(kind);
         if state.subscription.is_empty() && state.owed.is_empty() {
             state.seen = current.clone();
@@ -125,7 +127,9 @@ impl Session {
         }
         let late = state.release_at.is_some_and(|at| at <= now);
         // Of a client that reconnected it is not known what refers to them before it asks for its listeners.
+        // Nor is it on a stream of one type.
         let known = self.of(Kind::Listener).requested || state.held.values().all(Option::is_some);
+        let known = known && self.only.is_none();
         let settled = |kind: Kind| self.of(kind).is_settled(snapshot.of(kind));
         let replaced = || {
             let without_clusters = kind != Kind::Endpoints || settled(Kind::Cluster);
@@ -176,6 +180,17 @@ impl Session {
         clusters.awaits_new(snapshot.of(Kind::Cluster)) && clusters.sent_at.is_some_and(|at| now < at + GRACE)
     }
 
+    /// A stream of one type does not see which clusters the proxy has: a change waits for a time instead.
+    fn others_come_first(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> bool {
+        if self.only.is_none() {
+            return false;
+        }
+        let state = self.of_mut(kind);
+        let changed = state.seen.version() != snapshot.of(kind).version();
+        state.changed_at = changed.then(|| state.changed_at.unwrap_or(now)).filter(|at| now < *at + ALONE);
+        state.changed_at.is_some()
+    }
+
     fn respond(
         &mut self,
         kind: Kind,
@@ -210,9 +225,9 @@ impl Session {
             made.of = None;
         }
         if kind == Kind::Cluster {
-            let brought = content.resources.iter().map(|resource| resource.name());
-            let brought = brought.filter(|name| !whole || news.names.contains(*name));
-            made.clusters = self.group.share(brought.cloned().collect());
+            let brought = content.resources.iter();
+            let brought = brought.filter(|cluster| !whole || news.names.contains(cluster.name()));
+            made.clusters = self.group.share(brought.map(|cluster| endpoints_of(cluster)).collect());
         }
         Some(self.send(kind, content, made, now))
     }

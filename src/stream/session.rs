@@ -26,6 +26,10 @@ use crate::report::TypeStatus;
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a change that may lead to new clusters waits on a stream of its type alone: which clusters the proxy has
+/// warmed is said on another stream.
+pub const ALONE: Duration = Duration::from_secs(1);
+
 /// How many names one stream may subscribe to, over all types.
 const MAX_NAMES: usize = 200_000;
 
@@ -116,7 +120,7 @@ pub struct Session {
     pub(super) client: Client,
     secrets: bool,
     /// The only type that is served.
-    only: Option<Kind>,
+    pub(super) only: Option<Kind>,
     pub(super) group: Arc<Group>,
     /// The last that was used.
     pub(super) nonce: u64,
@@ -220,7 +224,9 @@ impl Session {
         let unanswered = sent.map(|at| at + GRACE);
         let answered = Kind::ALL.into_iter().filter_map(asked).filter(|state| state.outstanding.is_none());
         let later = answered.flat_map(|state| [state.refused.due_at(), state.heartbeats.due_at()]);
-        [removals, unanswered].into_iter().chain(later).flatten().filter(|at| Some(*at) > self.polled_at).min()
+        let alone = Kind::ALL.into_iter().filter_map(asked).filter_map(|state| state.changed_at).min();
+        let alone = alone.map(|at| at + ALONE);
+        [removals, unanswered, alone].into_iter().chain(later).flatten().filter(|at| Some(*at) > self.polled_at).min()
     }
 
     /// What there is to be seen of each type, but for what the proxy refuses.

@@ -49,6 +49,8 @@ pub(super) struct TypeState {
     pub(super) lost: BTreeSet<Name>,
     /// When the held go even if their successors were not accepted.
     pub(super) release_at: Option<Instant>,
+    /// On a stream of its type alone: since when there is a change that waits.
+    pub(super) changed_at: Option<Instant>,
     /// The nonce of the last response.
     pub(super) nonce: Option<u64>,
     /// The last response, while it is not answered.

@@ -3,6 +3,7 @@
 //! Owns: the arguments and the end. May use: `conformance::bench`. Never: fails for being slow.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -118,6 +119,9 @@ async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(rounds) = args.rounds.map(usize::from) {
         scale.rounds = rounds;
     }
+    // Before anything is measured for nothing.
+    let create = |path: &PathBuf| std::fs::File::create(path).with_context(|| path.display().to_string());
+    let mut file = args.json.as_ref().map(create).transpose()?;
     let mut lab = Lab::new(scale)?;
     let mut outcomes = BTreeMap::new();
     let mut void = Vec::new();
@@ -139,8 +143,8 @@ async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(Machine::read().await, scale, began.elapsed().as_secs_f64(), outcomes);
     report.missing.extend(void);
     let json = serde_json::to_string_pretty(&report)?;
-    if let Some(file) = &args.json {
-        std::fs::write(file, format!("{json}\n")).with_context(|| file.display().to_string())?;
+    if let (Some(file), Some(path)) = (&mut file, &args.json) {
+        file.write_all(format!("{json}\n").as_bytes()).with_context(|| path.display().to_string())?;
     }
     match args.output {
         Format::Table => print!("{}", report.table()),

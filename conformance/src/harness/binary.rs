@@ -45,8 +45,9 @@ pub async fn build_chancery(arguments: &[&str], environment: &[(&str, &str)]) ->
     for name in OF_THE_CRATE {
         cargo.env_remove(name);
     }
-    cargo.current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
-    let output = cargo.output().await.context("cannot run cargo")?;
+    // Its progress and its errors are for whoever waits; only what it says in JSON is read.
+    cargo.current_dir(root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = cargo.spawn().context("cannot run cargo")?.wait_with_output().await.context("cannot run cargo")?;
     ensure!(output.status.success(), "chancery cannot be built ({})", output.status);
     let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
     let mut executables = messages.lines().filter_map(|line| {

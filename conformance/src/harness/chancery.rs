@@ -91,7 +91,7 @@ impl Chancery {
 
     /// Writes a rule file in one step, as careful editors do.
     pub fn write_rules(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let (new, path) = (self.directory.path().join("new"), self.rules_directory().join(name));
+        let (new, path) = (self.directory.path().join(format!("new-{name}")), self.rules_directory().join(name));
         std::fs::write(&new, text)?;
         std::fs::rename(&new, &path).with_context(|| path.display().to_string())
     }

@@ -3,7 +3,7 @@
 //! Owns: one stream of the aggregated service, and what the protocol has a client repeat: the node, the last nonce and
 //! version of each type. May use: the address of a control plane. Never: answers by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,19 +14,20 @@ use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::A
 use proto::google::rpc::Status as GoogleStatus;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use translators::resource::Kind;
 
 /// How long something may take to come.
 const COMES: Duration = Duration::from_secs(10);
 /// How long nothing has to come to count as nothing.
-const SILENCE: Duration = Duration::from_millis(400);
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// A client that speaks one of the two protocols.
 pub struct Peer {
     stream: Stream,
     node: core_pb::Node,
+    says_node: bool,
     /// By type: the nonce of the last response, the version last accepted.
     last: BTreeMap<Kind, (String, String)>,
     accepted: BTreeMap<Kind, String>,
@@ -72,23 +73,33 @@ pub struct Delta<'a> {
 impl Peer {
     /// Opens a state-of-the-world stream for a node.
     pub async fn sotw(address: SocketAddr, node: &str) -> anyhow::Result<Self> {
+        Self::sotw_over(channel(address), node).await
+    }
+
+    /// Opens a state-of-the-world stream for a node on a connection that may carry others.
+    pub async fn sotw_over(channel: Channel, node: &str) -> anyhow::Result<Self> {
         let (requests, received) = mpsc::channel(64);
-        let mut client = client(address);
+        let mut client = client(channel);
         let responses = client.stream_aggregated_resources(ReceiverStream::new(received)).await?.into_inner();
         Ok(Self::new(Stream::Sotw(requests, responses), node))
     }
 
     /// Opens an incremental stream for a node.
     pub async fn delta(address: SocketAddr, node: &str) -> anyhow::Result<Self> {
+        Self::delta_over(channel(address), node).await
+    }
+
+    /// Opens an incremental stream for a node on a connection that may carry others.
+    pub async fn delta_over(channel: Channel, node: &str) -> anyhow::Result<Self> {
         let (requests, received) = mpsc::channel(64);
-        let mut client = client(address);
+        let mut client = client(channel);
         let responses = client.delta_aggregated_resources(ReceiverStream::new(received)).await?.into_inner();
         Ok(Self::new(Stream::Delta(requests, responses), node))
     }
 
     fn new(stream: Stream, node: &str) -> Self {
         let node = core_pb::Node { id: node.to_owned(), ..Default::default() };
-        Self { stream, node, last: BTreeMap::new(), accepted: BTreeMap::new() }
+        Self { stream, node, says_node: true, last: BTreeMap::new(), accepted: BTreeMap::new() }
     }
 
     /// Who it says it is from now on.
@@ -96,10 +107,29 @@ impl Peer {
         &mut self.node
     }
 
+    /// Whether it says so in every request from now on, or in none.
+    pub fn say_node(&mut self, says: bool) {
+        self.says_node = says;
+    }
+
+    /// The nonce of the last response of this type; empty before there was one.
+    pub fn nonce(&self, kind: Kind) -> String {
+        self.last.get(&kind).map(|(nonce, _)| nonce.clone()).unwrap_or_default()
+    }
+
+    /// State of the world: the version that it says from now on that it has accepted.
+    pub fn pretend(&mut self, kind: Kind, version: &str) {
+        self.accepted.insert(kind, version.to_owned());
+    }
+
+    /// The version of the last response of this type; empty before there was one.
+    pub fn version(&self, kind: Kind) -> String {
+        self.last.get(&kind).map(|(_, version)| version.clone()).unwrap_or_default()
+    }
+
     /// State of the world: asks for all of these, with the last nonce and the version last accepted.
     pub async fn ask(&mut self, kind: Kind, names: &[&str]) -> anyhow::Result<()> {
-        let nonce = self.last.get(&kind).map(|(nonce, _)| nonce.clone()).unwrap_or_default();
-        self.ask_with(kind, names, &nonce, None).await
+        self.ask_with(kind, names, &self.nonce(kind), None).await
     }
 
     /// State of the world: the same with a nonce and an error of one's own.
@@ -113,7 +143,7 @@ impl Peer {
         let Stream::Sotw(requests, _) = &self.stream else { bail!("the stream is incremental") };
         let request = discovery_pb::DiscoveryRequest {
             version_info: self.accepted.get(&kind).cloned().unwrap_or_default(),
-            node: Some(self.node.clone()),
+            node: self.says_node.then(|| self.node.clone()),
             resource_names: owned(names),
             type_url: kind.type_url().to_owned(),
             response_nonce: nonce.to_owned(),
@@ -140,7 +170,7 @@ impl Peer {
     pub async fn say(&mut self, kind: Kind, delta: Delta<'_>) -> anyhow::Result<()> {
         let Stream::Delta(requests, _) = &self.stream else { bail!("the stream is state of the world") };
         let request = discovery_pb::DeltaDiscoveryRequest {
-            node: Some(self.node.clone()),
+            node: self.says_node.then(|| self.node.clone()),
             type_url: kind.type_url().to_owned(),
             resource_names_subscribe: owned(delta.subscribe),
             resource_names_unsubscribe: owned(delta.unsubscribe),
@@ -150,6 +180,23 @@ impl Peer {
             ..Default::default()
         };
         requests.send(request).await.context("the stream is open")
+    }
+
+    /// Asks for something of a type that Chancery does not know.
+    pub async fn ask_unknown(&mut self, type_url: &str) -> anyhow::Result<()> {
+        let (node, type_url) = (self.says_node.then(|| self.node.clone()), type_url.to_owned());
+        let open = match &self.stream {
+            Stream::Sotw(requests, _) => {
+                let request = discovery_pb::DiscoveryRequest { node, type_url, ..Default::default() };
+                requests.send(request).await.is_ok()
+            }
+            Stream::Delta(requests, _) => {
+                let request = discovery_pb::DeltaDiscoveryRequest { node, type_url, ..Default::default() };
+                requests.send(request).await.is_ok()
+            }
+        };
+        ensure!(open, "the stream has ended");
+        Ok(())
     }
 
     /// Incremental: accepts the last response.
@@ -204,6 +251,8 @@ impl Peer {
         let received = match &mut self.stream {
             Stream::Sotw(_, responses) => {
                 let message = responses.message().await?.context("the stream ended")?;
+                let foreign = message.resources.iter().find(|any| any.type_url != message.type_url);
+                ensure!(foreign.is_none(), "{foreign:?} in a response of {}", message.type_url);
                 Received {
                     kind: kind(&message.type_url)?,
                     version: message.version_info,
@@ -222,6 +271,15 @@ impl Peer {
                     let body = resource.resource.map(|any| any.value).unwrap_or_default();
                     (resource.name, resource.version, body)
                 };
+                let all = message.resources.iter().map(|one| &one.name).chain(&message.removed_resources);
+                let (mut seen, mut all) = (BTreeSet::new(), all);
+                let twice = all.find(|name| !seen.insert(*name));
+                ensure!(twice.is_none(), "{twice:?} occurs twice in a response");
+                let whole = message.resources.iter().filter(|one| one.resource.is_some());
+                let bare = whole.clone().find(|one| one.name.is_empty() || one.version.is_empty());
+                ensure!(bare.is_none(), "a resource without a name or a version: {bare:?}");
+                let foreign = whole.flat_map(|one| &one.resource).find(|any| any.type_url != message.type_url);
+                ensure!(foreign.is_none(), "{foreign:?} in a response of {}", message.type_url);
                 Received {
                     kind: kind(&message.type_url)?,
                     version: message.system_version_info,
@@ -231,6 +289,7 @@ impl Peer {
                 }
             }
         };
+        ensure!(!received.nonce.is_empty(), "a response without a nonce: {received:?}");
         self.last.insert(received.kind, (received.nonce.clone(), received.version.clone()));
         Ok(received)
     }
@@ -255,9 +314,13 @@ impl Received {
     }
 }
 
-fn client(address: SocketAddr) -> AggregatedDiscoveryServiceClient<tonic::transport::Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address is a URI");
-    AggregatedDiscoveryServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(64 << 20)
+/// A connection of its own, without TLS.
+fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address is a URI").connect_lazy()
+}
+
+fn client(channel: Channel) -> AggregatedDiscoveryServiceClient<Channel> {
+    AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20)
 }
 
 fn kind(type_url: &str) -> anyhow::Result<Kind> {

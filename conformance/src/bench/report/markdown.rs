@@ -113,7 +113,7 @@ impl Report {
         _ = writeln!(
             text,
             "`bench -- --only replicas` draws lines through fleets of {half}, {one} and {two} proxies ({services} services of \
-             {ENDPOINTS_EACH} endpoints\neach), holds four control planes with larger fleets against them (measured memory {:.2} \
+             {ENDPOINTS_EACH} endpoints\neach), holds four control planes with fleets of their own against them (measured memory {:.2} \
              times, CPU of a change\n{:.2} times what the line says), and then ends one of the four, whose proxies get {:.1} % of \
              a cold start from the others.\n",
             value("memory/model"),
