@@ -401,9 +401,12 @@ async fn a_connection_takes_no_new_streams_from_its_age_on() {
     soon(served).await.expect("no panic");
 }
 
+/// Where the slices of one write lie, and how long they are.
+type Places = Vec<(usize, usize)>;
+
 /// A connection that notes where what it is given lies.
 #[derive(Default)]
-struct Noting(Arc<Mutex<Vec<Vec<(usize, usize)>>>>);
+struct Noting(Arc<Mutex<Vec<Places>>>);
 
 impl AsyncRead for Noting {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
