@@ -34,8 +34,8 @@ async fn moves(way: Way) -> anyhow::Result<()> {
         ensure!(counts.failed == 0, "{step}: {counts:?}");
         anyhow::Ok(())
     };
-    // A route moves from one cluster to another, and the first goes in the same breath; and back, five times.
-    for _ in 0..5 {
+    // A route moves from one cluster to another, and the first goes in the same breath; and back, more than once.
+    for _ in 0..2 {
         for (from, to, app) in [("x", "y", &v2), ("y", "x", &v1)] {
             pair.write(&shape("one", &[(to, app)], &[(to, 1)]))?;
             pair.has(&format!("{from}::default_priority"), false).await?;
