@@ -122,7 +122,7 @@ async fn shows(pair: &Pair, state: &State<'_>, version: &str) -> anyhow::Result<
         let (_, body) = connection.request("GET", "/").await?;
         ensure!(body.contains(&format!("\"version\":\"{version}\"")), "{body}");
         let runtime: Value = serde_json::from_str(&pair.envoy.text("/runtime").await?)?;
-        let flag = state.flag;
+        let flag = state.flag.to_string();
         ensure!(runtime["entries"]["smoke.flag"]["final_value"] == *flag, "{runtime}");
         Ok(())
     })
