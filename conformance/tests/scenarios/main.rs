@@ -7,5 +7,6 @@ mod life;
 mod order;
 mod reader;
 mod reconnect;
+mod status;
 mod subscription;
 mod warming;
