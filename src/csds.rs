@@ -21,12 +21,12 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
 use proto::wire;
 use serde_json::{Value, json};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use translators::json;
 use translators::resource::Kind;
 
 use crate::report::{Proxy, Report, ResourceState, ResourceStatus};
-use crate::stream::Directory;
+use crate::stream::{Directory, status_code};
 
 use status_pb::client_config::GenericXdsConfig;
 
@@ -223,7 +223,8 @@ fn question(text: &[u8]) -> Result<status_pb::ClientStatusRequest, Status> {
     };
     let Value::Object(asked) = asked else { return Err(invalid("it is no object".to_owned())) };
     let field = |names: [&str; 2]| names.into_iter().find_map(|name| asked.get(name)).cloned();
-    let node = field(["node", "node"])
+    let node = asked
+        .get("node")
         .map(|node| json!({ "id": node.get("id"), "cluster": node.get("cluster"), "metadata": node.get("metadata") }));
     let known = json!({
         "node": node,
@@ -236,17 +237,6 @@ fn question(text: &[u8]) -> Result<status_pb::ClientStatusRequest, Status> {
         return Err(invalid(format!("{}: {:?}", misfit.pointer, misfit.reason)));
     }
     status_pb::ClientStatusRequest::decode(&bytes[..]).map_err(|error| invalid(error.to_string()))
-}
-
-fn status_code(code: Code) -> StatusCode {
-    match code {
-        Code::InvalidArgument => StatusCode::BAD_REQUEST,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::PermissionDenied => StatusCode::FORBIDDEN,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
 }
 
 #[cfg(test)]

@@ -38,11 +38,12 @@ mod types;
 mod warmth;
 
 pub use group::Group;
-pub use limits::Limits;
+pub use limits::{Limits, about};
 pub use methods::services;
 pub use node::Client;
 pub use pulse::Pulse;
 pub use request::Request;
+pub use rest::status_code;
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};
 

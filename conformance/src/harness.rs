@@ -7,6 +7,7 @@
 mod app;
 mod background;
 mod binary;
+pub mod bootstrap;
 mod chancery;
 mod child;
 mod credential;

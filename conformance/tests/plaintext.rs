@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
 use conformance::harness::shop::{SOON, rule};
-use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, eventually};
+use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, bootstrap, eventually};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -24,34 +24,6 @@ fn rules(listen: SocketAddr, app: SocketAddr) -> String {
     rule("MeshService", "cart", "ports: [{name: http, port: 80, protocol: http}]")
         + &rule("Workload", "cart", &workload)
         + &rule("MTLSPolicy", "open", "{target: {scope: namespace}, mode: disabled}")
-}
-
-/// A bootstrap as somebody wrote it long ago.
-fn bootstrap(node: &str, admin: &Port, xds: SocketAddr) -> String {
-    format!(
-        r#"
-node: {{id: {node}, cluster: old}}
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
-dynamic_resources:
-  ads_config: {{api_type: GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
-  cds_config: {{ads: {{}}, resource_api_version: V3}}
-  lds_config: {{ads: {{}}, resource_api_version: V3}}
-static_resources:
-  clusters:
-  - name: xds
-    connect_timeout: 1s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{http2_protocol_options: {{}}}}
-    load_assignment:
-      cluster_name: xds
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]}}]
-"#,
-        admin = admin.number(),
-        ip = xds.ip(),
-        port = xds.port(),
-    )
 }
 
 async fn ask(address: SocketAddr, node: &str, kinds: &[(Kind, &str)]) -> Result<Vec<String>, tonic::Status> {
@@ -86,7 +58,7 @@ async fn an_envoy_without_a_credential_is_served_by_its_node_id() -> anyhow::Res
 
     let admin = Port::reserve()?;
     let source = EnvoySource::from_environment().await?;
-    let bootstrap = bootstrap("vm-1", &admin, plaintext.loopback());
+    let bootstrap = bootstrap::aggregated("vm-1", &admin, plaintext.loopback(), "GRPC");
     let mut envoy = EnvoyProxy::run(&source, admin, &bootstrap)?;
     envoy.live().await?;
     let proxies = chancery.in_sync(1).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use chancery::ports::Port;
 use conformance::harness::shop::SOON;
-use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, eventually};
+use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, bootstrap, eventually};
 
 /// A configuration of which every part is polled for.
 fn rules(listen: SocketAddr, app: SocketAddr) -> String {
@@ -57,31 +57,9 @@ spec:
     )
 }
 
-fn bootstrap(node: &str, admin: &Port, xds: SocketAddr, protocol: &str) -> String {
-    let source = "{resource_api_version: V3, api_config_source: {api_type: REST, transport_api_version: V3, \
-                  cluster_names: [xds], refresh_delay: 0.1s}}";
-    format!(
-        r#"
-node: {{id: {node}, cluster: old}}
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
-dynamic_resources: {{cds_config: {source}, lds_config: {source}}}
-static_resources:
-  clusters:
-  - name: xds
-    connect_timeout: 1s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{{protocol}: {{}}}}
-    load_assignment:
-      cluster_name: xds
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]}}]
-"#,
-        admin = admin.number(),
-        ip = xds.ip(),
-        port = xds.port(),
-    )
-}
+/// Where an Envoy polls, and how often.
+const SOURCE: &str = "{resource_api_version: V3, api_config_source: {api_type: REST, transport_api_version: V3, \
+                      cluster_names: [xds], refresh_delay: 0.1s}}";
 
 #[tokio::test]
 async fn a_stock_envoy_that_polls_is_served_and_follows() -> anyhow::Result<()> {
@@ -96,7 +74,7 @@ async fn a_stock_envoy_that_polls_is_served_and_follows() -> anyhow::Result<()> 
     for (node, protocol) in [("edge-1", "http_protocol_options"), ("edge-2", "http2_protocol_options")] {
         chancery.write_rules("rules.yaml", &rules)?;
         let admin = Port::reserve()?;
-        let bootstrap = bootstrap(node, &admin, plaintext.loopback(), protocol);
+        let bootstrap = bootstrap::polled(node, &admin, plaintext.loopback(), SOURCE, protocol);
         let mut envoy = EnvoyProxy::run(&source, admin, &bootstrap)?;
         envoy.live().await?;
         let status = async || Ok::<_, anyhow::Error>(client.get(&url).send().await?.status().as_u16());

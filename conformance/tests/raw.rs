@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
 use conformance::harness::shop::{SOON, rule};
-use conformance::harness::{App, Chancery, Credential, Delta, EnvoyProxy, EnvoySource, Peer, eventually};
+use conformance::harness::{App, Chancery, Credential, Delta, EnvoyProxy, EnvoySource, Peer, bootstrap, eventually};
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use serde_json::Value;
@@ -61,34 +61,6 @@ resources:
     rule("EnvoySnapshot", "edge", &spec)
 }
 
-/// A bootstrap as somebody wrote it long ago.
-fn bootstrap(api: &str, admin: &Port, xds: SocketAddr) -> String {
-    format!(
-        r#"
-node: {{id: {NODE}, cluster: old}}
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
-dynamic_resources:
-  ads_config: {{api_type: {api}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
-  cds_config: {{ads: {{}}, resource_api_version: V3}}
-  lds_config: {{ads: {{}}, resource_api_version: V3}}
-static_resources:
-  clusters:
-  - name: xds
-    connect_timeout: 1s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{http2_protocol_options: {{}}}}
-    load_assignment:
-      cluster_name: xds
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]}}]
-"#,
-        admin = admin.number(),
-        ip = xds.ip(),
-        port = xds.port(),
-    )
-}
-
 /// How an Envoy comes to the control plane.
 #[derive(Debug, Clone, Copy)]
 enum Way {
@@ -101,7 +73,7 @@ enum Way {
 async fn envoy(chancery: &Chancery, plaintext: SocketAddr, way: Way, sotw: bool) -> anyhow::Result<EnvoyProxy> {
     let admin = Port::reserve()?;
     let text = match way {
-        Way::Plaintext => bootstrap(if sotw { "GRPC" } else { "DELTA_GRPC" }, &admin, plaintext),
+        Way::Plaintext => bootstrap::aggregated(NODE, &admin, plaintext, if sotw { "GRPC" } else { "DELTA_GRPC" }),
         Way::Credential => {
             let (data, xds, port) =
                 (chancery.data_directory(), chancery.xds_address().to_string(), admin.number().to_string());
@@ -295,7 +267,7 @@ async fn what_envoy_fetches_a_piece_at_a_time_is_there_too() -> anyhow::Result<(
     let chancery = Chancery::start(&[(RULES, &rules)], &["--xds-plaintext-address", &address]).await?;
     let admin = Port::reserve()?;
     let layers = "layered_runtime: {layers: [{name: rtds, rtds_layer: {name: layer, rtds_config: {ads: {}, resource_api_version: V3}}}]}\n";
-    let text = bootstrap("DELTA_GRPC", &admin, plaintext.loopback()) + layers;
+    let text = bootstrap::aggregated(NODE, &admin, plaintext.loopback(), "DELTA_GRPC") + layers;
     let mut envoy = EnvoyProxy::run(&EnvoySource::from_environment().await?, admin, &text)?;
     envoy.live().await?;
 

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::stream::about;
+
 /// How long the server waits for a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -39,6 +41,6 @@ impl Default for Patience {
 impl Patience {
     /// How old one connection may become.
     pub(super) fn connection_age(&self) -> Option<Duration> {
-        self.age.map(|age| age.mul_f64(rand::random_range(0.9..1.1)))
+        self.age.map(about)
     }
 }

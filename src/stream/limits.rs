@@ -34,8 +34,13 @@ impl Limits {
 
     /// How old one stream may become.
     pub(super) fn stream_age(&self) -> Option<Duration> {
-        self.age.map(|age| age.mul_f64(rand::random_range(0.9..1.1)))
+        self.age.map(about)
     }
+}
+
+/// About this time, a tenth more or less: what began together does not end together.
+pub fn about(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.9..1.1))
 }
 
 impl Default for Limits {

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use proto::wire;
 use translators::resource::{Kind, Name, Resource};
 
-use super::peer::{Peer, Request, bytes, decode};
+use super::peer::{NOTHING, Peer, Request, bytes, decode};
 use crate::publish::Snapshot;
 use crate::stream::node::Client;
 use crate::stream::session::{Fault, Protocol, Session};
 
-const NOTHING: [&str; 0] = [];
 const MEBIBYTE: usize = 1024 * 1024;
 
 /// What a client takes by default.

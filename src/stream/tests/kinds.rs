@@ -3,18 +3,8 @@
 
 use translators::resource::{Kind, Version};
 
-use super::peer::Peer;
+use super::peer::{NOTHING, Peer, delta, sotw};
 use crate::stream::session::Protocol;
-
-const NOTHING: [&str; 0] = [];
-
-fn sotw(contents: &str) -> Peer {
-    Peer::new(Protocol::Sotw, contents)
-}
-
-fn delta(contents: &str) -> Peer {
-    Peer::new(Protocol::Delta, contents)
-}
 
 #[test]
 fn a_virtual_host_is_asked_for_by_an_alias_and_answered_under_its_own_name() {

@@ -4,15 +4,9 @@ use std::time::Duration;
 
 use translators::resource::Kind;
 
-use super::peer::Peer;
+use super::peer::{NOTHING, Peer, seconds};
 use crate::stream::node::Client;
 use crate::stream::session::{Protocol, Session};
-
-const NOTHING: [&str; 0] = [];
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 #[test]
 fn what_lives_for_a_time_is_said_to_live_at_a_third_of_it() {

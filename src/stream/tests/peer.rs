@@ -15,6 +15,21 @@ use crate::publish::Snapshot;
 use crate::stream::Group;
 use crate::stream::session::{Answer, Fault, Protocol, Response, Session};
 
+/// What is sent when nothing is.
+pub(super) const NOTHING: [&str; 0] = [];
+
+pub(super) fn sotw(contents: &str) -> Peer {
+    Peer::new(Protocol::Sotw, contents)
+}
+
+pub(super) fn delta(contents: &str) -> Peer {
+    Peer::new(Protocol::Delta, contents)
+}
+
+pub(super) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
 /// A request of either protocol.
 #[derive(Debug, Clone)]
 pub(super) enum Request {

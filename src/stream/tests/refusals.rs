@@ -5,15 +5,9 @@ use std::time::Duration;
 
 use translators::resource::Kind;
 
-use super::peer::Peer;
+use super::peer::{NOTHING, Peer, seconds};
 use crate::report::{ResourceState, ResourceStatus};
 use crate::stream::session::Protocol;
-
-const NOTHING: [&str; 0] = [];
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 #[test]
 fn scenario_15_a_refused_resource_is_rolled_back_alone_in_a_whole() {

@@ -5,18 +5,8 @@ use std::time::Duration;
 use proto::wire;
 use translators::resource::{Kind, Version};
 
-use super::peer::{Peer, Request};
+use super::peer::{NOTHING, Peer, Request, delta, sotw};
 use crate::stream::session::{ALONE, Fault, GRACE, Outcome, Protocol, Session};
-
-const NOTHING: [&str; 0] = [];
-
-fn sotw(contents: &str) -> Peer {
-    Peer::new(Protocol::Sotw, contents)
-}
-
-fn delta(contents: &str) -> Peer {
-    Peer::new(Protocol::Delta, contents)
-}
 
 #[test]
 fn scenario_01_a_changed_cluster_brings_its_endpoints_once() {
