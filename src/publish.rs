@@ -20,9 +20,9 @@ use crate::translate::{GroupKey, RulesPart, Translation};
 
 mod feed;
 
-pub use feed::{Feed, Reader};
+pub use feed::{Feed, Followed, Interest, Reader};
 
-pub use crate::snapshot::{self, Change, ResourceSet, Snapshot};
+pub use crate::snapshot::{self, Change, ResourceSet, Snapshot, Touched};
 
 /// The groups, each with what it holds and those who wait for more.
 type Groups = OrdMap<GroupKey, Arc<Feed<Snapshot>>>;
@@ -192,6 +192,23 @@ fn match_otherwise(former: Option<&Mesh>, next: Option<&Mesh>) -> bool {
             DiffItem::Add(..) | DiffItem::Remove(..) => true,
             DiffItem::Update { old: (_, old), new: (_, new) } => old.matches != new.matches,
         })
+}
+
+/// What has changed concerns whoever takes one of the names; another version concerns everybody.
+impl Followed for Snapshot {
+    type Change = Touched;
+
+    fn change_to(&self, newer: &Self) -> Option<Touched> {
+        (self.said_version() == newer.said_version()).then(|| self.touched(newer))
+    }
+
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn size_of(change: &Touched) -> usize {
+        change.len()
+    }
 }
 
 /// What each group is to hold, apart from secrets.

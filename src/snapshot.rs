@@ -4,6 +4,7 @@
 //! logarithm of the set and two snapshots are told apart in the size of their difference. May use:
 //! `translators::resource`, names of the form xdstp. Never: changes after it was published.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -35,6 +36,10 @@ pub struct Snapshot {
     kinds: [ResourceSet; Kind::ALL.len()],
     said_version: Option<Arc<str>>,
 }
+
+/// The names by which what differs between two snapshots was or is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched([BTreeSet<Name>; Kind::ALL.len()]);
 
 /// One difference between two sets.
 #[derive(Debug, Clone)]
@@ -155,6 +160,24 @@ impl ResourceSet {
             imbl::ordmap::DiffItem::Remove(name, _) => Some(Change::Removed(name.clone())),
         })
     }
+
+    /// The names by which the changes are found, in this set or in the newer one.
+    fn touched(&self, newer: &Self) -> BTreeSet<Name> {
+        let mut names = BTreeSet::new();
+        if self.version == newer.version {
+            return names;
+        }
+        for change in self.changes_to(newer) {
+            let name = match &change {
+                Change::Put(resource) => resource.name(),
+                Change::Removed(name) => name,
+            };
+            let forms = [self.get(name), newer.get(name)].into_iter().flatten();
+            names.extend(forms.flat_map(|resource| resource.aliases()).cloned());
+            names.insert(Name::clone(name));
+        }
+        names
+    }
 }
 
 impl FromIterator<Arc<Resource>> for ResourceSet {
@@ -162,6 +185,25 @@ impl FromIterator<Arc<Resource>> for ResourceSet {
         let mut set = Self::default();
         resources.into_iter().for_each(|resource| _ = set.put(resource));
         set
+    }
+}
+
+// === impl Touched ===
+
+impl Touched {
+    /// The names of this kind.
+    pub fn of(&self, kind: Kind) -> &BTreeSet<Name> {
+        &self.0[kind as usize]
+    }
+
+    /// How many there are, of every kind.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(BTreeSet::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(BTreeSet::is_empty)
     }
 }
 
@@ -220,6 +262,21 @@ impl Snapshot {
     /// Gives it a version of another's choice, before publication. What is sent follows from the content all the same.
     pub fn say_version(&mut self, version: Option<Arc<str>>) {
         self.said_version = version;
+    }
+
+    /// How many resources there are, of every kind.
+    pub fn len(&self) -> usize {
+        self.kinds.iter().map(ResourceSet::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.iter().all(ResourceSet::is_empty)
+    }
+
+    /// What `newer` has otherwise, by name.
+    pub fn touched(&self, newer: &Self) -> Touched {
+        Touched(std::array::from_fn(|kind| self.kinds[kind].touched(&newer.kinds[kind])))
     }
 
     /// Whether a proxy could not tell the two apart.

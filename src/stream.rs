@@ -14,6 +14,7 @@ mod frame;
 mod gate;
 mod group;
 mod heartbeat;
+mod interest;
 mod limits;
 mod methods;
 mod names;

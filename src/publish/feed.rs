@@ -1,11 +1,15 @@
-//! A value that many follow.
+//! A value that many follow, each of it what concerns them.
 //!
 //! Owns: the current value, and who is woken when there is another one. May use: nothing of ours. Never: queues: who
 //! looks sees the latest value.
 //!
-//! Readers stay registered from one value to the next: with thousands of them, a wake-up is all that a change costs.
+//! Readers stay registered from one value to the next, those of one interest in one row: a change costs a question for
+//! each row, and a wake-up for each reader of the rows that it concerns. Whom nothing concerns for long is woken too
+//! when as much has changed as there is: what readers still hold of former values is never more than one value.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -13,37 +17,75 @@ use std::task::{Context, Poll, Waker};
 use arc_swap::ArcSwap;
 use slab::Slab;
 
-/// So many are woken at once; between them others may come and go.
+/// So many rows are asked at once, and so many readers woken; between them others may come and go.
 const BATCH: usize = 64;
 
 /// What the number of a value is when there will be no other.
 const CLOSED: u64 = u64::MAX;
 
+/// What can be followed.
+pub trait Followed {
+    /// What makes two values differ.
+    type Change;
+
+    /// What makes `newer` another value; `None` for what concerns everybody.
+    fn change_to(&self, newer: &Self) -> Option<Self::Change>;
+
+    /// How many parts it has,
+    fn size(&self) -> usize;
+
+    /// and how many of them are others.
+    fn size_of(change: &Self::Change) -> usize;
+}
+
+/// What a reader follows of a value.
+pub trait Interest<T: Followed>: Send + Sync {
+    /// Whether a change is one for it.
+    fn concerns(&self, change: &T::Change) -> bool;
+}
+
 /// The writer's side. Readers see its end.
-pub struct Feed<T>(Arc<Shared<T>>);
+pub struct Feed<T: Followed>(Arc<Shared<T>>);
 
 /// A reader's side.
-pub struct Reader<T> {
+pub struct Reader<T: Followed> {
     shared: Arc<Shared<T>>,
     /// The number of the value that was read last.
     seen: u64,
+    /// What concerns it; everything if there is none.
+    interest: Option<Arc<dyn Interest<T>>>,
     /// Where it waits, once it does, and for whom.
     seat: Option<(usize, Waker)>,
 }
 
-struct Shared<T> {
+struct Shared<T: Followed> {
     current: ArcSwap<T>,
     number: AtomicU64,
-    waiting: Mutex<Slab<Waker>>,
+    waiting: Mutex<Waiting<T>>,
+}
+
+/// Those who wait.
+struct Waiting<T: Followed> {
+    /// By where their interest lies in memory: who follows the same shares it.
+    rows: BTreeMap<usize, Row<T>>,
+    /// How much has changed since everybody was woken.
+    untold: usize,
+}
+
+/// Those who wait for the same.
+struct Row<T: Followed> {
+    interest: Option<Arc<dyn Interest<T>>>,
+    seats: Slab<Waker>,
 }
 
 // === impl Feed ===
 
-impl<T> Feed<T> {
+impl<T: Followed> Feed<T> {
     /// A feed of this value.
     pub fn new(value: Arc<T>) -> Self {
-        let current = ArcSwap::new(value);
-        Self(Arc::new(Shared { current, number: AtomicU64::new(0), waiting: Mutex::default() }))
+        let (current, number) = (ArcSwap::new(value), AtomicU64::new(0));
+        let waiting = Mutex::new(Waiting { rows: BTreeMap::new(), untold: 0 });
+        Self(Arc::new(Shared { current, number, waiting }))
     }
 
     /// The current value.
@@ -56,32 +98,35 @@ impl<T> Feed<T> {
         self.0.current.store(value);
     }
 
-    /// The same, and wakes everybody.
+    /// The same, and wakes those whom the change concerns.
     pub fn send(&self, value: Arc<T>) {
+        let change = self.current().change_to(&value);
+        let size = value.size();
         self.replace(value);
         self.0.number.fetch_add(1, Ordering::SeqCst);
-        self.0.wake();
+        self.0.wake(change.filter(|change| !self.0.is_too_much(T::size_of(change), size)).as_ref());
     }
 
     /// A reader, which has seen the current value.
     pub fn subscribe(&self) -> Reader<T> {
         let seen = self.0.number.load(Ordering::SeqCst);
-        Reader { shared: Arc::clone(&self.0), seen, seat: None }
+        Reader { shared: Arc::clone(&self.0), seen, interest: None, seat: None }
     }
 }
 
-impl<T> Drop for Feed<T> {
+impl<T: Followed> Drop for Feed<T> {
     fn drop(&mut self) {
         self.0.number.store(CLOSED, Ordering::SeqCst);
-        self.0.wake();
+        self.0.wake(None);
     }
 }
 
 // === impl Reader ===
 
-impl<T> Reader<T> {
+impl<T: Followed> Reader<T> {
     /// The current value, which counts as seen.
     pub fn current(&mut self) -> Arc<T> {
+        // The number first: of a value that comes in between it is seen that it did.
         let number = self.shared.number.load(Ordering::SeqCst);
         if number != CLOSED {
             self.seen = number;
@@ -89,7 +134,26 @@ impl<T> Reader<T> {
         self.shared.current.load_full()
     }
 
-    /// Ready when there is a value that was not seen, and with `None` when the feed is gone.
+    /// From now on it is woken for what concerns `interest`, and gets the value that this begins with. Whoever has the
+    /// same interest is to give the same allocation.
+    pub fn follow(&mut self, interest: Arc<dyn Interest<T>>) -> Arc<T> {
+        let former = self.interest.replace(interest);
+        if row_of(former.as_ref()) != row_of(self.interest.as_ref())
+            && let Some((seat, waker)) = self.seat.take()
+        {
+            let mut waiting = self.shared.lock();
+            let left = waiting.leave(row_of(former.as_ref()), seat);
+            let seat = waiting.sit_down(self.interest.as_ref(), waker.clone());
+            drop(waiting);
+            self.seat = Some((seat, waker));
+            drop(left);
+        }
+        // Only now: whoever sends after this look finds us where we are.
+        self.current()
+    }
+
+    /// Ready when there is a value that was not seen, and with `None` when the feed is gone. It is woken only for what
+    /// concerns it, if it has said what does.
     pub fn poll_next(&mut self, context: &Context<'_>) -> Poll<Option<Arc<T>>> {
         match &self.seat {
             Some((_, waker)) if waker.will_wake(context.waker()) => {}
@@ -114,46 +178,83 @@ impl<T> Reader<T> {
     }
 
     fn sit_down(&mut self, waker: &Waker) {
+        let former = self.seat.take();
         let mut waiting = self.shared.lock();
-        let seat = match &self.seat {
-            Some((seat, _)) => {
-                waiting[*seat] = waker.clone();
-                *seat
-            }
-            None => waiting.insert(waker.clone()),
-        };
+        let seat = waiting.sit_down(self.interest.as_ref(), waker.clone());
+        let left = former.as_ref().map(|(seat, _)| waiting.leave(row_of(self.interest.as_ref()), *seat));
         drop(waiting);
         self.seat = Some((seat, waker.clone()));
+        drop((left, former));
     }
 }
 
-/// The same feed, from here on.
-impl<T> Clone for Reader<T> {
+/// The same feed from here on, all of it.
+impl<T: Followed> Clone for Reader<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), seen: self.seen, seat: None }
+        Self { shared: Arc::clone(&self.shared), seen: self.seen, interest: None, seat: None }
     }
 }
 
-impl<T> Drop for Reader<T> {
+impl<T: Followed> Drop for Reader<T> {
     fn drop(&mut self) {
         if let Some((seat, _)) = self.seat.take() {
-            let waker = self.shared.lock().remove(seat);
+            let left = self.shared.lock().leave(row_of(self.interest.as_ref()), seat);
             // Not under the lock: what it wakes may be the last to hold something that reads.
-            drop(waker);
+            drop(left);
         }
     }
 }
 
 // === impl Shared ===
 
-impl<T> Shared<T> {
-    fn wake(&self) {
+impl<T: Followed> Shared<T> {
+    /// Whether everybody is to be woken since so much has changed of a value of this size.
+    fn is_too_much(&self, changed: usize, size: usize) -> bool {
+        let mut waiting = self.lock();
+        waiting.untold = waiting.untold.saturating_add(changed);
+        let too_much = waiting.untold >= size;
+        if too_much {
+            waiting.untold = 0;
+        }
+        too_much
+    }
+
+    /// Wakes whom the change concerns; without one, everybody.
+    fn wake(&self, change: Option<&T::Change>) {
+        let mut after = Bound::Unbounded;
+        while let Some(row) = self.concerned(after, change) {
+            self.wake_row(row);
+            after = Bound::Excluded(row);
+        }
+    }
+
+    /// The next row that the change concerns.
+    fn concerned(&self, mut after: Bound<usize>, change: Option<&T::Change>) -> Option<usize> {
+        loop {
+            let waiting = self.lock();
+            let mut asked = 0;
+            for (place, row) in waiting.rows.range((after, Bound::Unbounded)).take(BATCH) {
+                let concerns = |change| row.interest.as_ref().is_none_or(|interest| interest.concerns(change));
+                if change.is_none_or(concerns) {
+                    return Some(*place);
+                }
+                after = Bound::Excluded(*place);
+                asked += 1;
+            }
+            if asked < BATCH {
+                return None;
+            }
+        }
+    }
+
+    fn wake_row(&self, row: usize) {
         let mut from = 0;
         loop {
             let waiting = self.lock();
-            let end = waiting.capacity();
-            let batch: Vec<Waker> =
-                (from..end.min(from + BATCH)).filter_map(|seat| waiting.get(seat).cloned()).collect();
+            // Who has left it since, or come, looks at the value anyway.
+            let Some(seats) = waiting.rows.get(&row).map(|row| &row.seats) else { return };
+            let end = seats.capacity();
+            let batch: Vec<Waker> = (from..end.min(from + BATCH)).filter_map(|seat| seats.get(seat).cloned()).collect();
             drop(waiting);
             batch.into_iter().for_each(Waker::wake);
             from += BATCH;
@@ -163,18 +264,40 @@ impl<T> Shared<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Waker>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> fmt::Debug for Feed<T> {
+// === impl Waiting ===
+
+impl<T: Followed> Waiting<T> {
+    fn sit_down(&mut self, interest: Option<&Arc<dyn Interest<T>>>, waker: Waker) -> usize {
+        let row = self.rows.entry(row_of(interest));
+        row.or_insert_with(|| Row { interest: interest.cloned(), seats: Slab::new() }).seats.insert(waker)
+    }
+
+    /// Gives what is left behind, to be dropped when nothing is locked.
+    fn leave(&mut self, row: usize, seat: usize) -> (Option<Waker>, Option<Row<T>>) {
+        let Some(seats) = self.rows.get_mut(&row).map(|row| &mut row.seats) else { return (None, None) };
+        let waker = seats.try_remove(seat);
+        let empty = seats.is_empty();
+        (waker, if empty { self.rows.remove(&row) } else { None })
+    }
+}
+
+/// Where those sit who have this interest: it lies where it does for as long as one of them has it.
+fn row_of<T: Followed>(interest: Option<&Arc<dyn Interest<T>>>) -> usize {
+    interest.map_or(0, |interest| Arc::as_ptr(interest).addr())
+}
+
+impl<T: Followed> fmt::Debug for Feed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Feed").finish_non_exhaustive()
     }
 }
 
-impl<T> fmt::Debug for Reader<T> {
+impl<T: Followed> fmt::Debug for Reader<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("seen", &self.seen).finish_non_exhaustive()
     }
@@ -182,6 +305,7 @@ impl<T> fmt::Debug for Reader<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
@@ -194,6 +318,111 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Changes concern everybody.
+    impl Followed for i32 {
+        type Change = ();
+
+        fn change_to(&self, _: &Self) -> Option<()> {
+            None
+        }
+
+        fn size(&self) -> usize {
+            1
+        }
+
+        fn size_of((): &()) -> usize {
+            1
+        }
+    }
+
+    /// Numbers by name.
+    type Many = BTreeMap<u8, u8>;
+
+    impl Followed for Many {
+        type Change = BTreeSet<u8>;
+
+        fn change_to(&self, newer: &Self) -> Option<BTreeSet<u8>> {
+            let names: BTreeSet<u8> = self.keys().chain(newer.keys()).copied().collect();
+            Some(names.into_iter().filter(|name| self.get(name) != newer.get(name)).collect())
+        }
+
+        fn size(&self) -> usize {
+            self.len()
+        }
+
+        fn size_of(change: &BTreeSet<u8>) -> usize {
+            change.len()
+        }
+    }
+
+    /// One of them, and how often it was asked.
+    struct One(u8, Arc<Count>);
+
+    impl Interest<Many> for One {
+        fn concerns(&self, change: &BTreeSet<u8>) -> bool {
+            self.1.wake_by_ref();
+            change.contains(&self.0)
+        }
+    }
+
+    impl Count {
+        fn taken(&self) -> usize {
+            self.0.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_change_asks_every_interest_once_and_wakes_whom_it_concerns() {
+        let put = |feed: &Feed<Many>, name, number| {
+            let mut next = Many::clone(&feed.current());
+            next.insert(name, number);
+            feed.send(Arc::new(next));
+        };
+        let feed = Feed::new(Arc::new((0..100).map(|name| (name, 0)).collect::<Many>()));
+        let asked: Arc<Count> = Arc::default();
+        let interests: Vec<_> = (0..20).map(|name| Arc::new(One(name, Arc::clone(&asked)))).collect();
+        let wakes: Vec<Arc<Count>> = (0..2_000).map(|_| Arc::default()).collect();
+        let follow = |number: usize| {
+            let mut reader = feed.subscribe();
+            reader.follow(interests[number % 20].clone());
+            let waker = Waker::from(Arc::clone(&wakes[number]));
+            assert!(reader.poll_next(&Context::from_waker(&waker)).is_pending());
+            reader
+        };
+        let mut readers: Vec<_> = (0..2_000).map(follow).collect();
+        let woken = || wakes.iter().map(|wakes| wakes.taken()).enumerate().filter(|(_, woken)| *woken > 0);
+        put(&feed, 7, 1);
+        assert!(woken().eq((0..100).map(|row| (20 * row + 7, 1))));
+        assert_eq!(asked.taken(), 20, "every interest once");
+        put(&feed, 50, 1);
+        assert_eq!((woken().count(), asked.taken()), (0, 20), "it concerns nobody");
+        // Who follows something else is woken for that alone, and sees what came before.
+        put(&feed, 8, 1);
+        assert_eq!(woken().count(), 100);
+        assert_eq!(readers[7].follow(interests[8].clone())[&8], 1);
+        put(&feed, 7, 2);
+        assert_eq!(woken().count(), 99);
+        put(&feed, 8, 2);
+        assert_eq!(woken().count(), 101);
+        assert!(readers[0].is_behind());
+        // After as many changes as there are parts, everybody is.
+        asked.taken();
+        for number in 0..95 {
+            assert_eq!(woken().count(), 0, "{number}");
+            put(&feed, 60, number + 1);
+        }
+        assert_eq!(woken().count(), 2_000);
+        put(&feed, 60, 100);
+        assert_eq!(woken().count(), 0, "from now on, again");
+        // Nothing is left of who has gone.
+        readers.truncate(10);
+        asked.taken();
+        put(&feed, 60, 101);
+        assert_eq!(asked.taken(), 9, "two of them follow the same");
+        drop(feed);
+        assert_eq!(woken().count(), 10, "the end concerns everybody");
     }
 
     #[test]
@@ -229,14 +458,14 @@ mod tests {
 
     #[test]
     fn a_reader_that_moves_is_woken_where_it_is() {
-        let feed = Feed::new(Arc::new(()));
+        let feed = Feed::new(Arc::new(0));
         let (here, there): (Arc<Count>, Arc<Count>) = Default::default();
         let mut reader = feed.subscribe();
         for wakes in [&here, &there] {
             let waker = Waker::from(Arc::clone(wakes));
             assert!(reader.poll_next(&Context::from_waker(&waker)).is_pending());
         }
-        feed.send(Arc::new(()));
+        feed.send(Arc::new(1));
         assert_eq!((here.0.load(Ordering::SeqCst), there.0.load(Ordering::SeqCst)), (0, 1));
     }
 }

@@ -25,7 +25,7 @@ use tonic::transport::server::Connected;
 use super::connection;
 use super::cork::Corked;
 use super::patience::Patience;
-use crate::publish::{Feed, Reader};
+use crate::publish::{Feed, Followed, Reader};
 use crate::stream::Pulse;
 
 /// A connection that counts what is written, and takes so much at once.
@@ -60,6 +60,23 @@ impl<C> Connected for Counting<C> {
 
     fn connect_info(&self) -> Self::ConnectInfo {
         "the peer"
+    }
+}
+
+/// Whatever is said is for everybody.
+impl Followed for Bytes {
+    type Change = ();
+
+    fn change_to(&self, _: &Self) -> Option<()> {
+        None
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn size_of((): &()) -> usize {
+        1
     }
 }
 

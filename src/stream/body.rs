@@ -76,8 +76,7 @@ struct Admitted {
 struct Open {
     session: Session,
     node: Remembered,
-    /// The newest of `snapshots`.
-    snapshot: Arc<Snapshot>,
+    /// It keeps none of them: while nothing concerns it, what is gone is not kept.
     snapshots: Reader<Snapshot>,
     /// Ready when the session is to be asked again; there while it says when.
     alarm: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -194,8 +193,6 @@ where
         );
         self.ends.push(admission.ended.map(Status::from).boxed());
         self.bell.ring();
-        let mut snapshots = admission.snapshots;
-        let snapshot = snapshots.current();
         let session = Session::within(group, self.protocol).with_client(client);
         let session = match self.kind {
             Some(kind) => session.of_type(kind),
@@ -204,8 +201,7 @@ where
         let open = Arc::new(Mutex::new(Open {
             session: if admission.proven { session } else { session.without_secrets() },
             node: remembered,
-            snapshot,
-            snapshots,
+            snapshots: admission.snapshots,
             alarm: None,
             proxy,
             refused: Standing::default(),
@@ -282,12 +278,12 @@ impl Admitted {
 impl Open {
     /// The next response; waits for a change, and the time that the session gives.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Response, Status>> {
-        if let Poll::Ready(snapshot) = self.snapshots.poll_next(context) {
-            let gone = || Status::unavailable("the configuration of the proxy is gone");
-            self.snapshot = snapshot.ok_or_else(gone)?;
+        if let Poll::Ready(None) = self.snapshots.poll_next(context) {
+            return Poll::Ready(Err(Status::unavailable("the configuration of the proxy is gone")));
         }
+        let snapshot = self.snapshots.current();
         loop {
-            if let Some(response) = self.session.poll(&self.snapshot, Instant::now()) {
+            if let Some(response) = self.session.poll(&snapshot, Instant::now()) {
                 return Poll::Ready(Ok(response));
             }
             self.forget_mended();
@@ -312,7 +308,12 @@ impl Open {
     }
 
     fn on_request(&mut self, request: &Request<'_>) -> Result<(), Status> {
-        if let Some(answer) = self.session.on_request(request, &self.snapshot, Instant::now())? {
+        let answer = self.session.on_request(request, &self.snapshots.current(), Instant::now())?;
+        // Before the session is asked again: it is woken for whatever changes from here on.
+        if let Some(interest) = self.session.next_interest() {
+            self.snapshots.follow(interest);
+        }
+        if let Some(answer) = answer {
             self.answered(answer);
         }
         Ok(())
@@ -354,7 +355,9 @@ impl Open {
 
 impl Observed for Mutex<Open> {
     fn proxy(&self) -> Proxy {
-        let open = lock(self);
+        let mut open = lock(self);
+        let snapshot = open.snapshots.current();
+        open.session.pass_over(&snapshot);
         let mut types = open.session.status();
         for (kind, status) in &mut types {
             status.rejections = open.refused.of(*kind).to_vec();
@@ -363,8 +366,9 @@ impl Observed for Mutex<Open> {
     }
 
     fn resources(&self) -> Vec<ResourceStatus> {
-        let open = lock(self);
-        open.session.resources(&open.snapshot)
+        let mut open = lock(self);
+        let snapshot = open.snapshots.current();
+        open.session.resources(&snapshot)
     }
 }
 

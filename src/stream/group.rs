@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use translators::name::Owner;
 use translators::resource::{Kind, Name, Version};
 
+use super::interest::Interest;
 use super::names::Names;
 use super::node::Client;
 use super::push::Push;
@@ -29,6 +30,7 @@ struct Shared {
     /// The last nonce of any stream: each is used by every stream that is sent the same, and by each once.
     nonce: u64,
     names: Shelf<Version, Names>,
+    interests: Shelf<Version, Interest>,
     pushes: Shelf<Due, Push>,
     /// The sets that a stream accepted last that takes everything.
     accepted: BTreeMap<Kind, ResourceSet>,
@@ -90,6 +92,17 @@ impl Group {
         let names = Arc::new(names);
         shared.names.put(names.sum(), &names);
         Some(names)
+    }
+
+    /// The same interest, shared with whoever has it already.
+    pub(super) fn interest(&self, interest: Interest) -> Arc<Interest> {
+        let (mut shared, sum) = (self.lock(), interest.sum());
+        let found = shared.interests.find(&sum, |other| *other == interest);
+        found.unwrap_or_else(|| {
+            let interest = Arc::new(interest);
+            shared.interests.put(sum, &interest);
+            interest
+        })
     }
 
     /// A response that is under way to another stream and that `fits`.

@@ -73,6 +73,7 @@ impl TypeState {
             self.held.remove(name);
         }
         names.extend(self.refused.due(now));
+        let mut takes_any = false;
         for change in self.seen.changes_to(current) {
             let name = match &change {
                 Change::Put(resource) => resource.name(),
@@ -81,6 +82,7 @@ impl TypeState {
             let before = self.seen.get(name).filter(|before| self.subscription.takes(before));
             match &change {
                 Change::Put(resource) if self.subscription.takes(resource) => {
+                    takes_any = true;
                     brings_new |= self.seen.get(name).is_none();
                     self.held.remove(name);
                     self.kept.remove(name);
@@ -90,6 +92,7 @@ impl TypeState {
                 }
                 // It does not go by the name any more that was asked for.
                 Change::Put(_) | Change::Removed(_) if before.is_some() || self.subscription.covers(name) => {
+                    takes_any = true;
                     self.retry = true;
                     match (kind, before) {
                         // As the proxy has it: what it refuses stays away.
@@ -110,7 +113,11 @@ impl TypeState {
                 Change::Put(_) | Change::Removed(_) => {}
             }
         }
-        self.seen = current.clone();
+        if takes_any {
+            self.seen = current.clone();
+        } else {
+            self.saw(current);
+        }
         if self.held.is_empty() {
             self.release_at = None;
         }

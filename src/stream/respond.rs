@@ -46,7 +46,7 @@ impl Session {
             && (self.clusters_are_on_their_way(snapshot, now) || self.others_come_first(kind, snapshot, now));
         let state = self.of_mut(kind);
         if state.subscription.is_empty() && state.owed.is_empty() {
-            state.seen = current.clone();
+            state.saw(current);
             return None;
         }
         // What answers a subscription to a whole says the whole.

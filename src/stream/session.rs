@@ -16,6 +16,7 @@ use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Version};
 
 use super::group::Group;
+use super::interest::Interest;
 use super::node::Client;
 use super::request::{List, Request, Wants};
 use super::sotw;
@@ -128,6 +129,8 @@ pub struct Session {
     polled_at: Option<Instant>,
     /// A bit for each kind that was asked for.
     asked_for: u16,
+    /// It may subscribe to something else than when it was asked for its interest.
+    moved: bool,
     /// What was not asked for has no state.
     pub(super) types: [Option<Box<TypeState>>; Kind::ALL.len()],
 }
@@ -151,6 +154,7 @@ impl Session {
             nonce: 0,
             polled_at: None,
             asked_for: 0,
+            moved: false,
             types: Default::default(),
         }
     }
@@ -211,6 +215,25 @@ impl Session {
             }
         }
         Kind::ALL.into_iter().find_map(|kind| self.heartbeat(kind, snapshot, now))
+    }
+
+    /// What it is to be told of from now on, if that may be something else than before. Of anything else it has nothing
+    /// to say.
+    pub(super) fn next_interest(&mut self) -> Option<Arc<Interest>> {
+        if !std::mem::take(&mut self.moved) {
+            return None;
+        }
+        let asked = Kind::ALL.into_iter().filter(|kind| self.asks_for(*kind));
+        Some(self.group.interest(Interest::of(asked.map(|kind| (kind, &self.of(kind).subscription)))))
+    }
+
+    /// Passes over changes since it was asked for a response last, as far as they are none of what it takes.
+    pub(super) fn pass_over(&mut self, snapshot: &Snapshot) {
+        for kind in Kind::ALL {
+            if self.asks_for(kind) {
+                self.of_mut(kind).pass_over(snapshot.of(kind));
+            }
+        }
     }
 
     /// When to ask again though nothing was received and nothing changed.
@@ -306,6 +329,7 @@ impl Session {
             state.good = if version.is_empty() { Some(ResourceSet::default()) } else { self.group.accepted(kind) };
         }
         let difference = state.subscription.replace(kind, names, &self.group, |name| intern(current, name));
+        self.moved |= difference.changed;
         state.subscribe(kind, difference, current);
         Ok(answer)
     }
@@ -334,6 +358,7 @@ impl Session {
             state.subscription.change(kind, first, subscribe, unsubscribe, group, |name| intern(current, name));
         // Endpoints that are not answered are sent when their cluster is; nothing brings the other named types again.
         let resumes = difference.everything || (kind == Kind::Endpoints && difference.all && !holds.is_empty());
+        self.moved |= first || difference.changed;
         state.subscribe(kind, difference, current);
         if !first {
             return Ok(answer);

@@ -275,12 +275,43 @@ impl TypeState {
         self.sent_at = Some(now);
     }
 
+    /// Takes a set for seen in which it takes nothing that it has not seen: what the proxy has of it is the same.
+    pub(super) fn saw(&mut self, current: &ResourceSet) {
+        if self.good.as_ref().is_some_and(|good| good.version() == self.seen.version()) {
+            self.good = Some(current.clone());
+        }
+        self.seen = current.clone();
+    }
+
+    /// Takes a set for seen if that is so.
+    pub(super) fn pass_over(&mut self, current: &ResourceSet) {
+        let other = self.requested && self.seen.version() != current.version();
+        if other && self.outstanding.is_none() && !self.takes_any_change(current) {
+            self.saw(current);
+        }
+    }
+
+    /// Whether something has changed that it takes, or took.
+    fn takes_any_change(&self, current: &ResourceSet) -> bool {
+        self.seen.changes_to(current).any(|change| match change {
+            Change::Put(resource) => {
+                self.subscription.takes(&resource) || self.subscription.wants(resource.name(), &self.seen)
+            }
+            Change::Removed(name) => self.subscription.wants(&name, &self.seen),
+        })
+    }
+
     /// What there is to be seen of it, but for what it refuses; `None` before something was said.
     pub(super) fn status(&self) -> Option<TypeStatus> {
+        let accepted = self.accepted.as_ref().map(|said| said.version);
+        let alone = self.outstanding.is_some() || self.owes() || !self.held.is_empty() || self.refused.is_any();
+        // What it has accepted is then all that it takes of the set that it has seen last.
+        let whole = !alone && !self.due && self.woken.is_none() && accepted == self.said;
+        let as_seen = |version| if whole { self.seen.version() } else { version };
         self.said.map(|sent| TypeStatus {
             subscribed: self.subscription.len(),
-            sent: Some(sent),
-            acked: self.accepted.as_ref().map(|said| said.version),
+            sent: Some(as_seen(sent)),
+            acked: accepted.map(as_seen),
             rejections: Vec::new(),
             responses: self.responses,
         })
@@ -321,15 +352,11 @@ impl TypeState {
 
     /// Whether the proxy has accepted all of `current` that it subscribes to.
     pub(super) fn is_settled(&self, current: &ResourceSet) -> bool {
-        let covered = |change: Change| match change {
-            Change::Put(resource) => self.subscription.takes(&resource),
-            Change::Removed(name) => self.subscription.wants(&name, &self.seen),
-        };
         !self.requested
             || (self.outstanding.is_none()
                 && !self.owes()
                 && self.refused.culprits.is_empty()
                 && self.refused.suspects.is_empty()
-                && !self.seen.changes_to(current).any(covered))
+                && !self.takes_any_change(current))
     }
 }
