@@ -1,11 +1,12 @@
-//! What a stream costs, counted in allocations: nothing that grows with what it subscribes to, and no copy of what it
-//! is sent.
+//! What a stream costs, counted in allocations and wake-ups: nothing that grows with what it subscribes to, no copy of
+//! what it is sent, and nothing for what it does not subscribe to.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
@@ -54,38 +55,60 @@ impl Body for Inbound {
 struct Control {
     service: Service<Everybody>,
     snapshots: Feed<Snapshot>,
+    report: Report,
     protocol: Protocol,
-    names: Vec<String>,
+    names: Arc<[String]>,
 }
 
 struct Stream {
     inbound: Inbound,
     body: tonic::body::Body,
+    names: Arc<[String]>,
+    wakes: Arc<Wakes>,
+}
+
+/// How often a stream was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Control {
     fn new(protocol: Protocol, subscribed: usize) -> Self {
-        let names: Vec<String> =
+        let names: Arc<[String]> =
             (0..subscribed).map(|number| format!("out/namespace/service-{number:05}/http")).collect();
         let mut snapshot = Snapshot::default();
-        for name in &names {
+        for name in names.iter() {
             snapshot.of_mut(Kind::Endpoints).put(endpoints(name, 0));
         }
         let snapshots = Feed::new(Arc::new(snapshot));
         let receiver = snapshots.subscribe();
-        let service = Service::new(Everybody(receiver), Report::default(), CancellationToken::new());
-        Self { service, snapshots, protocol, names }
+        let report = Report::default();
+        let service = Service::new(Everybody(receiver), report.clone(), CancellationToken::new());
+        Self { service, snapshots, report, protocol, names }
     }
 
     fn change(&self, round: u8) {
-        let changed = endpoints(&self.names[0], round);
+        self.put(endpoints(&self.names[0], round));
+    }
+
+    fn put(&self, changed: Arc<Resource>) {
         let mut snapshot = Snapshot::clone(&self.snapshots.current());
         snapshot.of_mut(Kind::Endpoints).put(changed);
         self.snapshots.send(Arc::new(snapshot));
     }
 
-    /// A stream that has been answered and has accepted.
+    /// A stream that has been answered all there is and has accepted.
     fn open(&mut self) -> Stream {
+        self.open_for(Arc::clone(&self.names))
+    }
+
+    /// The same for these names.
+    fn open_for(&mut self, names: Arc<[String]>) -> Stream {
         let method = match self.protocol {
             Protocol::Sotw => "StreamAggregatedResources",
             Protocol::Delta => "DeltaAggregatedResources",
@@ -98,16 +121,16 @@ impl Control {
             Some(Err(never)) => match never {},
             None => panic!("it answers at once"),
         };
-        let mut stream = Stream { inbound, body: response.into_body() };
-        stream.say(self.request("n", ""));
+        let mut stream = Stream { inbound, body: response.into_body(), names, wakes: Arc::default() };
+        stream.say(self.request("n", "", &stream.names));
         let first = stream.take();
-        assert!(first.iter().map(Bytes::len).sum::<usize>() > self.names.len() * 1_000, "all that it asked for");
-        stream.say(self.ack(&first));
+        assert!(first.iter().map(Bytes::len).sum::<usize>() > stream.names.len() * 1_000, "all that it asked for");
+        stream.say(self.ack(&first, &stream.names));
         assert_eq!(stream.take(), Vec::<Bytes>::new());
         stream
     }
 
-    fn request(&self, node: &str, nonce: &str) -> Bytes {
+    fn request(&self, node: &str, nonce: &str, names: &[String]) -> Bytes {
         let first = nonce.is_empty();
         let node: Bytes = match first {
             true => wire::Node { id: node.into(), ..Default::default() }.encode_to_vec().into(),
@@ -119,7 +142,7 @@ impl Control {
                 node,
                 type_url,
                 response_nonce: nonce.into(),
-                resource_names: self.names.clone(),
+                resource_names: names.to_vec(),
                 ..Default::default()
             }
             .encode_to_vec(),
@@ -127,7 +150,7 @@ impl Control {
                 node,
                 type_url,
                 response_nonce: nonce.into(),
-                resource_names_subscribe: if first { self.names.clone() } else { Vec::new() },
+                resource_names_subscribe: if first { names.to_vec() } else { Vec::new() },
                 ..Default::default()
             }
             .encode_to_vec(),
@@ -137,13 +160,13 @@ impl Control {
     }
 
     /// The answer to a response, of which the first chunk has the head.
-    fn ack(&self, response: &[Bytes]) -> Bytes {
+    fn ack(&self, response: &[Bytes], names: &[String]) -> Bytes {
         let message = &response.concat()[5..];
         let nonce = match self.protocol {
             Protocol::Sotw => wire::DiscoveryResponseHead::decode(message).expect("a response").nonce,
             Protocol::Delta => wire::DeltaDiscoveryResponseHead::decode(message).expect("a response").nonce,
         };
-        self.request("", &nonce)
+        self.request("", &nonce, names)
     }
 }
 
@@ -155,11 +178,17 @@ impl Stream {
     /// What is sent now.
     fn take(&mut self) -> Vec<Bytes> {
         let mut chunks = Vec::new();
-        while let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        while let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker)) {
             let frame = frame.expect("it does not end").expect("no error");
             chunks.push(frame.into_data().expect("no trailers"));
         }
         chunks
+    }
+
+    /// How often it was woken since this was asked last.
+    fn wakes(&self) -> usize {
+        self.wakes.0.swap(0, Ordering::SeqCst)
     }
 }
 
@@ -189,7 +218,7 @@ fn costs(protocol: Protocol, subscribed: usize) -> [(u64, u64); 2] {
                 assert_eq!(chunks.len(), 1, "one frame");
                 frames.push(chunks[0].clone());
             }
-            stream.say(control.ack(&chunks));
+            stream.say(control.ack(&chunks, &stream.names));
         }
         assert!(frames.iter().all(|frame| frame.as_ptr() == frames[0].as_ptr()), "the same memory for all");
         for stream in &mut streams {
@@ -224,5 +253,100 @@ fn an_idle_stream_holds_the_same_whatever_it_subscribes_to() {
             held
         });
         assert!(held[1] - held[0] < 100 && held[1] < 8 * 1_024, "{protocol:?}: {held:?} bytes");
+    }
+}
+
+#[test]
+fn a_change_wakes_who_subscribes_to_it_and_nobody_else() {
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let mut control = Control::new(protocol, 1_000);
+        let all = Arc::clone(&control.names);
+        let mut streams: Vec<Stream> = (0..20).map(|_| control.open()).collect();
+        streams.extend((0..200).map(|number| control.open_for(all[number..=number].into())));
+        streams.iter().for_each(|stream| _ = stream.wakes());
+        for (round, number) in [(1, 7), (2, 7), (3, 300), (4, 8)] {
+            control.put(endpoints(&all[number], round));
+            for (place, stream) in streams.iter_mut().enumerate() {
+                let concerned = place < 20 || place == 20 + number;
+                assert_eq!(stream.wakes(), usize::from(concerned), "{protocol:?}: {number}, {place}");
+                if concerned {
+                    let chunks = stream.take();
+                    assert!(chunks.iter().any(|chunk| chunk.ends_with(&[round; 1_600])), "{number}, {place}");
+                    stream.say(control.ack(&chunks, &stream.names));
+                    assert_eq!(stream.take(), Vec::<Bytes>::new());
+                }
+            }
+        }
+        // Who looks sees that all have accepted what there is; nobody is woken for that.
+        let version = control.snapshots.current().of(Kind::Endpoints).version();
+        for proxy in control.report.proxies() {
+            assert_eq!(proxy.types[&Kind::Endpoints].acked, Some(version));
+            assert!(proxy.in_sync());
+        }
+        assert!(streams.iter().all(|stream| stream.wakes() == 0));
+    }
+}
+
+#[test]
+fn streams_that_nothing_concerns_keep_no_more_than_one_former_copy() {
+    const RESOURCES: usize = 200;
+    let mut control = Control::new(Protocol::Delta, RESOURCES);
+    let all = Arc::clone(&control.names);
+    let mut streams: Vec<Stream> = (0..100).map(|number| control.open_for(all[number..=number].into())).collect();
+    let mut put: Vec<Weak<Resource>> = Vec::new();
+    let (mut woken, mut changes) = (0, 0);
+    for round in 1..20 {
+        for number in 0..RESOURCES {
+            // Each stream is concerned now and then, and at another time than every other one.
+            if number < 100 && number % 19 != usize::from(round) {
+                continue;
+            }
+            let changed = endpoints(&all[number], round);
+            put.push(Arc::downgrade(&changed));
+            control.put(changed);
+            changes += 1;
+            for stream in streams.iter_mut().filter(|stream| stream.wakes() > 0) {
+                woken += 1;
+                let chunks = stream.take();
+                if !chunks.is_empty() {
+                    stream.say(control.ack(&chunks, &stream.names));
+                    stream.take();
+                }
+            }
+        }
+        put.retain(|resource| resource.strong_count() > 0);
+        assert!(put.len() <= 2 * RESOURCES, "{} resources are held in round {round}", put.len());
+    }
+    // Once for each change that concerns it, and once whenever as many resources have changed as there are.
+    let concerned = 95;
+    assert!(woken <= concerned + 100 * (changes / RESOURCES), "{woken} times for {changes} changes");
+}
+
+#[test]
+fn what_changes_while_a_stream_subscribes_is_not_lost() {
+    let mut control = Control::new(Protocol::Delta, 2_000);
+    let all = Arc::clone(&control.names);
+    let mut stream = control.open_for(all[..1].into());
+    for name in &all[1..] {
+        let start = Barrier::new(2);
+        let mut sent = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                control.put(endpoints(name, 7));
+            });
+            stream.wakes();
+            let request = control.request("", "", std::slice::from_ref(name));
+            start.wait();
+            stream.say(request);
+            sent.push(stream.take());
+        });
+        while stream.wakes() > 0 || sent.last().is_some_and(|chunks| !chunks.is_empty()) {
+            let last = sent.last().filter(|chunks| !chunks.is_empty()).map(|chunks| control.ack(chunks, &[]));
+            last.into_iter().for_each(|ack| stream.say(ack));
+            sent.push(stream.take());
+        }
+        let last = sent.concat();
+        assert!(last.iter().any(|chunk| chunk.ends_with(&[7; 1_600])), "{name}: {} chunks", last.len());
     }
 }

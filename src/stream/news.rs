@@ -121,7 +121,10 @@ impl TypeState {
         if self.held.is_empty() {
             self.release_at = None;
         }
-        self.refused.compare(|name| current.get(name).map(|resource| resource.version()));
+        let Self { refused, subscription, .. } = self;
+        // What it does not take any more is gone to it.
+        let taken = |name: &Name| current.get(name).filter(|resource| subscription.takes(resource));
+        refused.compare(|name| taken(name).map(|resource| resource.version()));
         // Of what is gone, this protocol says nothing, but to who asks and takes an error for an answer.
         let silent = protocol == Protocol::Sotw && !kind.is_full_state() && kind != Kind::Endpoints;
         let answered = |name: &Name| client.takes_errors && asked.contains(name);

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod grpc;
+mod interests;
 mod kinds;
 mod laws;
 mod living;

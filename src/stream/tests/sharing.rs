@@ -52,6 +52,34 @@ fn a_response_that_is_due_to_many_is_made_once() {
 }
 
 #[test]
+fn streams_that_saw_other_changes_in_between_share_again() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let group = Arc::<Group>::default();
+        let mut peers = [0, 1, 2].map(|_| Peer::new(protocol, "EDS a=1, EDS b=1, SDS s=1"));
+        for peer in &mut peers {
+            peer.join(&group);
+            ask(peer, protocol, "EDS", &["a"]);
+            ack(peer, protocol, "EDS", &["a"]);
+            peer.edit("EDS b=2");
+        }
+        // This concerns none of them; but one of them asks for something, and is asked for what it has to say.
+        ask(&mut peers[0], protocol, "SDS", &["s"]);
+        for content in ["2", "3"] {
+            let sent = peers.each_mut().map(|peer| {
+                peer.edit(&format!("EDS a={content}"));
+                take(peer, protocol)
+            });
+            for peer in &mut peers {
+                ack(peer, protocol, "EDS", &["a"]);
+            }
+            let same = |one: usize, other: usize| sent[one].0.nonce == sent[other].0.nonce;
+            assert!(same(1, 2), "{content}");
+            assert_eq!(same(0, 1), content == "3");
+        }
+    }
+}
+
+#[test]
 fn a_nonce_is_not_used_again_on_a_stream_that_is_due_the_same_again() {
     let group = Arc::<Group>::default();
     let [mut one, mut other] = [0, 1].map(|_| Peer::new(Protocol::Delta, "EDS a=1, SDS s=1"));
