@@ -178,7 +178,15 @@ async fn plaintext_listener(config: &Config) -> anyhow::Result<Option<TcpListene
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on the plaintext xDS address {address}"))?;
-    warn!(%address, "proxies are served without TLS: a node is believed to be who it says, and gets no certificate");
+    if address.ip().is_loopback() {
+        warn!(%address, "proxies are served without TLS: a node is believed to be who it says, and gets no certificate");
+    } else {
+        warn!(
+            %address,
+            "proxies are served without TLS, and not to this machine alone: whoever reaches the address reads the \
+             configuration of any node"
+        );
+    }
     Ok(Some(listener))
 }
 

@@ -24,6 +24,8 @@ pub struct Proxy {
     pub owner: Owner,
     /// The address that it is reached at: its own word (`chancery.address`), or the stream's peer.
     pub address: IpAddr,
+    /// Whether it has shown a certificate; else it is who it is by its own word alone.
+    pub proven: bool,
     /// The version of its Envoy, `1.40.0`; empty if it did not say.
     pub envoy: String,
     /// `delta` or `sotw`.
@@ -291,6 +293,7 @@ mod tests {
             node: node.to_owned(),
             owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
             address: [127, 0, 0, 1].into(),
+            proven: true,
             envoy: String::new(),
             protocol: "delta",
             connected: SystemTime::UNIX_EPOCH,

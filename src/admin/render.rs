@@ -38,6 +38,7 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
         node: proxy.node.clone(),
         workload: proxy.owner.to_string(),
         address: proxy.address.to_string(),
+        known_by: if proxy.proven { view::KnownBy::Certificate } else { view::KnownBy::NodeId },
         envoy: proxy.envoy.clone(),
         protocol: proxy.protocol.to_owned(),
         connected: rfc3339::format(proxy.connected),

@@ -47,6 +47,7 @@ fn proxy() -> Proxy {
         node: "cart\n\x1b[2J\"a\"".to_owned(),
         owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
         address: std::net::IpAddr::from([127, 0, 0, 2]),
+        proven: true,
         envoy: "1.40.0".to_owned(),
         protocol: "delta",
         connected: at(0),
@@ -123,8 +124,8 @@ async fn proxies_and_what_they_refuse() {
     let clusters = Version::of(b"clusters").to_string();
     let expected = json!({
         "proxies": [{
-            "node": "cart\n\u{1b}[2J\"a\"", "workload": "shop/cart-v1", "address": "127.0.0.2", "envoy": "1.40.0",
-            "protocol": "delta", "connected": "2023-11-14T22:13:20Z", "inSync": false,
+            "node": "cart\n\u{1b}[2J\"a\"", "workload": "shop/cart-v1", "address": "127.0.0.2", "knownBy": "certificate",
+            "envoy": "1.40.0", "protocol": "delta", "connected": "2023-11-14T22:13:20Z", "inSync": false,
             "types": {
                 "CDS": {"sent": clusters, "acked": clusters, "subscribed": null, "responses": 2, "nack": null},
                 "LDS": {

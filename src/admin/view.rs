@@ -28,6 +28,8 @@ pub struct Proxy {
     pub workload: String,
     /// The address that it is reached at.
     pub address: String,
+    /// How it is known who it is.
+    pub known_by: KnownBy,
     /// The version of its Envoy; empty if it did not say.
     pub envoy: String,
     /// `delta` or `sotw`.
@@ -41,6 +43,16 @@ pub struct Proxy {
     /// The certificate of its workload, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+}
+
+/// How it is known who a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KnownBy {
+    /// It has shown a certificate.
+    Certificate,
+    /// It says so, on the plaintext address: nobody has shown that it is true.
+    NodeId,
 }
 
 /// One type of resource on one stream.

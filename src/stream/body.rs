@@ -379,6 +379,7 @@ pub(super) fn proxy(node: wire::Node, admission: &Admission, protocol: &'static 
         node: node.id,
         owner: admission.owner.clone(),
         address: admission.address,
+        proven: admission.proven,
         protocol,
         connected: SystemTime::now(),
         types: BTreeMap::new(),
