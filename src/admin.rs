@@ -28,6 +28,7 @@ use translators::name::{QualifiedName, RuleRef};
 use crate::csds::{self, ClientStatus};
 use crate::report::Report;
 use crate::telemetry::Telemetry;
+use crate::telemetry::loads::Loads;
 
 mod guard;
 mod prometheus;
@@ -64,6 +65,8 @@ pub struct AdminState {
     pub report: Report,
     /// What they measure.
     pub telemetry: Telemetry,
+    /// What they send elsewhere.
+    pub loads: Loads,
     /// What the application says of itself.
     pub status: watch::Receiver<Arc<Status>>,
 }
@@ -133,6 +136,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/proxies", get(proxies))
         .route("/api/v1/nacks", get(nacks))
         .route("/api/v1/edges", get(edges))
+        .route("/api/v1/loads", get(loads))
         .route("/api/v1/findings", get(findings))
         .route(csds::PATH, post(client_status))
         .route_service(&format!("/{}/{{*method}}", name_of(&status)), status)
@@ -179,6 +183,10 @@ async fn nacks(State(state): State<AdminState>) -> Json<view::Nacks> {
 
 async fn edges(State(state): State<AdminState>) -> Json<view::Edges> {
     Json(render::edges(&state.telemetry.edges()))
+}
+
+async fn loads(State(state): State<AdminState>) -> Json<view::Loads> {
+    Json(render::loads(&state.loads))
 }
 
 async fn findings(State(state): State<AdminState>) -> Json<view::Findings> {

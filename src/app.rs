@@ -88,6 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = || tasks.stop_token();
     let report = Report::default();
     let telemetry = Telemetry::default();
+    let loads = Loads::default();
     let table = Table::default();
 
     let files = watch::Sender::new(Arc::<FileState>::default());
@@ -108,7 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         report: report.clone(),
         telemetry: telemetry.clone(),
         serves: admission::serves(table.clone()),
-        loads: Loads::default(),
+        loads: loads.clone(),
         load_interval: config.load_interval,
         ready: {
             let table = table.clone();
@@ -117,7 +118,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         limits: config.limits,
         patience: config.patience,
     };
-    let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
+    let admin_state = AdminState { report: report.clone(), telemetry, loads, status: status.subscribe() };
     let (translator, records) = Translator::open(Some(data_dir));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
     let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));

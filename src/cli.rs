@@ -15,6 +15,7 @@ pub mod client;
 pub mod demo;
 pub mod edges;
 pub mod findings;
+pub mod loads;
 pub mod nacks;
 pub mod proxies;
 pub mod serve;
@@ -56,6 +57,8 @@ enum Command {
     Nacks(nacks::Args),
     /// List who calls what: requests, success rate, share over mTLS
     Edges(edges::Args),
+    /// List what proxies have sent to which cluster, by their load reports
+    Loads(loads::Args),
     /// List the findings of a running control plane
     Findings(findings::Args),
 }
@@ -100,6 +103,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Proxies(args) => proxies::run(args).await,
         Command::Nacks(args) => nacks::run(args).await,
         Command::Edges(args) => edges::run(args).await,
+        Command::Loads(args) => loads::run(args).await,
         Command::Findings(args) => findings::run(args).await,
     }
 }
@@ -125,7 +129,8 @@ mod tests {
             "Exit code: 0 if every connected proxy is in sync, 1 if one is not, 2 if nobody could tell.",
             "Exit code: 0 if no finding is an error, 1 if one is, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
+            "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
         ];
-        assert_eq!(["nacks", "proxies", "findings", "edges"].map(help), expected);
+        assert_eq!(["nacks", "proxies", "findings", "edges", "loads"].map(help), expected);
     }
 }

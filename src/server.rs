@@ -169,9 +169,10 @@ impl Services {
 
     /// What is offered beside discovery to whomever the directory knows.
     fn others<D: Directory>(&self, directory: Arc<D>, stop: &CancellationToken) -> Routes {
-        let loads = LoadReports::new(directory, self.loads.clone(), self.load_interval, stop.clone());
+        let most = self.limits.request_bytes;
+        let loads = LoadReports::new(directory, self.loads.clone(), self.load_interval, most, stop.clone());
         let healths = Healths::new(Arc::clone(&self.ready), stop.clone());
-        Routes::new(loads.into_server(self.limits.request_bytes)).add_service(healths.into_server())
+        Routes::new(loads).add_service(healths.into_server())
     }
 }
 

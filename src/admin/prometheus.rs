@@ -77,6 +77,7 @@ pub(super) fn text(state: &AdminState, status: &Status) -> Result<String, fmt::E
     findings(&mut registry, status);
     certificates(&mut registry, status);
     edges(&mut registry, state);
+    loads(&mut registry, state);
     if let Some(bytes) = resident_memory() {
         gauge(&mut registry, "process_resident_memory_bytes", "Memory in RAM", bytes);
     }
@@ -156,6 +157,14 @@ fn edges(registry: &mut Registry, state: &AdminState) {
     lost.get_or_create(&ByReason { reason: "refused" }).inc_by(losses.refused);
     lost.get_or_create(&ByReason { reason: "overflow" }).inc_by(losses.overflowed);
     registry.register("chancery_telemetry_lost", "Reported counters that were not counted", lost);
+}
+
+fn loads(registry: &mut Registry, state: &AdminState) {
+    let reporters = state.loads.reporters().len() as u64;
+    gauge(registry, "chancery_load_reporters", "Proxies that report their load", reporters);
+    let lost = Counter::<u64>::default();
+    lost.inc_by(state.loads.lost());
+    registry.register("chancery_load_reports_lost", "Reports of a cluster that were not kept", lost);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {

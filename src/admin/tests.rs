@@ -17,6 +17,7 @@ use translators::resource::{Kind, Version};
 use super::*;
 use crate::report::{Proxy, Rejection, StreamReport, TypeStatus};
 use crate::telemetry::edges::{Edge, EdgeKey, Totals};
+use crate::telemetry::loads::{ClusterLoad, LocalityLoad};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -71,7 +72,7 @@ fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
         certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), at(86_400)),
     };
     let (sender, status) = watch::channel(Arc::new(status));
-    (AdminState { report, telemetry: Telemetry::default(), status }, stream, sender)
+    (AdminState { report, telemetry: Telemetry::default(), loads: Loads::default(), status }, stream, sender)
 }
 
 async fn ask(state: &AdminState, method: &str, path: &str, host: &str) -> (StatusCode, Option<String>, String) {
@@ -197,6 +198,44 @@ async fn edges_before_and_after_traffic() {
 }
 
 #[tokio::test]
+async fn loads_of_those_who_report() {
+    let (state, _stream, _status) = process();
+    assert_eq!(get(&state, "/api/v1/loads").await, json!({"loads": [], "reporters": 0}));
+    let stream = state.loads.open("web-a", Owner::Workload("front/web".parse().expect("valid")));
+    let locality = |locality: [&str; 3], issued| LocalityLoad {
+        locality: locality.map(str::to_owned),
+        priority: 1,
+        issued,
+        succeeded: issued - 2,
+        failed: 1,
+        active: 1,
+    };
+    let load = ClusterLoad {
+        cluster: "out/shop/cart/http".to_owned(),
+        interval: Duration::from_millis(60_500),
+        dropped: 3,
+        localities: vec![locality(["eu", "a", ""], 7), locality(["", "", ""], 2)],
+        ..ClusterLoad::default()
+    };
+    stream.record([load], at(1));
+    let shown = |locality: &str, requests: u64| {
+        json!({
+            "locality": locality, "priority": 1, "requests": requests, "successes": requests - 2, "errors": 1,
+            "inProgress": 1,
+        })
+    };
+    let expected = json!({
+        "loads": [{
+            "node": "web-a", "workload": "front/web", "cluster": "out/shop/cart/http", "service": "",
+            "at": "2023-11-14T22:13:21Z", "seconds": 60.5, "dropped": 3,
+            "localities": [shown("eu/a", 7), shown("", 2)],
+        }],
+        "reporters": 1,
+    });
+    assert_eq!(get(&state, "/api/v1/loads").await, expected);
+}
+
+#[tokio::test]
 async fn metrics_are_prometheus_text() {
     let (state, stream, _status) = process();
     let (code, kind, text) = ask(&state, "GET", "/metrics", "localhost").await;
@@ -213,6 +252,8 @@ async fn metrics_are_prometheus_text() {
         "chancery_certificate_expiry_timestamp_seconds{workload=\"shop/cart-v1\"} 1700086400",
         "chancery_findings{severity=\"error\"} 1",
         "chancery_findings{severity=\"warning\"} 0",
+        "chancery_load_reporters 0",
+        "chancery_load_reports_lost_total 0",
         "chancery_nacks_active{node=\"cart\\\\n\\\\u{1b}[2J\\\"a\\\"\",type=\"LDS\"} 1",
         "chancery_proxies 1",
         "chancery_proxies_in_sync 0",

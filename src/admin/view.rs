@@ -187,6 +187,56 @@ pub struct Edge {
     pub last_seen: String,
 }
 
+/// `/api/v1/loads`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loads {
+    /// The last report of each proxy on each cluster, by node id and cluster.
+    pub loads: Vec<Load>,
+    /// How many proxies report.
+    pub reporters: usize,
+}
+
+/// The last report of a proxy on a cluster that it sends requests to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// The node id of the proxy.
+    pub node: String,
+    /// Its workload, `namespace/name`; `EnvoySnapshot namespace/name` where one is what it receives.
+    pub workload: String,
+    /// The cluster.
+    pub cluster: String,
+    /// The name that the cluster's endpoints go by, if it is another; else empty.
+    pub service: String,
+    /// When it was reported, RFC 3339.
+    pub at: String,
+    /// How many seconds the report is about.
+    pub seconds: f64,
+    /// Requests in that time that the proxy dropped before it had chosen an endpoint.
+    pub dropped: u64,
+    /// Requests in that time to each locality; none if there was no request.
+    pub localities: Vec<LocalityLoad>,
+}
+
+/// The requests to one locality of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalityLoad {
+    /// `region/zone/sub-zone`; empty if its endpoints have none.
+    pub locality: String,
+    /// Its priority.
+    pub priority: u32,
+    /// Requests that were begun.
+    pub requests: u64,
+    /// Requests that have succeeded.
+    pub successes: u64,
+    /// Requests that have failed.
+    pub errors: u64,
+    /// Requests that are under way.
+    pub in_progress: u64,
+}
+
 /// `/api/v1/findings`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -10,6 +10,7 @@ use super::*;
 use crate::admin::{self, AdminState, Exposure, Status, view};
 use crate::report::Report;
 use crate::telemetry::Telemetry;
+use crate::telemetry::loads::Loads;
 
 fn ask(address: SocketAddr) -> Ask {
     Ask { admin_address: address.to_string(), output: Output::Table }
@@ -26,7 +27,8 @@ async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
 async fn the_api_answers_the_commands() {
     let (listener, address) = listener().await;
     let (_sender, status) = watch::channel(Arc::new(Status::starting("no rules yet")));
-    let state = AdminState { report: Report::default(), telemetry: Telemetry::default(), status };
+    let state =
+        AdminState { report: Report::default(), telemetry: Telemetry::default(), loads: Loads::default(), status };
     let stop = CancellationToken::new();
     let (served, ()) = tokio::join!(admin::serve(listener, state, stop.clone()), async {
         let empty = view::Edges { edges: Vec::new(), mtls_share: None, requests: 0 };
