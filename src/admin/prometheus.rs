@@ -18,6 +18,7 @@ use translators::resource::Kind;
 
 use super::{AdminState, Status, render};
 use crate::escape::escaped;
+use crate::report::Responses;
 use crate::telemetry::edges::Edge;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -92,13 +93,16 @@ fn proxies(registry: &mut Registry, state: &AdminState) {
     gauge(registry, "chancery_proxies", "Connected proxies", proxies.len() as u64);
     gauge(registry, "chancery_proxies_in_sync", "Proxies that have accepted all they were sent", in_sync as u64);
 
-    let pushes = Family::<ByType, Counter>::default();
+    let (pushes, large_pushes) = (Family::<ByType, Counter>::default(), Family::<ByType, Counter>::default());
     let responses = state.report.responses();
     for kind in Kind::ALL {
-        let sent = responses.get(&kind).copied().unwrap_or_default();
+        let Responses { sent, large } = responses.get(&kind).copied().unwrap_or_default();
         pushes.get_or_create(&ByType { r#type: kind.service() }).inc_by(sent);
+        large_pushes.get_or_create(&ByType { r#type: kind.service() }).inc_by(large);
     }
     registry.register("chancery_pushes", "Responses sent", pushes);
+    let help = "Responses sent that are larger than the 4 MiB that a gRPC client takes unless it is told otherwise";
+    registry.register("chancery_large_pushes", help, large_pushes);
 
     let nacks = Family::<ByProxyAndType, Gauge>::default();
     for proxy in &proxies {

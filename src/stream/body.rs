@@ -23,6 +23,7 @@ use translators::xds::secret::IDENTITY;
 use super::frame::{self, Chunks, Messages};
 use super::node::{Client, Remembered};
 use super::pulse::Pulse;
+use super::push::MOST_TAKEN;
 use super::refusal::Standing;
 use super::request::Request;
 use super::service::{Admission, Directory, Shared};
@@ -171,6 +172,7 @@ where
             return if end { Poll::Ready(Err(too_old())) } else { Poll::Pending };
         };
         let response = response?;
+        open.warn_of_size(&response);
         self.chunks = Chunks::new(response.head, response.entries);
         Poll::Ready(Ok(self.chunks.next().unwrap_or_default()))
     }
@@ -292,6 +294,19 @@ impl Open {
             }
             self.forget_mended();
             ready!(self.poll_alarm(context));
+        }
+    }
+
+    /// Once for each type: a client that takes no more than it does by default is cut off without a word.
+    fn warn_of_size(&self, response: &Response) {
+        if response.bytes > MOST_TAKEN && self.session.large_responses(response.kind) == 1 {
+            let (node, kind) = (self.proxy.node.escape_debug(), response.kind.service());
+            tracing::warn!(
+                %node,
+                r#type = kind,
+                bytes = response.bytes,
+                "a response is larger than the 4 MiB that a gRPC client takes unless it is told otherwise"
+            );
         }
     }
 

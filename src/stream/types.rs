@@ -13,7 +13,7 @@ use super::group::{Due, Group};
 use super::heartbeat::Heartbeats;
 use super::names::Names;
 use super::node::Client;
-use super::push::{Content, Push, Said};
+use super::push::{Content, MOST_TAKEN, Push, Said};
 use super::refused::Refused;
 use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
@@ -68,6 +68,8 @@ pub(super) struct TypeState {
     pub(super) rest_is_new: bool,
     /// How many responses were sent.
     pub(super) responses: u64,
+    /// How many of them were larger than what clients take by default.
+    pub(super) large: u64,
     pub(super) refused: Refused,
 }
 
@@ -270,6 +272,7 @@ impl TypeState {
         self.nonce = Some(push.nonce);
         self.said = Some(push.content.said.version);
         self.responses += 1;
+        self.large += u64::from(push.bytes > MOST_TAKEN);
         self.heartbeats.sent(push, now);
         self.outstanding = Some(Arc::clone(push));
         self.sent_at = Some(now);
@@ -283,6 +286,8 @@ impl TypeState {
             acked: self.accepted.as_ref().map(|said| said.version),
             rejections: Vec::new(),
             responses: self.responses,
+            large: self.large,
+            unanswered: self.sent_at.filter(|_| self.outstanding.is_some()),
         })
     }
 
