@@ -30,11 +30,14 @@ use crate::report::Report;
 use crate::telemetry::Telemetry;
 use crate::telemetry::loads::Loads;
 
+mod check;
 mod guard;
 mod prometheus;
 mod render;
 pub mod rfc3339;
 pub mod view;
+
+pub use check::Setting;
 
 use guard::guard;
 use view::Problem;
@@ -54,8 +57,17 @@ pub struct Status {
     pub findings: List,
     /// Where a rule stands.
     pub locate: Locate,
-    /// Until when the certificate of each workload is valid.
-    pub certificates: OrdMap<QualifiedName, SystemTime>,
+    /// How long the certificate of each workload is valid.
+    pub certificates: OrdMap<QualifiedName, Validity>,
+}
+
+/// How long a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Until when.
+    pub not_after: SystemTime,
+    /// When it is to be replaced.
+    pub renew_at: SystemTime,
 }
 
 /// Everything that the API shows. Cloning shares it.
@@ -67,6 +79,8 @@ pub struct AdminState {
     pub telemetry: Telemetry,
     /// What they send elsewhere.
     pub loads: Loads,
+    /// What the process was started with.
+    pub setting: Arc<Setting>,
     /// What the application says of itself.
     pub status: watch::Receiver<Arc<Status>>,
 }
@@ -137,6 +151,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/nacks", get(nacks))
         .route("/api/v1/edges", get(edges))
         .route("/api/v1/loads", get(loads))
+        .route("/api/v1/_check", get(checks))
         .route("/api/v1/findings", get(findings))
         .route(csds::PATH, post(client_status))
         .route_service(&format!("/{}/{{*method}}", name_of(&status)), status)
@@ -187,6 +202,10 @@ async fn edges(State(state): State<AdminState>) -> Json<view::Edges> {
 
 async fn loads(State(state): State<AdminState>) -> Json<view::Loads> {
     Json(render::loads(&state.loads))
+}
+
+async fn checks(State(state): State<AdminState>) -> Json<view::Checks> {
+    Json(check::all(&state))
 }
 
 async fn findings(State(state): State<AdminState>) -> Json<view::Findings> {

@@ -118,7 +118,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         limits: config.limits,
         patience: config.patience,
     };
-    let admin_state = AdminState { report: report.clone(), telemetry, loads, status: status.subscribe() };
+    let setting = Arc::new(admin::Setting {
+        admin: config.admin_address,
+        plaintext: config.xds_plaintext_address,
+        roots: vec![("mesh", mesh.not_after().into()), ("control", control.not_after().into())],
+    });
+    let admin_state = AdminState { report: report.clone(), telemetry, loads, setting, status: status.subscribe() };
     let (translator, records) = Translator::open(Some(data_dir));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
     let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use translators::rules::scalar::Span;
 
 pub mod bootstrap;
+pub mod check;
 pub mod client;
 pub mod demo;
 pub mod edges;
@@ -37,6 +38,7 @@ Examples:
   chancery validate -f rules/                      what is wrong with these rules?
   chancery serve --rules rules/ --data-dir data/   the control plane
   chancery bootstrap --workload shop/cart-v1 --data-dir data/ > envoy.yaml
+  chancery check                                   is anything wrong, and what is to be done?
   chancery proxies                                 who is connected, and in sync?";
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +53,8 @@ enum Command {
     Translate(translate::Args),
     /// List the findings of rules; exit 1 if there are errors
     Validate(validate::Args),
+    /// Check the control plane and its proxies: what may be wrong, and what to do
+    Check(check::Args),
     /// List the connected proxies and whether they are in sync
     Proxies(proxies::Args),
     /// List what proxies have refused, and the rule behind it
@@ -104,6 +108,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Nacks(args) => nacks::run(args).await,
         Command::Edges(args) => edges::run(args).await,
         Command::Loads(args) => loads::run(args).await,
+        Command::Check(args) => check::run(args).await,
         Command::Findings(args) => findings::run(args).await,
     }
 }
@@ -130,7 +135,8 @@ mod tests {
             "Exit code: 0 if no finding is an error, 1 if one is, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
+            "Exit code: 0 if no check fails, 1 if one does, 2 if nobody could tell.",
         ];
-        assert_eq!(["nacks", "proxies", "findings", "edges", "loads"].map(help), expected);
+        assert_eq!(["nacks", "proxies", "findings", "edges", "loads", "check"].map(help), expected);
     }
 }

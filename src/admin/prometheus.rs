@@ -126,8 +126,8 @@ fn findings(registry: &mut Registry, status: &Status) {
 
 fn certificates(registry: &mut Registry, status: &Status) {
     let expiry = Family::<ByWorkload, Gauge>::default();
-    for (workload, not_after) in &status.certificates {
-        let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    for (workload, validity) in &status.certificates {
+        let seconds = validity.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let labels = ByWorkload { workload: Text(workload.to_string()) };
         expiry.get_or_create(&labels).set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }

@@ -49,7 +49,7 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
             .owner
             .workload()
             .and_then(|workload| status.certificates.get(workload))
-            .map(|not_after| view::Certificate { not_after: rfc3339::format(*not_after) }),
+            .map(|validity| view::Certificate { not_after: rfc3339::format(validity.not_after) }),
     }
 }
 

@@ -65,14 +65,25 @@ fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
     let finding = Finding::error(Code::NotFound, &route(), "/spec/http/0", "service \"crat\" not found")
         .choices(["cart"])
         .hint("did you mean \"cart\"?");
+    let validity = Validity { not_after: at(86_400), renew_at: at(43_200) };
     let status = Status {
         ready: Ok(()),
         findings: Arc::new(move || vec![finding.clone()]),
         locate: Arc::new(|_| Some(Location { file: "rules.yaml".into(), line: 14, column: 3 })),
-        certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), at(86_400)),
+        certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), validity),
     };
     let (sender, status) = watch::channel(Arc::new(status));
-    (AdminState { report, telemetry: Telemetry::default(), loads: Loads::default(), status }, stream, sender)
+    (
+        AdminState {
+            report,
+            telemetry: Telemetry::default(),
+            loads: Loads::default(),
+            setting: Setting::of_tests(),
+            status,
+        },
+        stream,
+        sender,
+    )
 }
 
 async fn ask(state: &AdminState, method: &str, path: &str, host: &str) -> (StatusCode, Option<String>, String) {
@@ -252,6 +263,16 @@ async fn metrics_are_prometheus_text() {
         "chancery_certificate_expiry_timestamp_seconds{workload=\"shop/cart-v1\"} 1700086400",
         "chancery_findings{severity=\"error\"} 1",
         "chancery_findings{severity=\"warning\"} 0",
+        "chancery_large_pushes_total{type=\"CDS\"} 0",
+        "chancery_large_pushes_total{type=\"ECDS\"} 0",
+        "chancery_large_pushes_total{type=\"EDS\"} 0",
+        "chancery_large_pushes_total{type=\"LDS\"} 0",
+        "chancery_large_pushes_total{type=\"LEDS\"} 0",
+        "chancery_large_pushes_total{type=\"RDS\"} 0",
+        "chancery_large_pushes_total{type=\"RTDS\"} 0",
+        "chancery_large_pushes_total{type=\"SDS\"} 0",
+        "chancery_large_pushes_total{type=\"SRDS\"} 0",
+        "chancery_large_pushes_total{type=\"VHDS\"} 0",
         "chancery_load_reporters 0",
         "chancery_load_reports_lost_total 0",
         "chancery_nacks_active{node=\"cart\\\\n\\\\u{1b}[2J\\\"a\\\"\",type=\"LDS\"} 1",

@@ -269,6 +269,46 @@ pub struct Finding {
     pub text: String,
 }
 
+/// `/api/v1/_check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checks {
+    /// Every check, by group.
+    pub checks: Vec<Check>,
+    /// How many of them warn.
+    pub warnings: usize,
+    /// How many of them fail.
+    pub failures: usize,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What it is about: `control plane`, `identity`, `rules`, `proxies`.
+    pub group: String,
+    /// Its name within the group.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was found.
+    pub detail: String,
+    /// What to do; null if it is well.
+    pub hint: Option<String>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// It works, and somebody should look at it.
+    Warn,
+    /// Something does not work.
+    Fail,
+}
+
 /// `/healthz`, `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
