@@ -45,6 +45,8 @@ pub use patience::Patience;
 use health::Healths;
 use loads::LoadReports;
 
+/// How often proxies are to report their load, unless it is said otherwise: a report carries the whole node each time.
+pub const LOAD_INTERVAL: Duration = Duration::from_secs(60);
 /// How long connections may take to close once every stream has been ended.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How long accepting rests when the process is out of file descriptors or memory.
