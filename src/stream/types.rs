@@ -195,7 +195,16 @@ impl TypeState {
         let version = sent.said.version;
         let Some(error) = error else {
             self.accepted = Some(sent.said.clone());
-            self.good = push.made.of.clone().or_else(|| self.good.take());
+            match (&push.made.of, &mut self.good) {
+                (Some(whole), good) => *good = Some(whole.clone()),
+                // A part of more.
+                (None, good) if !sent.is_heartbeat => {
+                    let good = good.get_or_insert_default();
+                    sent.removed.iter().for_each(|name| _ = good.remove(name));
+                    sent.resources.iter().for_each(|resource| _ = good.put(Arc::clone(resource)));
+                }
+                (None, _) => {}
+            }
             self.refused.accepted(sent);
             return Some(Answer { kind, version, outcome: Outcome::Accepted(Arc::clone(&push.names)) });
         };
