@@ -28,12 +28,16 @@ use translators::name::{QualifiedName, RuleRef};
 use crate::csds::{self, ClientStatus};
 use crate::report::Report;
 use crate::telemetry::Telemetry;
+use crate::telemetry::loads::Loads;
 
+mod check;
 mod guard;
 mod prometheus;
 mod render;
 pub mod rfc3339;
 pub mod view;
+
+pub use check::Setting;
 
 use guard::guard;
 use view::Problem;
@@ -53,8 +57,17 @@ pub struct Status {
     pub findings: List,
     /// Where a rule stands.
     pub locate: Locate,
-    /// Until when the certificate of each workload is valid.
-    pub certificates: OrdMap<QualifiedName, SystemTime>,
+    /// How long the certificate of each workload is valid.
+    pub certificates: OrdMap<QualifiedName, Validity>,
+}
+
+/// How long a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Until when.
+    pub not_after: SystemTime,
+    /// When it is to be replaced.
+    pub renew_at: SystemTime,
 }
 
 /// Everything that the API shows. Cloning shares it.
@@ -64,6 +77,10 @@ pub struct AdminState {
     pub report: Report,
     /// What they measure.
     pub telemetry: Telemetry,
+    /// What they send elsewhere.
+    pub loads: Loads,
+    /// What the process was started with.
+    pub setting: Arc<Setting>,
     /// What the application says of itself.
     pub status: watch::Receiver<Arc<Status>>,
 }
@@ -133,6 +150,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/proxies", get(proxies))
         .route("/api/v1/nacks", get(nacks))
         .route("/api/v1/edges", get(edges))
+        .route("/api/v1/loads", get(loads))
+        .route("/api/v1/_check", get(checks))
         .route("/api/v1/findings", get(findings))
         .route(csds::PATH, post(client_status))
         .route_service(&format!("/{}/{{*method}}", name_of(&status)), status)
@@ -179,6 +198,14 @@ async fn nacks(State(state): State<AdminState>) -> Json<view::Nacks> {
 
 async fn edges(State(state): State<AdminState>) -> Json<view::Edges> {
     Json(render::edges(&state.telemetry.edges()))
+}
+
+async fn loads(State(state): State<AdminState>) -> Json<view::Loads> {
+    Json(render::loads(&state.loads))
+}
+
+async fn checks(State(state): State<AdminState>) -> Json<view::Checks> {
+    Json(check::all(&state))
 }
 
 async fn findings(State(state): State<AdminState>) -> Json<view::Findings> {

@@ -88,6 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = || tasks.stop_token();
     let report = Report::default();
     let telemetry = Telemetry::default();
+    let loads = Loads::default();
     let table = Table::default();
 
     let files = watch::Sender::new(Arc::<FileState>::default());
@@ -108,7 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         report: report.clone(),
         telemetry: telemetry.clone(),
         serves: admission::serves(table.clone()),
-        loads: Loads::default(),
+        loads: loads.clone(),
         load_interval: config.load_interval,
         ready: {
             let table = table.clone();
@@ -117,7 +118,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         limits: config.limits,
         patience: config.patience,
     };
-    let admin_state = AdminState { report: report.clone(), telemetry, status: status.subscribe() };
+    let setting = Arc::new(admin::Setting {
+        admin: config.admin_address,
+        plaintext: config.xds_plaintext_address,
+        roots: vec![("mesh", mesh.not_after().into()), ("control", control.not_after().into())],
+    });
+    let admin_state = AdminState { report: report.clone(), telemetry, loads, setting, status: status.subscribe() };
     let (translator, records) = Translator::open(Some(data_dir));
     let issuer = Issuer::new(Arc::clone(&mesh), data_dir, Clock::System);
     let connections = tls::incoming(xds, tls::server_config(&control, Arc::clone(&certificate)));
@@ -178,7 +184,15 @@ async fn plaintext_listener(config: &Config) -> anyhow::Result<Option<TcpListene
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on the plaintext xDS address {address}"))?;
-    warn!(%address, "proxies are served without TLS: a node is believed to be who it says, and gets no certificate");
+    if address.ip().is_loopback() {
+        warn!(%address, "proxies are served without TLS: a node is believed to be who it says, and gets no certificate");
+    } else {
+        warn!(
+            %address,
+            "proxies are served without TLS, and not to this machine alone: whoever reaches the address reads the \
+             configuration of any node"
+        );
+    }
     Ok(Some(listener))
 }
 

@@ -11,10 +11,12 @@ use clap::{Parser, Subcommand};
 use translators::rules::scalar::Span;
 
 pub mod bootstrap;
+pub mod check;
 pub mod client;
 pub mod demo;
 pub mod edges;
 pub mod findings;
+pub mod loads;
 pub mod nacks;
 pub mod proxies;
 pub mod serve;
@@ -36,6 +38,7 @@ Examples:
   chancery validate -f rules/                      what is wrong with these rules?
   chancery serve --rules rules/ --data-dir data/   the control plane
   chancery bootstrap --workload shop/cart-v1 --data-dir data/ > envoy.yaml
+  chancery check                                   is anything wrong, and what is to be done?
   chancery proxies                                 who is connected, and in sync?";
 
 #[derive(Debug, Subcommand)]
@@ -50,12 +53,16 @@ enum Command {
     Translate(translate::Args),
     /// List the findings of rules; exit 1 if there are errors
     Validate(validate::Args),
+    /// Check the control plane and its proxies: what may be wrong, and what to do
+    Check(check::Args),
     /// List the connected proxies and whether they are in sync
     Proxies(proxies::Args),
     /// List what proxies have refused, and the rule behind it
     Nacks(nacks::Args),
     /// List who calls what: requests, success rate, share over mTLS
     Edges(edges::Args),
+    /// List what proxies have sent to which cluster, by their load reports
+    Loads(loads::Args),
     /// List the findings of a running control plane
     Findings(findings::Args),
 }
@@ -100,6 +107,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Proxies(args) => proxies::run(args).await,
         Command::Nacks(args) => nacks::run(args).await,
         Command::Edges(args) => edges::run(args).await,
+        Command::Loads(args) => loads::run(args).await,
+        Command::Check(args) => check::run(args).await,
         Command::Findings(args) => findings::run(args).await,
     }
 }
@@ -125,7 +134,9 @@ mod tests {
             "Exit code: 0 if every connected proxy is in sync, 1 if one is not, 2 if nobody could tell.",
             "Exit code: 0 if no finding is an error, 1 if one is, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
+            "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
+            "Exit code: 0 if no check fails, 1 if one does, 2 if nobody could tell.",
         ];
-        assert_eq!(["nacks", "proxies", "findings", "edges"].map(help), expected);
+        assert_eq!(["nacks", "proxies", "findings", "edges", "loads", "check"].map(help), expected);
     }
 }

@@ -12,22 +12,6 @@ pub const XDS_ADDRESS: &str = "127.0.0.1:18000";
 /// Where operators look, unless said otherwise.
 pub const ADMIN_ADDRESS: &str = "127.0.0.1:18080";
 
-/// How large a request of a proxy may be, in bytes, unless said otherwise: one that reconnects names all that it holds.
-pub const MAX_REQUEST_BYTES: &str = "16777216";
-/// When a stream is old enough to be opened again, elsewhere if there are several control planes, unless said otherwise.
-pub const MAX_STREAM_AGE: &str = "30m";
-/// How many streams may be opened in a second, unless said otherwise: far more than any fleet opens but in an accident.
-pub const NEW_STREAMS_PER_SECOND: &str = "10000";
-/// How long a proxy may take nothing of what there is for it, unless said otherwise.
-pub const STALLED_AFTER: &str = "60s";
-/// After how much silence a connection is probed, unless said otherwise.
-pub const KEEPALIVE: &str = "30s";
-/// How long a poll over plain HTTP waits for a change, unless said otherwise: half of the time that an Envoy waits for
-/// an answer unless its configuration says otherwise.
-pub const POLL_WAIT: &str = "500ms";
-/// How often proxies are to report their load, unless said otherwise: a report carries the whole node each time.
-pub const LOAD_REPORT_INTERVAL: &str = "60s";
-
 /// The environment variables that Chancery looks at, beyond those that name a flag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {

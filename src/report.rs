@@ -24,6 +24,8 @@ pub struct Proxy {
     pub owner: Owner,
     /// The address that it is reached at: its own word (`chancery.address`), or the stream's peer.
     pub address: IpAddr,
+    /// Whether it has shown a certificate; else it is who it is by its own word alone.
+    pub proven: bool,
     /// The version of its Envoy, `1.40.0`; empty if it did not say.
     pub envoy: String,
     /// `delta` or `sotw`.
@@ -52,6 +54,20 @@ pub struct TypeStatus {
     pub rejections: Vec<Rejection>,
     /// Responses sent on this stream.
     pub responses: u64,
+    /// Those of them that were larger than the 4 MiB that a gRPC client takes unless it is told otherwise.
+    pub large: u64,
+    /// When the last one was sent, while it is not answered.
+    #[serde(skip)]
+    pub unanswered: Option<Instant>,
+}
+
+/// How many responses of a type were sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Responses {
+    /// All of them.
+    pub sent: u64,
+    /// Those that were larger than the 4 MiB that a gRPC client takes unless it is told otherwise.
+    pub large: u64,
 }
 
 /// One refusal.
@@ -144,7 +160,7 @@ struct Streams {
     next: u64,
     open: BTreeMap<u64, Arc<dyn Observed>>,
     /// The responses that were sent on streams that have ended.
-    ended: BTreeMap<Kind, u64>,
+    ended: BTreeMap<Kind, Responses>,
 }
 
 /// One stream's entry; dropping it takes the proxy off the list.
@@ -219,7 +235,7 @@ impl Report {
     }
 
     /// How many responses were sent since the process began, on every stream, by type.
-    pub fn responses(&self) -> BTreeMap<Kind, u64> {
+    pub fn responses(&self) -> BTreeMap<Kind, Responses> {
         let streams = lock(&self.shared.streams);
         let mut responses = streams.ended.clone();
         for stream in streams.open.values() {
@@ -264,9 +280,11 @@ impl Drop for StreamReport {
     }
 }
 
-fn add_responses(responses: &mut BTreeMap<Kind, u64>, proxy: &Proxy) {
+fn add_responses(responses: &mut BTreeMap<Kind, Responses>, proxy: &Proxy) {
     for (kind, status) in &proxy.types {
-        *responses.entry(*kind).or_default() += status.responses;
+        let of = responses.entry(*kind).or_default();
+        of.sent += status.responses;
+        of.large += status.large;
     }
 }
 
@@ -291,6 +309,7 @@ mod tests {
             node: node.to_owned(),
             owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
             address: [127, 0, 0, 1].into(),
+            proven: true,
             envoy: String::new(),
             protocol: "delta",
             connected: SystemTime::UNIX_EPOCH,
@@ -314,10 +333,11 @@ mod tests {
         assert!(woken());
         let b = report.connect(other.clone());
         assert!(woken());
-        lock(&one).types.entry(Kind::Cluster).or_default().responses = 60;
+        *lock(&one).types.entry(Kind::Cluster).or_default() =
+            TypeStatus { responses: 60, large: 1, ..Default::default() };
         lock(&other).types.entry(Kind::Cluster).or_default().responses = 40;
         assert!(!woken());
-        assert_eq!(report.responses(), [(Kind::Cluster, 100)].into());
+        assert_eq!(report.responses(), [(Kind::Cluster, Responses { sent: 100, large: 1 })].into());
         let former = report.watch().borrow().clone();
         lock(&other).listeners.extend(["in/shop/cart/http".into()]);
         b.tell(other.proxy().connected());
@@ -327,7 +347,11 @@ mod tests {
         assert_eq!(report.proxies()[1].listeners.len(), 1);
         drop(a);
         assert!(woken());
-        assert_eq!(report.responses(), [(Kind::Cluster, 100)].into(), "what has ended counts");
+        assert_eq!(
+            report.responses(),
+            [(Kind::Cluster, Responses { sent: 100, large: 1 })].into(),
+            "what has ended counts"
+        );
         let left: Vec<_> = report.proxies().into_iter().map(|proxy| proxy.node).collect();
         let connected: Vec<_> = report.watch().borrow().values().map(|proxy| proxy.node.clone()).collect();
         assert_eq!((left, connected), (vec!["b".to_owned()], vec!["b".to_owned()]));

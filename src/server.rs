@@ -45,6 +45,8 @@ pub use patience::Patience;
 use health::Healths;
 use loads::LoadReports;
 
+/// How often proxies are to report their load, unless it is said otherwise: a report carries the whole node each time.
+pub const LOAD_INTERVAL: Duration = Duration::from_secs(60);
 /// How long connections may take to close once every stream has been ended.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How long accepting rests when the process is out of file descriptors or memory.
@@ -169,9 +171,10 @@ impl Services {
 
     /// What is offered beside discovery to whomever the directory knows.
     fn others<D: Directory>(&self, directory: Arc<D>, stop: &CancellationToken) -> Routes {
-        let loads = LoadReports::new(directory, self.loads.clone(), self.load_interval, stop.clone());
+        let most = self.limits.request_bytes;
+        let loads = LoadReports::new(directory, self.loads.clone(), self.load_interval, most, stop.clone());
         let healths = Healths::new(Arc::clone(&self.ready), stop.clone());
-        Routes::new(loads.into_server(self.limits.request_bytes)).add_service(healths.into_server())
+        Routes::new(loads).add_service(healths.into_server())
     }
 }
 

@@ -4,7 +4,6 @@
 //! looks at a proxy; that is `report`'s.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use translators::name::QualifiedName;
 
-use crate::admin::Status;
+use crate::admin::{Status, Validity};
 use crate::ca::{Issuance, Issued};
 use crate::translate::Translation;
 
@@ -24,13 +23,14 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut former: OrdMap<QualifiedName, Arc<Issuance>> = OrdMap::new();
-    let mut certificates: OrdMap<QualifiedName, SystemTime> = OrdMap::new();
+    let mut certificates: OrdMap<QualifiedName, Validity> = OrdMap::new();
     loop {
         let next = issued.borrow_and_update().certificates.clone();
         for change in former.diff(&next) {
             match change {
                 DiffItem::Add(workload, issuance) | DiffItem::Update { new: (workload, issuance), .. } => {
-                    certificates.insert(workload.clone(), issuance.not_after);
+                    let Issuance { not_after, renew_at, .. } = **issuance;
+                    certificates.insert(workload.clone(), Validity { not_after, renew_at });
                 }
                 DiffItem::Remove(workload, _) => drop(certificates.remove(workload)),
             }

@@ -3,6 +3,7 @@
 //! Owns: the totals, and the service that proxies report to. May use: `translators` names and the words of the
 //! mesh. Never: steers anything, or touches an xDS stream: its lock is its own and is held for one message.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -35,6 +36,11 @@ impl Telemetry {
     /// Every edge, by caller, service, version and port.
     pub fn edges(&self) -> Vec<Edge> {
         self.lock().edges()
+    }
+
+    /// The node ids of the proxies that report now.
+    pub fn reporters(&self) -> BTreeSet<Arc<str>> {
+        self.lock().reporters()
     }
 
     /// What was reported and not counted.

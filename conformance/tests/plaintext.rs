@@ -66,6 +66,25 @@ async fn an_envoy_without_a_credential_is_served_by_its_node_id() -> anyhow::Res
         (&proxies["proxies"][0]["node"], &proxies["proxies"][0]["workload"]),
         (&"vm-1".into(), &"shop/cart".into())
     );
+    // That nobody has shown who it is, is said wherever one looks.
+    assert_eq!(proxies["proxies"][0]["knownBy"], "nodeId");
+    let ask = async |arguments: &[&str]| {
+        let admin = chancery.admin_address().to_string();
+        let output = chancery.run(&[arguments, &["--admin-address", &admin]].concat()).await?;
+        anyhow::Ok((output.status.code(), String::from_utf8(output.stdout)?))
+    };
+    let (_, table) = ask(&["proxies"]).await?;
+    ensure!(table.contains("plaintext: known by its node id alone"), "{table}");
+    ensure!(chancery.log().contains("proxies are served without TLS"), "{}", chancery.log());
+    let (code, checks) = ask(&["check", "--output", "short"]).await?;
+    ensure!(
+        checks.contains(&format!("{address} is open without TLS: 1 proxy on it is known by its node id")),
+        "{checks}"
+    );
+    assert_eq!(code, Some(0), "a warning is no failure: {checks}");
+    let (code, json) = ask(&["check", "--fail-on", "warning", "--output", "json"]).await?;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    assert_eq!((code, &json["failures"], &json["warnings"]), (Some(1), &0.into(), &1.into()), "{json:#}");
 
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
     let url = format!("http://{}/cart", listen.loopback());
@@ -75,6 +94,16 @@ async fn an_envoy_without_a_credential_is_served_by_its_node_id() -> anyhow::Res
         Ok(())
     })
     .await?;
+    // A mistake in the rules fails a check.
+    chancery
+        .write_rules("mistake.yaml", &rule("AccessPolicy", "mistake", "{target: {service: crat}, default: deny}"))?;
+    eventually(SOON, "a check that fails", async || {
+        let (code, checks) = ask(&["check"]).await?;
+        ensure!(code == Some(1) && checks.contains("FAIL  errors") && checks.contains("crat"), "{code:?}: {checks}");
+        Ok(())
+    })
+    .await?;
+    chancery.remove_rules("mistake.yaml")?;
     // A change reaches it.
     let closed = rule("AccessPolicy", "closed", "{target: {service: cart}, default: deny}");
     chancery.write_rules("policy.yaml", &closed)?;

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use chancery::ports::Port;
 use conformance::harness::shop::SOON;
 use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, bootstrap, eventually};
+use serde_json::{Value, json};
+
+const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 
 /// A configuration of which every part is polled for.
 fn rules(listen: SocketAddr, app: SocketAddr) -> String {
@@ -121,5 +124,61 @@ async fn a_stock_envoy_that_polls_is_served_and_follows() -> anyhow::Result<()> 
         envoy.terminate().await?;
     }
     assert_eq!(chancery.json("/api/v1/nacks").await?["total"], 0);
+    Ok(())
+}
+
+/// The clusters of an answer, as `name timeout`.
+fn timeouts(answer: &Value) -> Vec<String> {
+    let resources = answer["resources"].as_array().into_iter().flatten();
+    resources.map(|one| format!("{} {}", one["name"], one["connect_timeout"]).replace('"', "")).collect()
+}
+
+#[tokio::test]
+async fn what_a_poll_refuses_is_rolled_back_alone_and_healed() -> anyhow::Result<()> {
+    let plaintext = Port::reserve()?;
+    let arguments = ["--xds-plaintext-address", &plaintext.loopback().to_string(), "--poll-wait", "20ms"];
+    let snapshot = |a: u32, b: u32| {
+        format!(
+            "apiVersion: chancery.dev/v1alpha1\nkind: EnvoySnapshot\nmetadata: {{name: edge, namespace: edge}}\nspec:\n  \
+             match: {{nodeId: \"edge-*\"}}\n  resources:\n  - {{\"@type\": {CLUSTER}, name: a, connect_timeout: {a}s}}\n  \
+             - {{\"@type\": {CLUSTER}, name: b, connect_timeout: {b}s}}\n"
+        )
+    };
+    let chancery = Chancery::start(&[("rules.yaml", &snapshot(1, 1))], &arguments).await?;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let url = format!("http://{}/v3/discovery:clusters", plaintext.loopback());
+    let poll = async |version: &str, error: Option<&str>| {
+        let error = error.map(|message| json!({"code": 13, "message": message}));
+        let request = json!({"node": {"id": "edge-1"}, "version_info": version, "error_detail": error});
+        let answer = client.post(&url).json(&request).send().await?;
+        let status = answer.status().as_u16();
+        ensure!(status == 200 || status == 304, "{status}: {}", answer.text().await?);
+        anyhow::Ok(if status == 304 { None } else { Some(answer.json::<Value>().await?) })
+    };
+    let version = |answer: &Value| answer["version_info"].as_str().unwrap_or_default().to_owned();
+    // An answer that is other than what was accepted.
+    let news = async |held: &str, what: &str, error: Option<&str>| {
+        eventually(SOON, what, async || poll(held, error).await?.with_context(|| format!("{what} is not there yet")))
+            .await
+    };
+    let first = news("", "the first answer", None).await?;
+    assert_eq!(timeouts(&first), ["a 1s", "b 1s"]);
+    ensure!(poll(&version(&first), None).await?.is_none(), "it holds that");
+    chancery.write_rules("rules.yaml", &snapshot(2, 2))?;
+    assert_eq!(timeouts(&news(&version(&first), "the change", None).await?), ["a 2s", "b 2s"]);
+    // The next poll carries the error and the version before: the other cluster arrives all the same.
+    let second = poll(&version(&first), Some("cluster a: no")).await?.context("the rest")?;
+    assert_eq!(timeouts(&second), ["a 1s", "b 2s"]);
+    ensure!(poll(&version(&second), None).await?.is_none(), "it holds that");
+    let nacks = chancery.json("/api/v1/nacks").await?;
+    assert_eq!((&nacks["total"], &nacks["nacks"][0]["resources"]), (&1.into(), &json!(["a"])), "{nacks:#}");
+    assert_eq!(nacks["nacks"][0]["rules"][0]["object"], "EnvoySnapshot edge/edge", "{nacks:#}");
+    // Healed as soon as the rule is.
+    chancery.write_rules("rules.yaml", &snapshot(3, 2))?;
+    let third = news(&version(&second), "other content", None).await?;
+    assert_eq!(timeouts(&third), ["a 3s", "b 2s"]);
+    ensure!(poll(&version(&third), None).await?.is_none(), "it holds that");
+    assert_eq!(chancery.json("/api/v1/nacks").await?["total"], 0);
+    assert_eq!(chancery.json("/api/v1/proxies").await?["inSync"], 1);
     Ok(())
 }

@@ -67,3 +67,44 @@ async fn edges_count_every_request_once_and_tell_mutual_tls_from_plaintext() -> 
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn load_reports_say_what_was_sent() -> anyhow::Result<()> {
+    let shop = Shop::start("", &["--load-report-interval", "1s"]).await?;
+    eventually(SOON, "proxies that report", async || {
+        let loads = shop.chancery.json("/api/v1/loads").await?;
+        ensure!(loads["reporters"].as_u64() >= Some(3), "{loads}");
+        Ok(())
+    })
+    .await?;
+    // The bootstrap of each says where to report: nobody is silent.
+    let admin = shop.chancery.admin_address().to_string();
+    let load = Load::start(format!("http://{}/cart", shop.web_cart()), 100)?;
+    let of_cart = |loads: &Value| -> Vec<Value> {
+        let loads = loads["loads"].as_array().into_iter().flatten();
+        let from_web = loads.filter(|load| load["workload"] == "shop/web");
+        from_web.filter(|load| load["cluster"].as_str().is_some_and(|name| name.contains("cart"))).cloned().collect()
+    };
+    // 100 requests a second, in reports of a second each.
+    eventually(SOON, "counts", async || {
+        let loads = of_cart(&shop.chancery.json("/api/v1/loads").await?);
+        let sum = |field: &str| -> u64 {
+            let localities = loads.iter().flat_map(|load| load["localities"].as_array()).flatten();
+            localities.filter_map(|locality| locality[field].as_u64()).sum()
+        };
+        let seconds = loads.iter().filter_map(|load| load["seconds"].as_f64()).fold(0.0, f64::max);
+        ensure!((0.5..5.0).contains(&seconds), "{loads:?}");
+        let (requests, successes, errors) = (sum("requests"), sum("successes"), sum("errors"));
+        ensure!(requests >= 20 && successes >= 20 && errors == 0, "{requests} {successes} {errors}: {loads:?}");
+        Ok(())
+    })
+    .await?;
+    let counts = load.stop().await?;
+    ensure!(counts.failed == 0, "{counts:?}");
+    let listing = shop.chancery.run(&["loads", "--output", "wide", "--admin-address", &admin]).await?;
+    let text = String::from_utf8_lossy(&listing.stdout).into_owned();
+    ensure!(listing.status.success() && text.contains("shop/web") && text.contains("cart"), "{text}");
+    let metrics = shop.chancery.text("/metrics").await?;
+    ensure!(metrics.contains("chancery_load_reporters 4"), "{metrics}");
+    Ok(())
+}

@@ -18,6 +18,7 @@ use translators::resource::Kind;
 
 use super::{AdminState, Status, render};
 use crate::escape::escaped;
+use crate::report::Responses;
 use crate::telemetry::edges::Edge;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -77,6 +78,7 @@ pub(super) fn text(state: &AdminState, status: &Status) -> Result<String, fmt::E
     findings(&mut registry, status);
     certificates(&mut registry, status);
     edges(&mut registry, state);
+    loads(&mut registry, state);
     if let Some(bytes) = resident_memory() {
         gauge(&mut registry, "process_resident_memory_bytes", "Memory in RAM", bytes);
     }
@@ -91,13 +93,16 @@ fn proxies(registry: &mut Registry, state: &AdminState) {
     gauge(registry, "chancery_proxies", "Connected proxies", proxies.len() as u64);
     gauge(registry, "chancery_proxies_in_sync", "Proxies that have accepted all they were sent", in_sync as u64);
 
-    let pushes = Family::<ByType, Counter>::default();
+    let (pushes, large_pushes) = (Family::<ByType, Counter>::default(), Family::<ByType, Counter>::default());
     let responses = state.report.responses();
     for kind in Kind::ALL {
-        let sent = responses.get(&kind).copied().unwrap_or_default();
+        let Responses { sent, large } = responses.get(&kind).copied().unwrap_or_default();
         pushes.get_or_create(&ByType { r#type: kind.service() }).inc_by(sent);
+        large_pushes.get_or_create(&ByType { r#type: kind.service() }).inc_by(large);
     }
     registry.register("chancery_pushes", "Responses sent", pushes);
+    let help = "Responses sent that are larger than the 4 MiB that a gRPC client takes unless it is told otherwise";
+    registry.register("chancery_large_pushes", help, large_pushes);
 
     let nacks = Family::<ByProxyAndType, Gauge>::default();
     for proxy in &proxies {
@@ -121,8 +126,8 @@ fn findings(registry: &mut Registry, status: &Status) {
 
 fn certificates(registry: &mut Registry, status: &Status) {
     let expiry = Family::<ByWorkload, Gauge>::default();
-    for (workload, not_after) in &status.certificates {
-        let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    for (workload, validity) in &status.certificates {
+        let seconds = validity.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let labels = ByWorkload { workload: Text(workload.to_string()) };
         expiry.get_or_create(&labels).set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
@@ -156,6 +161,14 @@ fn edges(registry: &mut Registry, state: &AdminState) {
     lost.get_or_create(&ByReason { reason: "refused" }).inc_by(losses.refused);
     lost.get_or_create(&ByReason { reason: "overflow" }).inc_by(losses.overflowed);
     registry.register("chancery_telemetry_lost", "Reported counters that were not counted", lost);
+}
+
+fn loads(registry: &mut Registry, state: &AdminState) {
+    let reporters = state.loads.reporters().len() as u64;
+    gauge(registry, "chancery_load_reporters", "Proxies that report their load", reporters);
+    let lost = Counter::<u64>::default();
+    lost.inc_by(state.loads.lost());
+    registry.register("chancery_load_reports_lost", "Reports of a cluster that were not kept", lost);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {

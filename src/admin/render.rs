@@ -1,6 +1,6 @@
 //! What the process knows, as the API shows it.
 //!
-//! Owns: filling in the shapes of `view`. May use: `report`, `telemetry::edges`, findings. Never: keeps anything.
+//! Owns: filling in the shapes of `view`. May use: `report`, `telemetry`, findings. Never: keeps anything.
 
 use translators::finding::{Finding, Location};
 use translators::mesh::Protocol;
@@ -10,6 +10,7 @@ use translators::resource::Kind;
 use super::{Status, rfc3339, view};
 use crate::report::{Proxy, Rejection, TypeStatus};
 use crate::telemetry::edges::Edge;
+use crate::telemetry::loads::{Load, Loads, LocalityLoad};
 
 pub(super) fn build() -> view::Build {
     view::Build { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
@@ -38,6 +39,7 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
         node: proxy.node.clone(),
         workload: proxy.owner.to_string(),
         address: proxy.address.to_string(),
+        known_by: if proxy.proven { view::KnownBy::Certificate } else { view::KnownBy::NodeId },
         envoy: proxy.envoy.clone(),
         protocol: proxy.protocol.to_owned(),
         connected: rfc3339::format(proxy.connected),
@@ -47,7 +49,7 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
             .owner
             .workload()
             .and_then(|workload| status.certificates.get(workload))
-            .map(|not_after| view::Certificate { not_after: rfc3339::format(*not_after) }),
+            .map(|validity| view::Certificate { not_after: rfc3339::format(validity.not_after) }),
     }
 }
 
@@ -134,6 +136,31 @@ fn protocol(protocol: Protocol) -> &'static str {
 #[expect(clippy::cast_precision_loss, reason = "a share is rounded anyway")]
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+pub(super) fn loads(loads: &Loads) -> view::Loads {
+    let shown = loads.snapshot().into_iter().map(|Load { node, owner, at, load }| view::Load {
+        node: node.to_string(),
+        workload: owner.to_string(),
+        cluster: load.cluster,
+        service: load.service,
+        at: rfc3339::format(at),
+        seconds: load.interval.as_secs_f64(),
+        dropped: load.dropped,
+        localities: load.localities.into_iter().map(locality).collect(),
+    });
+    view::Loads { loads: shown.collect(), reporters: loads.reporters().len() }
+}
+
+fn locality(load: LocalityLoad) -> view::LocalityLoad {
+    view::LocalityLoad {
+        locality: load.locality.join("/").trim_end_matches('/').to_owned(),
+        priority: load.priority,
+        requests: load.issued,
+        successes: load.succeeded,
+        errors: load.failed,
+        in_progress: load.active,
+    }
 }
 
 pub(super) fn findings(status: &Status) -> view::Findings {

@@ -17,6 +17,7 @@ use translators::resource::{Kind, Version};
 use super::*;
 use crate::report::{Proxy, Rejection, StreamReport, TypeStatus};
 use crate::telemetry::edges::{Edge, EdgeKey, Totals};
+use crate::telemetry::loads::{ClusterLoad, LocalityLoad};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -47,6 +48,7 @@ fn proxy() -> Proxy {
         node: "cart\n\x1b[2J\"a\"".to_owned(),
         owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
         address: std::net::IpAddr::from([127, 0, 0, 2]),
+        proven: true,
         envoy: "1.40.0".to_owned(),
         protocol: "delta",
         connected: at(0),
@@ -63,14 +65,25 @@ fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
     let finding = Finding::error(Code::NotFound, &route(), "/spec/http/0", "service \"crat\" not found")
         .choices(["cart"])
         .hint("did you mean \"cart\"?");
+    let validity = Validity { not_after: at(86_400), renew_at: at(43_200) };
     let status = Status {
         ready: Ok(()),
         findings: Arc::new(move || vec![finding.clone()]),
         locate: Arc::new(|_| Some(Location { file: "rules.yaml".into(), line: 14, column: 3 })),
-        certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), at(86_400)),
+        certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), validity),
     };
     let (sender, status) = watch::channel(Arc::new(status));
-    (AdminState { report, telemetry: Telemetry::default(), status }, stream, sender)
+    (
+        AdminState {
+            report,
+            telemetry: Telemetry::default(),
+            loads: Loads::default(),
+            setting: Setting::of_tests(),
+            status,
+        },
+        stream,
+        sender,
+    )
 }
 
 async fn ask(state: &AdminState, method: &str, path: &str, host: &str) -> (StatusCode, Option<String>, String) {
@@ -123,8 +136,8 @@ async fn proxies_and_what_they_refuse() {
     let clusters = Version::of(b"clusters").to_string();
     let expected = json!({
         "proxies": [{
-            "node": "cart\n\u{1b}[2J\"a\"", "workload": "shop/cart-v1", "address": "127.0.0.2", "envoy": "1.40.0",
-            "protocol": "delta", "connected": "2023-11-14T22:13:20Z", "inSync": false,
+            "node": "cart\n\u{1b}[2J\"a\"", "workload": "shop/cart-v1", "address": "127.0.0.2", "knownBy": "certificate",
+            "envoy": "1.40.0", "protocol": "delta", "connected": "2023-11-14T22:13:20Z", "inSync": false,
             "types": {
                 "CDS": {"sent": clusters, "acked": clusters, "subscribed": null, "responses": 2, "nack": null},
                 "LDS": {
@@ -196,6 +209,44 @@ async fn edges_before_and_after_traffic() {
 }
 
 #[tokio::test]
+async fn loads_of_those_who_report() {
+    let (state, _stream, _status) = process();
+    assert_eq!(get(&state, "/api/v1/loads").await, json!({"loads": [], "reporters": 0}));
+    let stream = state.loads.open("web-a", Owner::Workload("front/web".parse().expect("valid")));
+    let locality = |locality: [&str; 3], issued| LocalityLoad {
+        locality: locality.map(str::to_owned),
+        priority: 1,
+        issued,
+        succeeded: issued - 2,
+        failed: 1,
+        active: 1,
+    };
+    let load = ClusterLoad {
+        cluster: "out/shop/cart/http".to_owned(),
+        interval: Duration::from_millis(60_500),
+        dropped: 3,
+        localities: vec![locality(["eu", "a", ""], 7), locality(["", "", ""], 2)],
+        ..ClusterLoad::default()
+    };
+    stream.record([load], at(1));
+    let shown = |locality: &str, requests: u64| {
+        json!({
+            "locality": locality, "priority": 1, "requests": requests, "successes": requests - 2, "errors": 1,
+            "inProgress": 1,
+        })
+    };
+    let expected = json!({
+        "loads": [{
+            "node": "web-a", "workload": "front/web", "cluster": "out/shop/cart/http", "service": "",
+            "at": "2023-11-14T22:13:21Z", "seconds": 60.5, "dropped": 3,
+            "localities": [shown("eu/a", 7), shown("", 2)],
+        }],
+        "reporters": 1,
+    });
+    assert_eq!(get(&state, "/api/v1/loads").await, expected);
+}
+
+#[tokio::test]
 async fn metrics_are_prometheus_text() {
     let (state, stream, _status) = process();
     let (code, kind, text) = ask(&state, "GET", "/metrics", "localhost").await;
@@ -212,6 +263,18 @@ async fn metrics_are_prometheus_text() {
         "chancery_certificate_expiry_timestamp_seconds{workload=\"shop/cart-v1\"} 1700086400",
         "chancery_findings{severity=\"error\"} 1",
         "chancery_findings{severity=\"warning\"} 0",
+        "chancery_large_pushes_total{type=\"CDS\"} 0",
+        "chancery_large_pushes_total{type=\"ECDS\"} 0",
+        "chancery_large_pushes_total{type=\"EDS\"} 0",
+        "chancery_large_pushes_total{type=\"LDS\"} 0",
+        "chancery_large_pushes_total{type=\"LEDS\"} 0",
+        "chancery_large_pushes_total{type=\"RDS\"} 0",
+        "chancery_large_pushes_total{type=\"RTDS\"} 0",
+        "chancery_large_pushes_total{type=\"SDS\"} 0",
+        "chancery_large_pushes_total{type=\"SRDS\"} 0",
+        "chancery_large_pushes_total{type=\"VHDS\"} 0",
+        "chancery_load_reporters 0",
+        "chancery_load_reports_lost_total 0",
         "chancery_nacks_active{node=\"cart\\\\n\\\\u{1b}[2J\\\"a\\\"\",type=\"LDS\"} 1",
         "chancery_proxies 1",
         "chancery_proxies_in_sync 0",

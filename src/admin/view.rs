@@ -28,6 +28,8 @@ pub struct Proxy {
     pub workload: String,
     /// The address that it is reached at.
     pub address: String,
+    /// How it is known who it is.
+    pub known_by: KnownBy,
     /// The version of its Envoy; empty if it did not say.
     pub envoy: String,
     /// `delta` or `sotw`.
@@ -41,6 +43,16 @@ pub struct Proxy {
     /// The certificate of its workload, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+}
+
+/// How it is known who a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KnownBy {
+    /// It has shown a certificate.
+    Certificate,
+    /// It says so, on the plaintext address: nobody has shown that it is true.
+    NodeId,
 }
 
 /// One type of resource on one stream.
@@ -175,6 +187,56 @@ pub struct Edge {
     pub last_seen: String,
 }
 
+/// `/api/v1/loads`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loads {
+    /// The last report of each proxy on each cluster, by node id and cluster.
+    pub loads: Vec<Load>,
+    /// How many proxies report.
+    pub reporters: usize,
+}
+
+/// The last report of a proxy on a cluster that it sends requests to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// The node id of the proxy.
+    pub node: String,
+    /// Its workload, `namespace/name`; `EnvoySnapshot namespace/name` where one is what it receives.
+    pub workload: String,
+    /// The cluster.
+    pub cluster: String,
+    /// The name that the cluster's endpoints go by, if it is another; else empty.
+    pub service: String,
+    /// When it was reported, RFC 3339.
+    pub at: String,
+    /// How many seconds the report is about.
+    pub seconds: f64,
+    /// Requests in that time that the proxy dropped before it had chosen an endpoint.
+    pub dropped: u64,
+    /// Requests in that time to each locality; none if there was no request.
+    pub localities: Vec<LocalityLoad>,
+}
+
+/// The requests to one locality of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalityLoad {
+    /// `region/zone/sub-zone`; empty if its endpoints have none.
+    pub locality: String,
+    /// Its priority.
+    pub priority: u32,
+    /// Requests that were begun.
+    pub requests: u64,
+    /// Requests that have succeeded.
+    pub successes: u64,
+    /// Requests that have failed.
+    pub errors: u64,
+    /// Requests that are under way.
+    pub in_progress: u64,
+}
+
 /// `/api/v1/findings`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -205,6 +267,46 @@ pub struct Finding {
     pub location: Option<Place>,
     /// All of it in one line.
     pub text: String,
+}
+
+/// `/api/v1/_check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checks {
+    /// Every check, by group.
+    pub checks: Vec<Check>,
+    /// How many of them warn.
+    pub warnings: usize,
+    /// How many of them fail.
+    pub failures: usize,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What it is about: `control plane`, `identity`, `rules`, `proxies`.
+    pub group: String,
+    /// Its name within the group.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was found.
+    pub detail: String,
+    /// What to do; null if it is well.
+    pub hint: Option<String>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// It works, and somebody should look at it.
+    Warn,
+    /// Something does not work.
+    Fail,
 }
 
 /// `/healthz`, `/readyz`.

@@ -16,12 +16,20 @@ use crate::escape::{escaped, escaped_as};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whom to ask.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Server {
+    /// The admin address of the control plane.
+    #[arg(long, env = "CHANCERY_ADMIN_ADDRESS", default_value = crate::config::ADMIN_ADDRESS, value_name = "HOST:PORT")]
+    pub admin_address: String,
+}
+
 /// Whom to ask, and how to show the answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Ask {
-    /// The admin address of the control plane.
-    #[arg(long, env = "CHANCERY_ADMIN_ADDRESS", default_value = "127.0.0.1:18080", value_name = "HOST:PORT")]
-    pub admin_address: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub server: Server,
     /// How to show the answer.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
@@ -50,6 +58,27 @@ impl Ask {
         table: impl FnOnce(&T, bool) -> String,
         verdict: impl FnOnce(&T) -> bool,
     ) -> anyhow::Result<ExitCode> {
+        let write = |answer: &T| match self.output {
+            Output::Table => Ok(table(answer, false)),
+            Output::Wide => Ok(table(answer, true)),
+            Output::Json => json(answer),
+            Output::Yaml => yaml(answer),
+        };
+        self.server.show(path, write, verdict).await
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Asks for `path`, prints what `write` makes of the answer and ends as `verdict` says (0 or 1), or with 2 if nobody
+    /// can tell.
+    pub async fn show<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        write: impl FnOnce(&T) -> anyhow::Result<String>,
+        verdict: impl FnOnce(&T) -> bool,
+    ) -> anyhow::Result<ExitCode> {
         let answer: T = match self.get(path).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -57,13 +86,7 @@ impl Ask {
                 return Ok(ExitCode::from(2));
             }
         };
-        let text = match self.output {
-            Output::Table => table(&answer, false),
-            Output::Wide => table(&answer, true),
-            Output::Json => json(&answer)?,
-            Output::Yaml => yaml(&answer)?,
-        };
-        std::io::stdout().write_all(text.as_bytes()).context("cannot print the answer")?;
+        std::io::stdout().write_all(write(&answer)?.as_bytes()).context("cannot print the answer")?;
         Ok(if verdict(&answer) { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
@@ -99,7 +122,7 @@ impl Ask {
 }
 
 /// JSON in which characters that steer a terminal are escaped; all of them stand within strings.
-fn json<T: Serialize>(answer: &T) -> anyhow::Result<String> {
+pub(super) fn json<T: Serialize>(answer: &T) -> anyhow::Result<String> {
     let text = serde_json::to_string_pretty(answer).context("the answer cannot be written as JSON")?;
     Ok(escaped_as(&text, |c| format!("\\u{:04x}", u32::from(c))) + "\n")
 }

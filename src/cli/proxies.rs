@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::client::Ask;
 use super::nacks::rules;
 use super::table;
-use crate::admin::view::{Proxies, Proxy, Type};
+use crate::admin::view::{KnownBy, Proxies, Proxy, Type};
 
 const TYPES: [&str; 5] = ["CDS", "EDS", "LDS", "RDS", "SDS"];
 
@@ -77,13 +77,17 @@ fn version(of: &Type, wide: bool) -> String {
 }
 
 fn note(proxy: &Proxy, wide: bool) -> String {
-    let notes = proxy.types.iter().filter_map(|(kind, of)| {
+    let known = match proxy.known_by {
+        KnownBy::Certificate => None,
+        KnownBy::NodeId => Some("plaintext: known by its node id alone".to_owned()),
+    };
+    let refused = proxy.types.iter().filter_map(|(kind, of)| {
         let nack = of.nack.as_ref()?;
         let resources = nack.resources.join(", ");
         let what = if resources.is_empty() { kind.clone() } else { format!("{kind} {resources}") };
         Some(format!("{what}: {}{}", table::cut(&nack.reason, 60, wide), rules(&nack.rules, " <- ")))
     });
-    notes.collect::<Vec<_>>().join("; ")
+    refused.chain(known).collect::<Vec<_>>().join("; ")
 }
 
 fn none() -> String {

@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use translators::rules::scalar::Span;
 
 use crate::app::{self, Config};
 use crate::cli::duration;
 use crate::config;
-use crate::server::Patience;
+use crate::server::{self, Patience};
 use crate::stream::Limits;
 
 /// Arguments of `chancery serve`; each is also read from `CHANCERY_*`.
@@ -55,34 +56,34 @@ pub struct Args {
     #[arg(long, env = "CHANCERY_GRACE", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     grace: Duration,
     /// The largest request that a proxy may make, in bytes: one that reconnects names all that it holds
-    #[arg(long, env = "CHANCERY_MAX_REQUEST_BYTES", value_name = "BYTES", default_value = config::MAX_REQUEST_BYTES,
+    #[arg(long, env = "CHANCERY_MAX_REQUEST_BYTES", value_name = "BYTES", default_value_t = most_bytes(),
           value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824))]
     max_request_bytes: u32,
     /// When a stream ends, to be opened again: a tenth earlier or later, so that not all do at once; 0s for never
-    #[arg(long, env = "CHANCERY_MAX_STREAM_AGE", value_name = "DURATION", default_value = config::MAX_STREAM_AGE,
-          value_parser = duration)]
-    max_stream_age: Duration,
+    #[arg(long, env = "CHANCERY_MAX_STREAM_AGE", value_name = "DURATION", value_parser = span,
+          default_value_t = Span(Limits::SERVED.age.unwrap_or_default()))]
+    max_stream_age: Span,
     /// How many streams proxies may open in a second; others are told to come again later; 0 for any number
     #[arg(long, env = "CHANCERY_NEW_STREAMS_PER_SECOND", value_name = "NUMBER",
-          default_value = config::NEW_STREAMS_PER_SECOND)]
+          default_value_t = Limits::SERVED.opened.map_or(0, NonZeroU32::get))]
     new_streams_per_second: u32,
     /// When a proxy is given up that takes nothing of what there is for it
-    #[arg(long, env = "CHANCERY_STALLED_AFTER", value_name = "DURATION", default_value = config::STALLED_AFTER,
-          value_parser = patience)]
-    stalled_after: Duration,
+    #[arg(long, env = "CHANCERY_STALLED_AFTER", value_name = "DURATION", value_parser = patience,
+          default_value_t = Span(Patience::DEFAULT.stalled))]
+    stalled_after: Span,
     /// After how much silence a connection is probed; it is given up a third of that later, without an answer
-    #[arg(long, env = "CHANCERY_KEEPALIVE", value_name = "DURATION", default_value = config::KEEPALIVE,
-          value_parser = patience)]
-    keepalive: Duration,
+    #[arg(long, env = "CHANCERY_KEEPALIVE", value_name = "DURATION", value_parser = patience,
+          default_value_t = Span(Patience::DEFAULT.probe))]
+    keepalive: Span,
     /// How long a poll over plain HTTP waits for a change before it is answered that there is none: less than the
     /// proxy's own request_timeout, which is 1s unless its configuration says otherwise
-    #[arg(long, env = "CHANCERY_POLL_WAIT", value_name = "DURATION", default_value = config::POLL_WAIT,
-          value_parser = poll_wait)]
-    poll_wait: Duration,
+    #[arg(long, env = "CHANCERY_POLL_WAIT", value_name = "DURATION", value_parser = poll_wait,
+          default_value_t = Span(Limits::SERVED.poll))]
+    poll_wait: Span,
     /// How often proxies are to report their load
     #[arg(long, env = "CHANCERY_LOAD_REPORT_INTERVAL", value_name = "DURATION",
-          default_value = config::LOAD_REPORT_INTERVAL, value_parser = patience)]
-    load_report_interval: Duration,
+          value_parser = patience, default_value_t = Span(server::LOAD_INTERVAL))]
+    load_report_interval: Span,
     /// How the log is written, to stderr
     #[arg(long, env = "CHANCERY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -108,7 +109,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }
-    let age = Some(args.max_stream_age).filter(|age| *age > Duration::ZERO);
+    let age = Some(args.max_stream_age.0).filter(|age| *age > Duration::ZERO);
     app::run(Config {
         rules: args.rules,
         data_dir: args.data_dir,
@@ -123,16 +124,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             request_bytes: args.max_request_bytes as usize,
             age,
             opened: NonZeroU32::new(args.new_streams_per_second),
-            poll: args.poll_wait,
+            poll: args.poll_wait.0,
         },
         patience: Patience {
-            probe: args.keepalive,
-            answer: args.keepalive / 3,
-            stalled: args.stalled_after,
+            probe: args.keepalive.0,
+            answer: args.keepalive.0 / 3,
+            stalled: args.stalled_after.0,
             age,
             ..Patience::default()
         },
-        load_interval: args.load_report_interval,
+        load_interval: args.load_report_interval.0,
     })
     .await?;
     Ok(ExitCode::SUCCESS)
@@ -146,18 +147,26 @@ fn leaf_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn patience(text: &str) -> Result<Duration, String> {
+fn most_bytes() -> u32 {
+    u32::try_from(Limits::SERVED.request_bytes).unwrap_or(u32::MAX)
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    duration(text).map(Span)
+}
+
+fn patience(text: &str) -> Result<Span, String> {
     within(text, Duration::from_secs(1)..=Duration::from_secs(24 * 3600), "1s to 24h")
 }
 
-fn poll_wait(text: &str) -> Result<Duration, String> {
+fn poll_wait(text: &str) -> Result<Span, String> {
     within(text, Duration::ZERO..=Duration::from_secs(30), "0s to 30s")
 }
 
-fn within(text: &str, range: RangeInclusive<Duration>, said: &str) -> Result<Duration, String> {
+fn within(text: &str, range: RangeInclusive<Duration>, said: &str) -> Result<Span, String> {
     let duration = duration(text)?;
     match range.contains(&duration) {
-        true => Ok(duration),
+        true => Ok(Span(duration)),
         false => Err(format!("it is {said}")),
     }
 }

@@ -33,7 +33,8 @@ pub fn age(instant: &str, now: SystemTime) -> String {
     span(now.duration_since(then).unwrap_or_default())
 }
 
-fn span(span: Duration) -> String {
+/// A time in its largest unit: `3s`, `21h`.
+pub fn span(span: Duration) -> String {
     match span.as_secs() {
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3600 => format!("{}m", seconds / 60),

@@ -19,6 +19,7 @@ impl Observed for Fixed {
             node: self.0.to_owned(),
             owner: Owner::Workload("shop/cart".parse().expect("a name")),
             address: [127, 0, 0, 1].into(),
+            proven: true,
             envoy: String::new(),
             protocol: "delta",
             connected: SystemTime::UNIX_EPOCH,

@@ -111,7 +111,7 @@ pub(super) mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::admin::view::{Finding, Nack, Proxy, Type};
+    use crate::admin::view::{Finding, KnownBy, Nack, Proxy, Type};
     use crate::demo::http;
     use crate::task::Tasks;
 
@@ -121,6 +121,7 @@ pub(super) mod tests {
             node: node.to_owned(),
             workload: "shop/any".to_owned(),
             address: "127.0.0.1".to_owned(),
+            known_by: KnownBy::Certificate,
             envoy: "1.40.0".to_owned(),
             protocol: "delta".to_owned(),
             connected: "2026-01-01T00:00:00Z".to_owned(),

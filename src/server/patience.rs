@@ -25,22 +25,25 @@ pub struct Patience {
 
 // === impl Patience ===
 
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            probe: Duration::from_secs(30),
-            answer: Duration::from_secs(10),
-            stalled: Duration::from_secs(60),
-            age: None,
-            opening: Duration::from_secs(20),
-            idle: Duration::from_secs(90),
-        }
-    }
-}
-
 impl Patience {
+    /// What holds unless it is said otherwise.
+    pub const DEFAULT: Self = Self {
+        probe: Duration::from_secs(30),
+        answer: Duration::from_secs(10),
+        stalled: Duration::from_secs(60),
+        age: None,
+        opening: Duration::from_secs(20),
+        idle: Duration::from_secs(90),
+    };
+
     /// How old one connection may become.
     pub(super) fn connection_age(&self) -> Option<Duration> {
         self.age.map(about)
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::DEFAULT
     }
 }

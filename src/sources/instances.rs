@@ -358,6 +358,7 @@ mod tests {
             node: "a".into(),
             owner: Owner::Workload("shop/cart-v1".parse().expect("valid")),
             address: [127, 0, 0, 1].into(),
+            proven: true,
             envoy: String::new(),
             protocol: "delta",
             connected: std::time::SystemTime::UNIX_EPOCH,

@@ -23,6 +23,7 @@ use translators::xds::secret::IDENTITY;
 use super::frame::{self, Chunks, Messages};
 use super::node::{Client, Remembered};
 use super::pulse::Pulse;
+use super::push::MOST_TAKEN;
 use super::refusal::Standing;
 use super::request::Request;
 use super::service::{Admission, Directory, Shared};
@@ -170,6 +171,7 @@ where
             return if end { Poll::Ready(Err(too_old())) } else { Poll::Pending };
         };
         let response = response?;
+        open.warn_of_size(&response);
         self.chunks = Chunks::new(response.head, response.entries);
         Poll::Ready(Ok(self.chunks.next().unwrap_or_default()))
     }
@@ -291,6 +293,19 @@ impl Open {
         }
     }
 
+    /// Once for each type: a client that takes no more than it does by default is cut off without a word.
+    fn warn_of_size(&self, response: &Response) {
+        if response.bytes > MOST_TAKEN && self.session.large_responses(response.kind) == 1 {
+            let (node, kind) = (self.proxy.node.escape_debug(), response.kind.service());
+            tracing::warn!(
+                %node,
+                r#type = kind,
+                bytes = response.bytes,
+                "a response is larger than the 4 MiB that a gRPC client takes unless it is told otherwise"
+            );
+        }
+    }
+
     /// Whether everything that was sent is answered.
     fn is_answered(&self) -> bool {
         self.session.status().values().all(|status| status.sent == status.acked)
@@ -383,6 +398,7 @@ pub(super) fn proxy(node: wire::Node, admission: &Admission, protocol: &'static 
         node: node.id,
         owner: admission.owner.clone(),
         address: admission.address,
+        proven: admission.proven,
         protocol,
         connected: SystemTime::now(),
         types: BTreeMap::new(),

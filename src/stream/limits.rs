@@ -24,12 +24,22 @@ pub struct Limits {
 impl Limits {
     /// What holds unless it is said otherwise: as little as can be.
     pub const DEFAULT: Self = Self {
+        // One that reconnects names all that it holds.
         request_bytes: 16 * 1024 * 1024,
         age: None,
         opened: None,
         // Envoy gives up after a second unless its configuration says otherwise, and logs a failure: half of it is
         // left for the network.
         poll: Duration::from_millis(500),
+    };
+
+    /// What holds for the proxies of a control plane, unless it is said otherwise.
+    pub const SERVED: Self = Self {
+        // Then it is opened again, elsewhere if there are several control planes.
+        age: Some(Duration::from_secs(30 * 60)),
+        // Far more than any fleet opens but in an accident.
+        opened: NonZeroU32::new(10_000),
+        ..Self::DEFAULT
     };
 
     /// How old one stream may become.

@@ -1,10 +1,12 @@
 //! One request of a client that keeps no stream: what it is to be answered.
 //!
-//! Owns: a session that lives for one request, and what the request says to the answer before. May use: the session,
+//! Owns: a session that lives for one request, which is given what is remembered of the client, and what the request
+//! says to the answer before. May use: the session,
 //! tokio's time. Never: knows how request and answer are written.
 //!
 //! A client holds what its version says: over these transports the version of an answer is a sum over the resources in
-//! it, so that it is another one exactly if the client would be told something else.
+//! it, so that it is another one exactly if the client would be told something else. That a resource lives for a time
+//! only is not told: what is polled for does not expire.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,10 +24,10 @@ use translators::resource::{Kind, Version};
 use super::body;
 use super::frame::PREFIX;
 use super::node::Remembered;
-use super::pollers::Poller;
+use super::pollers::{Memory, Poller};
 use super::request::{Error, Request, Wants};
 use super::service::{Directory, Refusal, Shared};
-use super::session::{Answer, Protocol, Session};
+use super::session::{Answer, Outcome, Protocol, Session};
 use crate::publish::{Reader, Snapshot};
 
 /// A request of a client that was let in.
@@ -52,6 +54,15 @@ pub(super) struct Said {
     pub(super) set: Version,
 }
 
+/// All of what a request is answered.
+struct Whole {
+    said: Option<Said>,
+    /// What the client says to it,
+    answers: Vec<Answer>,
+    /// and what is to be known of it then.
+    memory: Memory,
+}
+
 // === impl Poll ===
 
 impl Poll {
@@ -65,7 +76,12 @@ impl Poll {
     ) -> Result<Self, Status> {
         let (_, node) = Remembered::first(request.node)?;
         let admission = shared.directory.admit(extensions, &node)?;
-        let poller = shared.pollers.of(&shared.report, body::proxy(node, &admission, transport), Instant::now())?;
+        let names = match &request.wants {
+            Wants::Sotw { names, .. } => names.digest(),
+            Wants::Delta { .. } => Version::EMPTY,
+        };
+        let proxy = body::proxy(node, &admission, transport);
+        let poller = shared.pollers.of(&shared.report, proxy, (kind, names), Instant::now())?;
         let mut snapshots = admission.snapshots;
         Ok(Self {
             kind,
@@ -79,9 +95,9 @@ impl Poll {
         })
     }
 
-    /// What the request is to be answered, whatever the client holds.
+    /// What the request is to be answered, whatever the client holds or has refused.
     pub(super) fn now(&self, request: &Request<'_>) -> Result<Said, Status> {
-        let (said, _) = self.look(request)?;
+        let (said, _) = self.look(request, false)?;
         Ok(said.unwrap_or_else(|| Said {
             head: wire::DiscoveryResponseHead {
                 version_info: self.snapshot.of(self.kind).version().to_string(),
@@ -96,8 +112,11 @@ impl Poll {
     /// The same, once it is other than what the client holds; `None` if it still is not after `patience`.
     pub(super) async fn news(&mut self, request: &Request<'_>, patience: Duration) -> Result<Option<Said>, Status> {
         let mut over = std::pin::pin!(tokio::time::sleep(patience));
+        // Who has nothing and refuses nothing begins anew.
+        let begins = matches!(&request.wants, Wants::Sotw { version, .. } if version.is_empty());
+        let remembers = !begins || request.error.is_some();
         loop {
-            if let (Some(said), true) = self.look(request)? {
+            if let (Some(said), true) = self.look(request, remembers)? {
                 return Ok(Some(said));
             }
             let looked_at = self.snapshot.of(self.kind).version();
@@ -115,63 +134,89 @@ impl Poll {
         }
     }
 
-    /// What there is to be said, and whether the client is to be told: it may hold it, or have refused it.
-    fn look(&self, request: &Request<'_>) -> Result<(Option<Said>, bool), Status> {
+    /// What there is to be said, and whether the client is to be told: it may hold it, or have refused it. What it
+    /// `remembers` to have refused of a whole is said in the form that it accepted before, as on a stream.
+    fn look(&self, request: &Request<'_>, remembers: bool) -> Result<(Option<Said>, bool), Status> {
         let Wants::Sotw { version, names } = &request.wants else {
             return Err(Status::internal("a request of another protocol"));
         };
-        let (snapshot, mut answers) = (&*self.snapshot, Vec::new());
-        let Some(mut said) = self.whole(request, None, &mut answers)? else { return Ok((None, false)) };
+        let (snapshot, digest) = (&*self.snapshot, names.digest());
+        let memory = if remembers { self.poller.memory(self.kind, digest) } else { None };
+        let Whole { said: Some(mut said), answers, memory: accepted } = self.whole(request, None, memory.clone())?
+        else {
+            return Ok((None, false));
+        };
         let content = said.entries.iter().fold(Version::EMPTY, |sum, entry| sum.with(Version::of(entry)));
         // A version that was chosen for the snapshot stays the same while the content changes: then it is remembered
-        // what was sent under it.
+        // what was sent under it, and an error is about that.
         let chosen = snapshot.said_version().is_some();
         if !chosen {
             said.head.version_info = content.to_string();
         }
-        let last = self.poller.last(self.kind, names.digest());
-        let holds = *version == said.head.version_info && (!chosen || last.is_none_or(|last| last == content));
-        let refuses = request.error.is_some() && !holds && last == Some(content);
-        if holds || refuses {
-            if refuses {
-                answers.clear();
-                self.whole(request, request.error, &mut answers)?;
+        let last = self.poller.last(self.kind, digest);
+        let is_last = || last.is_none_or(|last| last == content) && request.error.is_none();
+        let holds = *version == said.head.version_info && (!chosen || is_last());
+        if request.error.is_some() && !holds && last == Some(content) {
+            let refused = self.whole(request, request.error, memory)?;
+            refused.answers.into_iter().for_each(|answer| self.poller.answered(answer, snapshot));
+            if !(remembers && self.kind.is_full_state()) {
+                return Ok((Some(said), false));
             }
-            answers.drain(..).for_each(|answer| self.poller.answered(answer, snapshot));
+            self.poller.remember(self.kind, digest, refused.memory);
+            return self.look(&Request { error: None, ..request.clone() }, true);
         }
-        let tell = !holds && !refuses;
-        if tell || holds {
-            self.poller.told(self.kind, names, snapshot, content, tell);
+        if holds {
+            answers.into_iter().for_each(|answer| self.poller.answered(answer, snapshot));
+            if self.kind.is_full_state() {
+                self.poller.remember(self.kind, digest, accepted);
+            }
         }
-        Ok((Some(said), tell))
+        self.poller.told(self.kind, names, snapshot, content, !holds);
+        Ok((Some(said), !holds))
     }
 
     /// All that a stream would be sent: in parts if it is large, of which each is answered with `error`.
-    fn whole(
-        &self,
-        request: &Request<'_>,
-        error: Option<Error<'_>>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<Option<Said>, Status> {
-        let (snapshot, now) = (&*self.snapshot, Instant::now());
-        let session = Session::new(Protocol::Sotw).of_type(self.kind);
+    fn whole(&self, request: &Request<'_>, error: Option<Error<'_>>, memory: Option<Memory>) -> Result<Whole, Status> {
+        let (kind, snapshot, now) = (self.kind, &*self.snapshot, Instant::now());
+        let session = Session::new(Protocol::Sotw).of_type(kind);
         let mut session = if self.proven { session } else { session.without_secrets() };
         session.on_request(&Request { nonce: "", error: None, ..request.clone() }, snapshot, now)?;
-        let mut whole: Option<Said> = None;
+        if let Some(Memory { good, refused }) = memory {
+            let (state, current) = (session.of_mut(kind), snapshot.of(kind));
+            // What is refused as it is does not count as a change.
+            let as_refused = current.iter().filter(|resource| refused.refuses(resource)).cloned();
+            as_refused.for_each(|resource| _ = state.seen.put(resource));
+            (state.good, state.refused) = (good, refused);
+        }
+        let (mut said, mut answers): (Option<Said>, Vec<Answer>) = Default::default();
         while let Some(response) = session.poll(snapshot, now) {
             let head = response.head.get(PREFIX..).unwrap_or_default();
             let mut head = wire::DiscoveryResponseHead::decode(head)
                 .map_err(|error| Status::internal(format!("a response cannot be read: {error}")))?;
             let nonce = std::mem::take(&mut head.nonce);
-            let said =
-                whole.get_or_insert_with(|| Said { head, entries: Vec::new(), set: snapshot.of(self.kind).version() });
-            said.entries.extend(response.entries);
-            answers.extend(session.on_request(&Request { nonce: &nonce, error, ..request.clone() }, snapshot, now)?);
-            // What is sent again after a refusal is for streams.
+            let set = snapshot.of(kind).version();
+            let whole = said.get_or_insert_with(|| Said { head, entries: Vec::new(), set });
+            whole.entries.extend(response.entries);
+            let answer = session.on_request(&Request { nonce: &nonce, error, ..request.clone() }, snapshot, now)?;
+            answers.extend(answer.map(|answer| as_it_is(answer, &session)));
+            // What is sent again after a refusal is looked at anew.
             if error.is_some() {
                 break;
             }
         }
-        Ok(whole)
+        let state = session.of_mut(kind);
+        let memory = Memory { good: state.good.take(), refused: std::mem::take(&mut state.refused) };
+        Ok(Whole { said, answers, memory })
+    }
+}
+
+/// The answer, without names of which another form was accepted than there is.
+fn as_it_is(answer: Answer, session: &Session) -> Answer {
+    match answer.outcome {
+        Outcome::Accepted(names) => {
+            let names = names.iter().filter(|name| !session.refuses(answer.kind, name)).cloned().collect();
+            Answer { outcome: Outcome::Accepted(names), ..answer }
+        }
+        Outcome::Refused { .. } => answer,
     }
 }

@@ -13,13 +13,17 @@ use translators::resource::{Kind, Name, Version};
 use translators::xds::secret::IDENTITY;
 
 use super::refusal::Standing;
+use super::refused::Refused;
 use super::request::List;
 use super::session::{Answer, Outcome};
-use crate::publish::Snapshot;
+use crate::publish::{ResourceSet, Snapshot};
 use crate::report::{Observed, Proxy, Rejection, Report, StreamReport};
 
-/// A client that does not ask for so long has gone.
+/// A client that does not ask for so long has gone, or for three times as long as it lets pass between two requests of
+/// the same, if that is longer,
 const LINGER: Duration = Duration::from_secs(60);
+/// but not for longer than this.
+const MOST_LINGER: Duration = Duration::from_secs(3600);
 /// As many clients are known.
 const MOST: usize = 65_536;
 /// Of each client it is known for so many subscriptions what it was told last.
@@ -31,8 +35,22 @@ pub(super) struct Pollers(Mutex<BTreeMap<(Owner, String), Entry>>);
 
 #[derive(Debug)]
 struct Entry {
-    poller: Arc<Poller>,
+    /// None of one that has gone: it may come again, and was only slow.
+    poller: Option<Arc<Poller>>,
     asked: Instant,
+    /// How long it let pass between two requests of the same.
+    pause: Duration,
+    /// When it asked for what.
+    subscriptions: BTreeMap<(Kind, Version), Instant>,
+}
+
+/// What is known of a client that asks for a whole: see the state of a stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    /// What it accepted last.
+    pub(super) good: Option<ResourceSet>,
+    /// What it refuses of that.
+    pub(super) refused: Refused,
 }
 
 /// One client.
@@ -49,36 +67,73 @@ struct Known {
     culprits: BTreeMap<(Kind, Name), Version>,
     /// What it was told last, by the names that it asked for.
     last: BTreeMap<(Kind, Version), Version>,
+    /// What it holds and refuses of wholes, by the same.
+    memories: BTreeMap<(Kind, Version), Memory>,
 }
 
 // === impl Pollers ===
 
 impl Pollers {
-    /// The client that `proxy` tells of; one that was not known is entered into the report.
-    pub(super) fn of(&self, report: &Report, proxy: Proxy, now: Instant) -> Result<Arc<Poller>, Status> {
+    /// The client that `proxy` tells of, which asks for these names of a type; one that was not known is entered into the
+    /// report.
+    pub(super) fn of(
+        &self,
+        report: &Report,
+        proxy: Proxy,
+        subscription: (Kind, Version),
+        now: Instant,
+    ) -> Result<Arc<Poller>, Status> {
         let mut entries = lock(&self.0);
         let key = (proxy.owner.clone(), proxy.node.clone());
-        if let Some(entry) = entries.get_mut(&key) {
-            entry.asked = now;
-            return Ok(Arc::clone(&entry.poller));
+        if entries.len() >= MOST && !entries.contains_key(&key) {
+            entries.retain(|_, entry| entry.poller.is_some());
+            if entries.len() >= MOST {
+                return Err(Status::resource_exhausted("too many clients ask"));
+            }
         }
-        if entries.len() >= MOST {
-            return Err(Status::resource_exhausted("too many clients ask"));
-        }
-        let (refused, culprits, last) = Default::default();
-        let known = Arc::new(Mutex::new(Known { proxy, refused, culprits, last }));
-        let poller = Arc::new(Poller { report: report.connect(known.clone()), known });
-        entries.insert(key, Entry { poller: Arc::clone(&poller), asked: now });
-        Ok(poller)
+        let new = || Entry { poller: None, asked: now, pause: Duration::ZERO, subscriptions: BTreeMap::new() };
+        let entry = entries.entry(key).or_insert_with(new);
+        entry.asks(subscription, now);
+        let poller = entry.poller.get_or_insert_with(|| {
+            let (refused, culprits, last, memories) = Default::default();
+            let known = Arc::new(Mutex::new(Known { proxy, refused, culprits, last, memories }));
+            Arc::new(Poller { report: report.connect(known.clone()), known })
+        });
+        Ok(Arc::clone(poller))
     }
 
     /// Forgets those that have gone.
     pub(super) fn tidy(&self, now: Instant) {
         let mut entries = lock(&self.0);
-        let gone: Vec<_> =
-            entries.extract_if(.., |_, entry| now.saturating_duration_since(entry.asked) > LINGER).collect();
+        let mut gone = Vec::new();
+        entries.retain(|_, entry| {
+            let silent = now.saturating_duration_since(entry.asked);
+            if silent > entry.linger() {
+                gone.extend(entry.poller.take());
+            }
+            silent <= MOST_LINGER
+        });
         drop(entries);
         drop(gone);
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn asks(&mut self, subscription: (Kind, Version), now: Instant) {
+        if self.subscriptions.len() >= MOST_SUBSCRIPTIONS {
+            self.subscriptions.clear();
+        }
+        self.asked = now;
+        if let Some(before) = self.subscriptions.insert(subscription, now) {
+            self.pause = now.saturating_duration_since(before);
+        }
+    }
+
+    /// How long it counts as connected.
+    fn linger(&self) -> Duration {
+        (3 * self.pause).clamp(LINGER, MOST_LINGER)
     }
 }
 
@@ -90,10 +145,24 @@ impl Poller {
         lock(&self.known).last.get(&(kind, names)).copied()
     }
 
+    /// What is known of what it holds and refuses.
+    pub(super) fn memory(&self, kind: Kind, names: Version) -> Option<Memory> {
+        lock(&self.known).memories.get(&(kind, names)).cloned()
+    }
+
+    /// Keeps that.
+    pub(super) fn remember(&self, kind: Kind, names: Version, memory: Memory) {
+        let mut known = lock(&self.known);
+        if known.memories.len() >= MOST_SUBSCRIPTIONS {
+            known.memories.clear();
+        }
+        known.memories.insert((kind, names), memory);
+    }
+
     /// It asks for `names`, whose `content` is as in the snapshot, and is told so, unless it holds that.
     pub(super) fn told(&self, kind: Kind, names: &List<'_>, snapshot: &Snapshot, content: Version, tell: bool) {
         let mut known = lock(&self.known);
-        let Known { proxy, refused, culprits, last } = &mut *known;
+        let Known { proxy, refused, culprits, last, .. } = &mut *known;
         let status = proxy.types.entry(kind).or_default();
         let all = kind.is_full_state() && names.iter().all(|name| name == "*");
         status.subscribed = (!all).then(|| names.len());

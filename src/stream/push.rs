@@ -20,6 +20,9 @@ use crate::publish::ResourceSet;
 /// leaves room for its head. A resource that is larger goes alone.
 const MOST_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 
+/// A client that is not told otherwise takes no message that is larger: who sends one may be cut off without a word.
+pub(super) const MOST_TAKEN: usize = 4 * 1024 * 1024;
+
 /// The version of a response: that of its content, and the text in its place if the snapshot has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
@@ -54,6 +57,8 @@ pub(super) struct Push {
     /// Some of its resources live for a time only, and heartbeats are to follow.
     pub(super) is_mortal: bool,
     pub(super) made: Made,
+    /// How large the message is.
+    pub(super) bytes: usize,
     /// The start of the frame, up to the resources.
     head: Bytes,
     /// The frame; made when a second stream is sent it.
@@ -169,9 +174,12 @@ impl Push {
         };
         let is_mortal = can_be_told && content.resources.iter().any(|resource| resource.ttl().is_some());
         let (content, whole) = (Arc::new(content), OnceLock::new());
+        let (start, bytes) = (Bytes::new(), head.len());
         let mut push =
-            Self { protocol, client, kind, nonce, content, names, is_mortal, made, head: Bytes::new(), whole };
-        push.head = super::frame::head(&head, push.entries().map(|entry| entry.len()).sum());
+            Self { protocol, client, kind, nonce, content, names, is_mortal, made, bytes, head: start, whole };
+        let entries = push.entries().map(|entry| entry.len()).sum();
+        push.bytes += entries;
+        push.head = super::frame::head(&head, entries);
         push
     }
 
@@ -193,7 +201,7 @@ impl Push {
     }
 
     fn response(&self, head: Bytes, entries: Vec<Bytes>) -> Response {
-        Response { kind: self.kind, version: self.content.said.version, head, entries }
+        Response { kind: self.kind, version: self.content.said.version, bytes: self.bytes, head, entries }
     }
 
     fn entries(&self) -> impl Iterator<Item = Bytes> {

@@ -24,7 +24,7 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MOST_DELAY: Duration = Duration::from_secs(32);
 
 /// What was refused, until it has other content or is accepted.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Refused {
     /// The last response that was refused, unless it was asked for again since.
     pub(super) content: Option<Arc<Content>>,
@@ -53,7 +53,7 @@ pub(super) struct Culprit {
 }
 
 /// A resource that was refused by its name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Offence {
     stand_in: StandIn,
     /// How many contents in a row.
@@ -63,7 +63,7 @@ struct Offence {
 }
 
 /// What is said in the place of a resource that is refused.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum StandIn {
     /// What the proxy had before is not known.
     Itself,

@@ -221,7 +221,7 @@ impl Session {
             made.rest = content.cut(protocol);
         }
         if !made.rest.is_empty() {
-            // It is accepted with the last of its parts.
+            // All of it is accepted with the last of its parts.
             made.of = None;
         }
         if kind == Kind::Cluster {

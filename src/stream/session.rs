@@ -108,6 +108,8 @@ pub struct Response {
     pub kind: Kind,
     /// The version of what it says.
     pub version: Version,
+    /// How large the message is.
+    pub bytes: usize,
     /// The gRPC frame: all of it if other streams are sent the same, else without the resources.
     pub head: Bytes,
     /// The resources that follow; shared with every other stream.
@@ -250,6 +252,11 @@ impl Session {
         let alone = Kind::ALL.into_iter().filter_map(asked).filter_map(|state| state.changed_at).min();
         let alone = alone.map(|at| at + ALONE);
         [removals, unanswered, alone].into_iter().chain(later).flatten().filter(|at| Some(*at) > self.polled_at).min()
+    }
+
+    /// How many responses of this type were larger than what clients take by default.
+    pub fn large_responses(&self, kind: Kind) -> u64 {
+        self.of(kind).large
     }
 
     /// What there is to be seen of each type, but for what the proxy refuses.

@@ -13,7 +13,7 @@ use super::group::{Due, Group};
 use super::heartbeat::Heartbeats;
 use super::names::Names;
 use super::node::Client;
-use super::push::{Content, Push, Said};
+use super::push::{Content, MOST_TAKEN, Push, Said};
 use super::refused::Refused;
 use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
@@ -68,6 +68,8 @@ pub(super) struct TypeState {
     pub(super) rest_is_new: bool,
     /// How many responses were sent.
     pub(super) responses: u64,
+    /// How many of them were larger than what clients take by default.
+    pub(super) large: u64,
     pub(super) refused: Refused,
 }
 
@@ -193,7 +195,16 @@ impl TypeState {
         let version = sent.said.version;
         let Some(error) = error else {
             self.accepted = Some(sent.said.clone());
-            self.good = push.made.of.clone().or_else(|| self.good.take());
+            match (&push.made.of, &mut self.good) {
+                (Some(whole), good) => *good = Some(whole.clone()),
+                // A part of more.
+                (None, good) if !sent.is_heartbeat => {
+                    let good = good.get_or_insert_default();
+                    sent.removed.iter().for_each(|name| _ = good.remove(name));
+                    sent.resources.iter().for_each(|resource| _ = good.put(Arc::clone(resource)));
+                }
+                (None, _) => {}
+            }
             self.refused.accepted(sent);
             return Some(Answer { kind, version, outcome: Outcome::Accepted(Arc::clone(&push.names)) });
         };
@@ -270,6 +281,7 @@ impl TypeState {
         self.nonce = Some(push.nonce);
         self.said = Some(push.content.said.version);
         self.responses += 1;
+        self.large += u64::from(push.bytes > MOST_TAKEN);
         self.heartbeats.sent(push, now);
         self.outstanding = Some(Arc::clone(push));
         self.sent_at = Some(now);
@@ -314,6 +326,8 @@ impl TypeState {
             acked: accepted.map(as_seen),
             rejections: Vec::new(),
             responses: self.responses,
+            large: self.large,
+            unanswered: self.sent_at.filter(|_| self.outstanding.is_some()),
         })
     }
 

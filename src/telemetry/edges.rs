@@ -8,7 +8,7 @@
 //!
 //! Owns: the arithmetic and its bounds. May use: names and protocols. Never: a clock, a lock, the wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -205,6 +205,11 @@ impl Edges {
     /// Every edge.
     pub fn edges(&self) -> Vec<Edge> {
         self.totals.iter().map(|(key, totals)| Edge { key: key.clone(), totals: *totals }).collect()
+    }
+
+    /// The nodes that have a stream of reports open.
+    pub fn reporters(&self) -> BTreeSet<Arc<str>> {
+        self.nodes.iter().filter(|(_, of)| of.closed.is_none()).map(|(node, _)| Arc::clone(node)).collect()
     }
 
     /// What was not counted.

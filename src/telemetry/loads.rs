@@ -3,7 +3,7 @@
 //! Owns: the last report of each proxy and cluster, within bounds. May use: `translators` names. Never: adds up, or
 //! keeps what a proxy said that is not connected any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -128,6 +128,11 @@ impl Loads {
             })
         });
         loads.collect()
+    }
+
+    /// The node ids of the proxies that report, in order.
+    pub fn reporters(&self) -> BTreeSet<Arc<str>> {
+        self.lock().nodes.keys().cloned().collect()
     }
 
     /// How many reports of a cluster were not kept: there were too many.

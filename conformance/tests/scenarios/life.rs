@@ -146,6 +146,35 @@ async fn scenario_37_large_responses_are_split_and_large_requests_taken() -> any
 }
 
 #[tokio::test]
+async fn scenario_37_what_cannot_be_split_is_told() -> anyhow::Result<()> {
+    let large = "x".repeat(1 << 20);
+    let contents: Vec<String> = (0..5).map(|number| format!("CDS c{number}={large}")).collect();
+    let mut world = World::alone("s37-whole", &contents.join(", "), &[]).await?;
+    let mut client = world.sotw().await?;
+    client.ask("CDS", &[]).await?;
+    // A whole cannot be split: once it goes out as it is, and again after a change.
+    for change in ["CDS c0=y", "CDS c0=z"] {
+        let received = client.peer.next_of(Kind::Cluster).await?;
+        let size: usize = received.resources.iter().map(|(_, _, body)| body.len()).sum();
+        ensure!(received.resources.len() == 5 && size > 4 << 20, "{} in {size} bytes", received.resources.len());
+        client.ack("CDS", &[]).await?;
+        world.edit(&format!("{change}{large}")).await?;
+    }
+    let metrics = eventually(Duration::from_secs(10), "three large responses", async || {
+        let metrics = world.chancery().text("/metrics").await?;
+        ensure!(metrics.contains("chancery_large_pushes_total{type=\"CDS\"} 3"), "{metrics}");
+        Ok(metrics)
+    })
+    .await?;
+    ensure!(metrics.contains("chancery_large_pushes_total{type=\"EDS\"} 0"), "{metrics}");
+    let log = world.chancery().log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("larger than the 4 MiB")).collect();
+    ensure!(told.len() == 1 && told[0].contains("s37-whole") && told[0].contains("CDS"), "{told:?}");
+    ensure!(told[0].contains("bytes=52"), "the size is told: {told:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn scenario_38_a_configuration_that_is_not_there_is_not_an_empty_one() -> anyhow::Result<()> {
     // Before its sources are synced: tests/readiness.rs. A node that nothing matches is refused, and not emptied.
     let world = World::start("s38", "CDS a=1").await?;

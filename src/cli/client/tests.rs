@@ -10,9 +10,10 @@ use super::*;
 use crate::admin::{self, AdminState, Exposure, Status, view};
 use crate::report::Report;
 use crate::telemetry::Telemetry;
+use crate::telemetry::loads::Loads;
 
 fn ask(address: SocketAddr) -> Ask {
-    Ask { admin_address: address.to_string(), output: Output::Table }
+    Ask { server: Server { admin_address: address.to_string() }, output: Output::Table }
 }
 
 async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
@@ -26,12 +27,18 @@ async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
 async fn the_api_answers_the_commands() {
     let (listener, address) = listener().await;
     let (_sender, status) = watch::channel(Arc::new(Status::starting("no rules yet")));
-    let state = AdminState { report: Report::default(), telemetry: Telemetry::default(), status };
+    let state = AdminState {
+        report: Report::default(),
+        telemetry: Telemetry::default(),
+        loads: Loads::default(),
+        setting: admin::Setting::of_tests(),
+        status,
+    };
     let stop = CancellationToken::new();
     let (served, ()) = tokio::join!(admin::serve(listener, state, stop.clone()), async {
         let empty = view::Edges { edges: Vec::new(), mtls_share: None, requests: 0 };
-        assert_eq!(ask(address).get::<view::Edges>("/api/v1/edges").await.expect("an answer"), empty);
-        let refused = ask(address).get::<view::Health>("/readyz").await.expect_err("not ready");
+        assert_eq!(ask(address).server.get::<view::Edges>("/api/v1/edges").await.expect("an answer"), empty);
+        let refused = ask(address).server.get::<view::Health>("/readyz").await.expect_err("not ready");
         assert_eq!(refused.to_string(), format!("{address} refused: no rules yet"));
         for (yes, code) in [(true, ExitCode::SUCCESS), (false, ExitCode::from(1))] {
             let shown = ask(address).show("/api/v1/edges", |_: &view::Edges, _| String::new(), |_| yes).await;
@@ -46,7 +53,7 @@ async fn the_api_answers_the_commands() {
 async fn nobody_there_is_an_error_that_says_what_to_do_and_exit_code_2() {
     let (listener, address) = listener().await;
     drop(listener);
-    let refused = ask(address).get::<view::Edges>("/api/v1/edges").await.expect_err("nobody listens");
+    let refused = ask(address).server.get::<view::Edges>("/api/v1/edges").await.expect_err("nobody listens");
     assert_eq!(
         format!("{refused:#}"),
         format!(

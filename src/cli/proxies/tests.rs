@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admin::rfc3339;
-use crate::admin::view::{Certificate, Nack, Place, Rule};
+use crate::admin::view::{Certificate, KnownBy, Nack, Place, Rule};
 
 fn version(of: char) -> String {
     of.to_string().repeat(32)
@@ -17,6 +17,7 @@ fn proxy(node: &str, types: &[(&str, Type)], in_sync: bool) -> Proxy {
         node: node.to_owned(),
         workload: "shop/cart-v1".to_owned(),
         address: "127.0.0.2".to_owned(),
+        known_by: KnownBy::Certificate,
         envoy: "1.40.0".to_owned(),
         protocol: "delta".to_owned(),
         connected: "2026-01-01T00:00:00Z".to_owned(),
@@ -45,6 +46,7 @@ fn answer() -> Proxies {
     let refusing = proxy("cart-b", &[("CDS", refused), ("LDS", accepted('b'))], false);
     let mut waiting = proxy("cart\nc", &[("CDS", awaited)], false);
     waiting.envoy.clear();
+    waiting.known_by = KnownBy::NodeId;
     Proxies { proxies: vec![well, refusing, waiting], in_sync: 1, total: 3 }
 }
 
@@ -55,7 +57,7 @@ fn the_table() {
 NODE     WORKLOAD      SYNC           CDS                EDS       LDS       RDS       SDS       ENVOY   NOTE
 cart-a   shop/cart-v1  ok (1m)        aaaaaaaa           aaaaaaaa  aaaaaaaa  aaaaaaaa  aaaaaaaa  1.40.0
 cart-b   shop/cart-v1  REJECTED (5s)  cccccccc>dddddddd  -         bbbbbbbb  -         -         1.40.0  CDS shop/cart/v2: Invalid path\\u{1b}[31m: a path must begin with a slash, and th... <- TrafficRoute shop/cart /spec/http/0 (shop.yaml:14)
-cart\\nc  shop/cart-v1  pending        >eeeeeeee          -         -         -         -         -
+cart\\nc  shop/cart-v1  pending        >eeeeeeee          -         -         -         -         -       plaintext: known by its node id alone
 ";
     assert_eq!(render(&answer(), false, now), expected);
 }

@@ -8,6 +8,7 @@ use translators::resource::{Kind, Name, Resource};
 
 use super::peer::{NOTHING, Peer, Request, bytes, decode};
 use crate::publish::Snapshot;
+use crate::report::ResourceState;
 use crate::stream::node::Client;
 use crate::stream::session::{Fault, Protocol, Session};
 
@@ -48,6 +49,53 @@ fn parts(peer: &mut Peer, protocol: Protocol, kind: Kind, names: &[&str]) -> Vec
         peer.request(request).expect("no fault");
     }
     parts
+}
+
+#[test]
+fn parts_that_were_accepted_are_in_sync_before_the_last() {
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let mut peer = Peer::new(protocol, "");
+        let names: Vec<String> = (0..6).map(|number| format!("r{number}")).collect();
+        names.iter().for_each(|name| put(&mut peer.snapshot, Kind::Route, name, MEBIBYTE));
+        let asks = match protocol {
+            Protocol::Delta => Request::Delta(wire::DeltaDiscoveryRequest {
+                type_url: Kind::Route.type_url().into(),
+                resource_names_subscribe: names.clone(),
+                ..Default::default()
+            }),
+            Protocol::Sotw => Request::Sotw(wire::DiscoveryRequest {
+                type_url: Kind::Route.type_url().into(),
+                resource_names: names.clone(),
+                ..Default::default()
+            }),
+        };
+        peer.request(asks).expect("no fault");
+        let synced = |peer: &Peer| {
+            let all = peer.session.resources(&peer.snapshot).into_iter();
+            all.filter(|resource| resource.state == ResourceState::Synced).count()
+        };
+        let first = peer.session.poll(&peer.snapshot, peer.now).expect("a part");
+        let received = decode(protocol, &first);
+        assert_eq!((received.resources.len(), synced(&peer)), (3, 0), "{protocol:?}");
+        let (type_url, response_nonce) = (Kind::Route.type_url().to_owned(), received.nonce);
+        let answers = match protocol {
+            Protocol::Delta => {
+                Request::Delta(wire::DeltaDiscoveryRequest { type_url, response_nonce, ..Default::default() })
+            }
+            Protocol::Sotw => Request::Sotw(wire::DiscoveryRequest {
+                type_url,
+                response_nonce,
+                version_info: received.version,
+                resource_names: names.clone(),
+                ..Default::default()
+            }),
+        };
+        peer.request(answers).expect("no fault");
+        assert_eq!(synced(&peer), 3, "{protocol:?}");
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(parts(&mut peer, protocol, Kind::Route, &names).len(), 1);
+        assert_eq!(synced(&peer), 6, "{protocol:?}");
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service as _;
-use translators::resource::Kind;
+use translators::name::Owner;
+use translators::resource::{Kind, Version};
 
 use super::grpc::Fake;
 use super::peer::edit;
@@ -303,14 +304,95 @@ async fn what_a_poll_refuses_is_reported_and_not_sent_again_until_it_is_other() 
         assert_eq!(rejections[0].resources.iter().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
         assert!(!proxy.in_sync());
     }
-    // Who asks without an error is told.
-    assert_eq!(control.poll("clusters", &[], &accepted).await.1, refused);
+    // Nor is it sent to who says the error once: it holds all that there is for it, with the form that it accepted.
+    assert_eq!(control.poll("clusters", &[], &accepted).await.0, ["304"]);
+    assert!(!control.proxy().in_sync());
+    // Who has nothing any more begins anew.
+    assert_eq!(control.poll("clusters", &[], "").await.1, refused);
     control.edit("CDS a=4");
     let (clusters, mended) = control.poll_with("clusters", &[], &accepted, Some("cluster a: no")).await;
     assert_eq!(clusters, ["NA==", "Mg=="]);
     control.poll("clusters", &[], &mended).await;
     let proxy = control.proxy();
     assert!(proxy.in_sync(), "{proxy:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_poll_refuses_by_name_is_rolled_back_alone() {
+    let control = Control::new("CDS a=1, CDS b=2", limits());
+    let (_, first) = control.poll("clusters", &[], "").await;
+    control.poll("clusters", &[], &first).await;
+    // Both change, one is refused: the other arrives, beside the former.
+    control.edit("CDS a=3, CDS b=4");
+    assert_eq!(control.poll("clusters", &[], &first).await.0, ["Mw==", "NA=="]);
+    let (clusters, second) = control.poll_with("clusters", &[], &first, Some("cluster a: no")).await;
+    assert_eq!(clusters, ["MQ==", "NA=="], "a as it was accepted, b as it is");
+    assert_eq!(control.poll("clusters", &[], &second).await.0, ["304"]);
+    let rejected = |control: &Control| {
+        let proxy = control.proxy();
+        let rejections = &proxy.types[&Kind::Cluster].rejections;
+        rejections.iter().flat_map(|one| &one.resources).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(rejected(&control), ["a"], "what is rolled back is refused as it is");
+    // Something else changes: still without what is refused.
+    control.edit("CDS c=5");
+    let (clusters, third) = control.poll("clusters", &[], &second).await;
+    assert_eq!(clusters, ["MQ==", "NA==", "NQ=="]);
+    control.poll("clusters", &[], &third).await;
+    // One that is new and refused is left out.
+    control.edit("CDS d=6");
+    assert_eq!(control.poll("clusters", &[], &third).await.0.len(), 4);
+    assert_eq!(control.poll_with("clusters", &[], &third, Some("cluster d: no")).await.0, ["304"]);
+    assert_eq!(rejected(&control), ["a", "d"]);
+    // Healed.
+    control.edit("CDS a=7, CDS d=8");
+    let (clusters, last) = control.poll("clusters", &[], &third).await;
+    assert_eq!(clusters, ["Nw==", "NA==", "NQ==", "OA=="]);
+    assert_eq!(control.poll("clusters", &[], &last).await.0, ["304"]);
+    assert!(control.proxy().in_sync(), "{:?}", control.proxy());
+}
+
+#[tokio::test]
+async fn who_polls_seldom_is_kept_for_as_long_as_that_takes() {
+    let (pollers, report) = (super::super::pollers::Pollers::default(), Report::default());
+    let proxy = || Proxy {
+        node: "n".to_owned(),
+        owner: Owner::Workload("shop/cart".parse().expect("a name")),
+        address: [127, 0, 0, 1].into(),
+        proven: true,
+        envoy: String::new(),
+        protocol: "rest",
+        connected: std::time::SystemTime::UNIX_EPOCH,
+        types: Default::default(),
+        listeners: Default::default(),
+        has_certificate: false,
+    };
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    let ask = |seconds: u64| {
+        for kind in [Kind::Cluster, Kind::Listener] {
+            pollers.of(&report, proxy(), (kind, Version::EMPTY), at(seconds)).expect("let in");
+        }
+    };
+    let there = |seconds: u64| {
+        pollers.tidy(at(seconds));
+        report.proxies().len()
+    };
+    ask(0);
+    assert_eq!((there(60), there(61)), (1, 0), "how often it asks is not known");
+    // Every five minutes: from the second time on it is known.
+    ask(300);
+    assert_eq!((there(599), there(1200)), (1, 1));
+    ask(600);
+    assert_eq!((there(1500), there(1501)), (1, 0));
+    // A pause is nothing that lasts.
+    ask(4000);
+    ask(4010);
+    assert_eq!((there(4070), there(4071)), (1, 0));
+    // Nobody is kept for longer than an hour.
+    ask(8000);
+    ask(11_500);
+    assert_eq!((there(15_100), there(15_101)), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

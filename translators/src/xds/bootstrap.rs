@@ -20,8 +20,8 @@ use crate::telemetry_names;
 
 mod connection;
 
-use connection::grpc_service;
 pub(super) use connection::{ads, control_plane};
+use connection::{grpc_service, load_reports};
 
 /// The DNS name in the control plane's certificate, wherever it is reached.
 pub const SERVER_NAME: &str = "chancery";
@@ -120,6 +120,10 @@ pub fn bootstrap(options: &BootstrapOptions) -> bootstrap_pb::Bootstrap {
     bootstrap_pb::Bootstrap {
         node: Some(node(&options.node)),
         admin: Some(admin(options.admin)),
+        cluster_manager: Some(bootstrap_pb::ClusterManager {
+            load_stats_config: Some(load_reports()),
+            ..Default::default()
+        }),
         dynamic_resources: Some(bootstrap_pb::bootstrap::DynamicResources {
             lds_config: Some(wire::ads()),
             cds_config: Some(wire::ads()),

@@ -41,6 +41,16 @@ pub(in crate::xds) fn ads(protocol: AdsProtocol) -> core_pb::ApiConfigSource {
     }
 }
 
+/// Where load reports go; how often is what the control plane answers.
+pub(super) fn load_reports() -> core_pb::ApiConfigSource {
+    core_pb::ApiConfigSource {
+        api_type: core_pb::api_config_source::ApiType::Grpc.into(),
+        transport_api_version: core_pb::ApiVersion::V3.into(),
+        grpc_services: vec![grpc_service(None)],
+        ..Default::default()
+    }
+}
+
 pub(super) fn grpc_service(retry_policy: Option<core_pb::RetryPolicy>) -> core_pb::GrpcService {
     use core_pb::grpc_service::{EnvoyGrpc, TargetSpecifier};
     let envoy = EnvoyGrpc { cluster_name: CONTROL_PLANE.into(), retry_policy, ..Default::default() };
