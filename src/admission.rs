@@ -15,7 +15,8 @@ use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
 use translators::mesh::{Mesh, NodeMatch};
 use translators::name::{Owner, QualifiedName};
-use translators::xds::Features;
+use translators::xds::bootstrap::CERTIFICATES_KEY;
+use translators::xds::{self, Features};
 
 use crate::identity::connection::Peer;
 use crate::identity::{Identities, ProxyCredential};
@@ -222,6 +223,10 @@ fn matches(pattern: &NodeMatch, node: &Matched) -> bool {
 }
 
 fn features_of(node: &wire::Node) -> Features {
+    if crate::stream::is_proxyless(node) {
+        let said = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(CERTIFICATES_KEY));
+        return Features::of_grpc(said.is_some_and(|said| said.string_value == xds::CERTIFICATES));
+    }
     let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
     match version {
         Some(version) => Features::of_envoy(version.major_number, version.minor_number),

@@ -4,6 +4,7 @@
 //! Never: knows a protocol, decides who is who, or lets a private key into a log, an error or a `Debug`.
 
 pub mod authority;
+pub mod further;
 pub mod leaf;
 mod remains;
 pub mod rotation;

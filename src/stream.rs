@@ -41,7 +41,7 @@ mod warmth;
 pub use group::Group;
 pub use limits::{Limits, about};
 pub use methods::services;
-pub use node::Client;
+pub use node::{Client, is_proxyless};
 pub use pulse::Pulse;
 pub use request::Request;
 pub use rest::status_code;

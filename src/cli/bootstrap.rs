@@ -4,6 +4,7 @@
 //! `identity`, `durable`. Never: talks to a server; the data directory is all it needs.
 
 mod credential_file;
+mod grpc;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,7 +19,7 @@ use clap::{ArgAction, ValueEnum};
 use rand::Rng;
 use translators::json;
 use translators::name::QualifiedName;
-use translators::xds::bootstrap::{self as envoy, AdsProtocol, BootstrapOptions, Node, Server};
+use translators::xds::bootstrap::{self as envoy, AdsProtocol, BootstrapOptions, CertificateFiles, GrpcOptions, Node, Server};
 
 use crate::ca::Authorities;
 use crate::identity::revocation::Scope;
@@ -33,10 +34,14 @@ Examples:
   rotates the credential under the running Envoy; --revoke-previous also ends the earlier ones:
     chancery bootstrap --workload shop/cart-v1 --credential-file /etc/envoy/credential.yaml > envoy.yaml
 
+  A gRPC client that is an instance of the workload itself, without a proxy. Running the command again with the
+  same directory renews its credential and its certificate under the running client:
+    chancery bootstrap --workload shop/web --grpc --certificates /etc/web > grpc.json && GRPC_XDS_BOOTSTRAP=grpc.json web
+
   A proxy without a workload, for raw snapshots that name its node id:
     chancery bootstrap --node-id edge-1 > envoy.yaml
 
-Without --credential-file the output contains a private key: keep it as you keep the key.";
+Without --credential-file or --grpc the output contains a private key: keep it as you keep the key.";
 
 /// Prints a complete Envoy bootstrap and issues the proxy's credential
 #[derive(Debug, clap::Args)]
@@ -80,10 +85,24 @@ pub struct Args {
     /// Report every statistic that Envoy has, not only those of requests, connections and TLS
     #[arg(long, action = ArgAction::SetTrue)]
     all_stats: bool,
+    /// Print the bootstrap of a gRPC client (JSON) that needs no proxy, instead of Envoy's
+    #[arg(long, requires = "workload", conflicts_with_all = FOR_ENVOY)]
+    grpc: bool,
+    /// Write the gRPC client's credential, its workload's certificate and their keys (mode 0600) into this directory
+    #[arg(long, value_name = "DIR", requires = "grpc")]
+    certificates: Option<PathBuf>,
+    /// The gRPC client reaches the control plane without TLS, at an address of `serve --xds-plaintext-address`, and is
+    /// known there by its node id
+    #[arg(long, requires = "grpc")]
+    xds_plaintext: bool,
     /// The format of the output
     #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
     output: Format,
 }
+
+/// What a gRPC client has no use for.
+const FOR_ENVOY: [&str; 7] =
+    ["sotw", "admin_port", "no_admin", "credential_file", "stats_interval", "all_stats", "output"];
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
@@ -99,6 +118,12 @@ fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Where a credential went.
+enum Issued {
+    OfEnvoy(envoy::Credential),
+    OfGrpc(CertificateFiles),
+}
+
 /// `host:port`, `[v6]:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Address {
@@ -111,8 +136,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Nothing here waits for anything but the disk; the command has the process for itself.
     let bootstrap = issue(&args, SystemTime::now(), &mut std::io::stderr())?;
     let text = match args.output {
-        Format::Yaml => json::to_yaml(&bootstrap),
-        Format::Json => serde_json::to_string_pretty(&bootstrap)? + "\n",
+        Format::Yaml if !args.grpc => json::to_yaml(&bootstrap),
+        Format::Yaml | Format::Json => serde_json::to_string_pretty(&bootstrap)? + "\n",
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("the bootstrap could not be printed")?;
     Ok(ExitCode::SUCCESS)
@@ -123,6 +148,10 @@ fn issue(args: &Args, now: SystemTime, notes: &mut impl Write) -> anyhow::Result
     if let Some(path) = &args.credential_file {
         credential_file::check_extension(path)?;
     }
+    ensure!(
+        !args.grpc || args.certificates.is_some() || args.xds_plaintext,
+        "a gRPC client reads its credential from files: say --certificates DIR, or --xds-plaintext where it needs none"
+    );
     let authorities = Authorities::open_or_create(&args.data_dir)?;
     if authorities.control.is_new() {
         writeln!(
@@ -134,25 +163,45 @@ fn issue(args: &Args, now: SystemTime, notes: &mut impl Write) -> anyhow::Result
         .context("the note of a new certificate authority could not be printed")?;
     }
     let node_id = args.node_id()?;
+    let node = Node {
+        cluster: args.workload.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
+        id: node_id.to_string(),
+        metadata: BTreeMap::new(),
+    };
+    let server = Server { host: args.xds_address.host.clone(), port: args.xds_address.port.get() };
+    let certificates = match (&args.certificates, &args.workload) {
+        (Some(dir), Some(workload)) => {
+            Some(grpc::issue_certificate(dir, workload, &args.data_dir, &authorities, now, notes)?)
+        }
+        (Some(_) | None, _) => None,
+    };
+    if args.xds_plaintext {
+        return Ok(envoy::grpc(&GrpcOptions { node, server, credential: None, certificates }));
+    }
     let list = RevocationList::new(&args.data_dir).lock()?;
     let replaced = args.revoke_previous.then(|| args.scope(&node_id));
     let subject = list.subject(args.workload.clone(), node_id.clone(), now, replaced.as_ref());
     let issued = credential::issue(&authorities.control, &subject, args.credential_ttl, now)?;
-    let credential = match &args.credential_file {
-        Some(path) => credential_file::write(path, &issued)?,
-        None => envoy::Credential::Inline { chain_pem: issued.chain_pem, key_pem: issued.key_pem },
+    let credential = match (&args.credential_file, &args.certificates) {
+        (Some(path), _) => Issued::OfEnvoy(credential_file::write(path, &issued)?),
+        (None, Some(dir)) => Issued::OfGrpc(grpc::write_credential(dir, &issued, &authorities)?),
+        (None, None) => {
+            Issued::OfEnvoy(envoy::Credential::Inline { chain_pem: issued.chain_pem, key_pem: issued.key_pem })
+        }
     };
     // Last, so that a proxy whose stream ends finds the new credential in its file.
     if let Some(scope) = replaced {
         list.revoke_before(scope, &subject)?;
     }
+    let credential = match credential {
+        Issued::OfEnvoy(credential) => credential,
+        Issued::OfGrpc(files) => {
+            return Ok(envoy::grpc(&GrpcOptions { node, server, credential: Some(files), certificates }));
+        }
+    };
     let mut message = envoy::bootstrap(&BootstrapOptions {
-        node: Node {
-            cluster: args.workload.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
-            id: node_id.to_string(),
-            metadata: BTreeMap::new(),
-        },
-        server: Server { host: args.xds_address.host.clone(), port: args.xds_address.port.get() },
+        node,
+        server,
         control_plane_ca_pem: authorities.control.certificate_pem().to_owned(),
         credential,
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, args.admin_port)),
@@ -184,16 +233,18 @@ impl Args {
             return Ok(node_id.clone());
         }
         let Some(workload) = &self.workload else { bail!("one of --workload and --node-id must be given") };
-        let existing = match &self.credential_file {
-            Some(path) => credential_file::read(path)?,
-            None => None,
+        let existing = match (&self.credential_file, &self.certificates) {
+            (Some(path), _) => credential_file::read(path)?,
+            (None, Some(dir)) => grpc::read_credential(dir)?,
+            (None, None) => None,
         };
         match existing {
             Some(existing) => {
-                let path = self.credential_file.as_deref().unwrap_or(std::path::Path::new("")).display();
+                let place = self.credential_file.as_ref().or(self.certificates.as_ref());
+                let path = place.map(|path| path.display().to_string()).unwrap_or_default();
                 ensure!(
                     existing.workload.as_ref() == Some(workload),
-                    "{path}: holds the credential of another proxy; name another file, or remove this one"
+                    "{path}: holds the credential of another proxy; name another, or remove this one"
                 );
                 Ok(existing.node_id)
             }

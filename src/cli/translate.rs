@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::{anyhow, bail, ensure};
 use clap::ValueEnum;
 use imbl::OrdMap;
 use translators::json;
@@ -30,6 +30,7 @@ Examples:
   chancery translate -f rules/ --workload shop/cart-v1 -o yaml
   chancery translate -f rules/ --workload shop/cart-v1 -o bootstrap > static.yaml
   envoy --mode validate -c static.yaml
+  chancery translate -f rules/ --workload shop/web --grpc
   chancery translate -f rules/ --snapshot edge/raw")]
 pub struct Args {
     /// A directory of rules, or one file
@@ -44,6 +45,9 @@ pub struct Args {
     /// The version of Envoy to translate for
     #[arg(long, value_name = "MAJOR.MINOR", default_value = "1.40", value_parser = parse_version)]
     envoy_version: (u32, u32),
+    /// Translate for a gRPC client that is an instance of the workload itself, without a proxy
+    #[arg(long, conflicts_with_all = ["snapshot", "envoy_version"])]
+    grpc: bool,
     /// Where the control plane that serves the certificates is, for `-o bootstrap`
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "IP:PORT", default_value = config::XDS_ADDRESS)]
     xds_address: SocketAddr,
@@ -66,6 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     for finding in state.findings.iter().chain(&resolution.all_findings()) {
         eprintln!("{finding}");
     }
+    ensure!(!args.grpc || args.output != Output::Bootstrap, "a gRPC client has no static configuration: -o yaml, or json");
     let (name, resources) = args.resources(&resolution.mesh)?;
     let value = match args.output {
         Output::Yaml | Output::Json => by_kind(&resources),
@@ -95,7 +100,8 @@ impl Args {
         let Some(name) = &self.workload else { bail!("one of --workload and --snapshot must be given") };
         let workload = found("Workload", &mesh.workloads, name)?;
         let (major, minor) = self.envoy_version;
-        Ok((name.clone(), resources(mesh, workload, Features::of_envoy(major, minor))))
+        let features = if self.grpc { Features::of_grpc(true) } else { Features::of_envoy(major, minor) };
+        Ok((name.clone(), resources(mesh, workload, features)))
     }
 }
 
@@ -111,17 +117,7 @@ fn found<'a, T>(
 /// Everything that the proxies of `workload` get, with one instance of every workload.
 pub fn resources(mesh: &Mesh, workload: &Workload, features: Features) -> Vec<Resource> {
     let instances = one_instance_each(mesh);
-    xds::plan(mesh, workload, features)
-        .iter()
-        .map(|key| match key {
-            ResourceKey::Endpoints(destination) => xds::endpoints(mesh, destination, &instances),
-            ResourceKey::Cluster(_)
-            | ResourceKey::LocalCluster(_)
-            | ResourceKey::Inbound(..)
-            | ResourceKey::Outbound(_)
-            | ResourceKey::Route { .. } => xds::build(mesh, key),
-        })
-        .collect()
+    xds::plan(mesh, workload, features).iter().map(|key| xds::build(mesh, key, &instances)).collect()
 }
 
 /// One ready proxy of each workload, on loopback.

@@ -21,7 +21,7 @@ use translators::resource::{Kind, Name};
 use translators::xds::secret::IDENTITY;
 
 use super::frame::{self, Chunks, Messages};
-use super::node::{Client, Remembered};
+use super::node::{Client, Remembered, is_proxyless};
 use super::pulse::Pulse;
 use super::push::MOST_TAKEN;
 use super::refusal::Standing;
@@ -416,8 +416,11 @@ fn ended() -> Status {
     Status::new(tonic::Code::Ok, "")
 }
 
-/// `1.40.0`; empty if the node does not say.
+/// `1.40.0` of an Envoy, the name and the version of another client; empty if the node does not say.
 fn envoy_version(node: &wire::Node) -> String {
+    if is_proxyless(node) {
+        return format!("{} {}", node.user_agent_name, node.user_agent_version).trim_end().to_owned();
+    }
     let version = node.user_agent_build_version.as_ref().and_then(|build| build.version);
     version.map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch)).unwrap_or_default()
 }

@@ -36,9 +36,14 @@ impl Client {
         };
         Self {
             unwraps: node.client_features.iter().any(unwraps),
-            takes_errors: node.user_agent_name.to_ascii_lowercase().starts_with("grpc"),
+            takes_errors: is_proxyless(node),
         }
     }
+}
+
+/// Whether a node is an application that speaks xDS itself, by one of gRPC's own libraries.
+pub fn is_proxyless(node: &wire::Node) -> bool {
+    node.user_agent_name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("grpc"))
 }
 
 // === impl Remembered ===

@@ -120,18 +120,18 @@ impl Catalog {
             || Mesh { services: OrdMap::new(), workloads: OrdMap::new(), snapshots: OrdMap::new(), ..mesh.clone() };
         let former = self.mesh.replace(mesh.clone()).unwrap_or_else(nothing);
         let former_instances = std::mem::replace(&mut self.instances, instances.clone());
+        let former_features = self.features.clone();
 
-        let new_features: BTreeSet<Features> = features.difference(&self.features).copied().collect();
         self.set_groups(&former, mesh, features);
         let mut concerned = Concerned::default();
         concerned.add_workloads(self, &former, mesh);
-        concerned.add_features(self, mesh, &new_features);
+        concerned.add_features(&former_features, features, mesh);
         concerned.add_services(self, &former, mesh);
         concerned.add_instances(self, mesh, &former_instances);
         concerned.add_settings(self, &former, mesh);
 
         let mut edits = Edits::default();
-        let replanned = self.replan(&former, mesh, &mut concerned);
+        let replanned = self.replan((&former, &former_features), mesh, &mut concerned);
         for (workload, slots) in concerned.slots {
             if slots == *Slots::NONE_TWICE {
                 self.slots.remove(&workload);
@@ -146,24 +146,27 @@ impl Catalog {
         self.enter(jobs, built, &mut edits);
         for (key, workload) in joined {
             if let Some(resource) = self.shared(&key).and_then(|shared| shared.resource.as_ref()) {
-                edits.put(&workload, None, Arc::clone(resource));
+                edits.put(&workload, key.audience(), Arc::clone(resource));
             }
         }
         edits.apply(&mut self.groups, &self.features);
         self.built += snapshots::follow(&mut self.groups, &former, mesh);
     }
 
-    /// Groups for the workloads of `mesh` and these `features`, and for no others. A new one begins with what another group of its workload holds.
+    /// Groups for the workloads of `mesh` and these `features`, and for no others. A new one begins with what another
+    /// group of its workload holds that is like it.
     fn set_groups(&mut self, former: &Mesh, mesh: &Mesh, features: &BTreeSet<Features>) {
         if self.features != *features {
             for workload in former.workloads.keys() {
                 let group = |features: &Features| GroupKey::Workload { name: workload.clone(), features: *features };
-                let another = self.features.first().and_then(|any| self.groups.get(&group(any))).cloned();
+                for new in features.difference(&self.features) {
+                    let alike = |held: &&Features| held.client.is_proxyless() == new.client.is_proxyless();
+                    let another = self.features.iter().find(alike).and_then(|held| self.groups.get(&group(held)));
+                    let another = another.cloned().unwrap_or_default();
+                    self.groups.insert(group(new), another);
+                }
                 for gone in self.features.difference(features) {
                     self.groups.remove(&group(gone));
-                }
-                for new in features.difference(&self.features) {
-                    self.groups.insert(group(new), another.clone().unwrap_or_default());
                 }
             }
             self.features.clone_from(features);
@@ -187,17 +190,22 @@ impl Catalog {
         }
     }
 
-    fn replan(&self, former: &Mesh, mesh: &Mesh, concerned: &mut Concerned) -> Vec<Replanned> {
+    fn replan(
+        &self,
+        (former, former_features): (&Mesh, &BTreeSet<Features>),
+        mesh: &Mesh,
+        concerned: &mut Concerned,
+    ) -> Vec<Replanned> {
         let mut ids = std::mem::take(&mut concerned.replan);
         ids.sort();
         ids.dedup();
-        let added = |mesh: &Mesh, id: &EntryId, slots: &Slots| {
+        let added = |mesh: &Mesh, id: &EntryId, slots: &Slots, features: &BTreeSet<Features>| {
             let found = id.entry(mesh);
-            found.map(|(workload, entry)| xds::contribution(mesh, workload, entry, slots, &self.features))
+            found.map(|(workload, entry)| xds::contribution(mesh, workload, entry, slots, features))
         };
         let one = |id: EntryId| {
-            let before = added(former, &id, self.slots(&id.workload)).unwrap_or_default();
-            let after = added(mesh, &id, concerned.slots(self, &id.workload)).unwrap_or_default();
+            let before = added(former, &id, self.slots(&id.workload), former_features).unwrap_or_default();
+            let after = added(mesh, &id, concerned.slots(self, &id.workload), &self.features).unwrap_or_default();
             Replanned { id, before, after }
         };
         each(ids, one)
@@ -272,11 +280,10 @@ impl Catalog {
 
     fn build(&self, mesh: &Mesh, jobs: &[Job]) -> Vec<Resource> {
         let one = |job: &Job| match job {
-            Job::Shared(ResourceKey::Endpoints(destination)) => xds::endpoints(mesh, destination, &self.instances),
-            Job::Shared(key) => xds::build(mesh, key),
+            Job::Shared(key) => xds::build(mesh, key, &self.instances),
             Job::Own(id, key) => match id.entry(mesh) {
                 Some((workload, entry)) => xds::build_own(mesh, workload, entry, key),
-                None => xds::build(mesh, key),
+                None => xds::build(mesh, key, &self.instances),
             },
         };
         each(jobs.iter().collect(), one)
@@ -287,8 +294,7 @@ impl Catalog {
         for (job, resource) in jobs.into_iter().zip(built) {
             match job {
                 Job::Own(id, key) => {
-                    let only = if let ResourceKey::Inbound(_, features) = key { Some(features) } else { None };
-                    edits.put(&id.workload, only, Arc::new(resource));
+                    edits.put(&id.workload, key.audience(), Arc::new(resource));
                 }
                 Job::Shared(key) => {
                     let of_service = self.services.get_mut(key.service());
@@ -299,7 +305,7 @@ impl Catalog {
                     }
                     let resource = Arc::new(resource);
                     for workload in shared.users.keys() {
-                        edits.put(workload, None, Arc::clone(&resource));
+                        edits.put(workload, key.audience(), Arc::clone(&resource));
                     }
                     shared.resource = Some(resource);
                 }

@@ -1,7 +1,7 @@
 //! Mesh to Envoy resources.
 //!
 //! Owns: which resources the proxies of a workload need ([`plan`]), what each is called ([`ResourceKey`]) and
-//! what is in it ([`build`], [`endpoints`]); one file per resource or filter. May use: `mesh`, `name`,
+//! what is in it ([`build`]); one file per resource or filter. May use: `mesh`, `name`,
 //! `resource`, the `proto` crate. Never: refuses a mesh: what cannot be served was a finding before.
 
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ mod endpoint;
 mod http;
 mod listener;
 mod plan;
+mod proxyless;
 mod raw;
 mod rbac;
 mod retry;
@@ -30,8 +31,8 @@ mod text;
 mod tls;
 mod wire;
 
-pub use endpoint::endpoints;
 pub use plan::{Contribution, Entry, Part, Slots, contribution, parts_alike, plan, plans_alike, reads_alike};
+pub use proxyless::{CERTIFICATES, Proxyless};
 
 /// One resource of the mesh, before it is built: equal keys give equal bytes in one mesh, whoever receives them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +41,7 @@ pub enum ResourceKey {
     Cluster(Destination),
     /// How a proxy reaches the application behind it.
     LocalCluster(Slot),
-    /// Where a destination is; built by [`endpoints`].
+    /// Where a destination is.
     Endpoints(Destination),
     /// The listener of a port that a workload serves.
     Inbound(Slot, Features),
@@ -55,6 +56,19 @@ pub enum ResourceKey {
         /// Which callers.
         consumer: Consumer,
     },
+    /// What gRPC clients without a proxy need.
+    Proxyless(Proxyless),
+}
+
+/// Which groups of the workloads that need a resource get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// Those of these features.
+    Only(Features),
+    /// Those of proxies.
+    Proxies,
+    /// Those of gRPC clients without a proxy.
+    Proxyless,
 }
 
 /// One entry of a workload's `serves` or `calls`.
@@ -70,13 +84,28 @@ pub struct Slot {
     pub listen: Option<SocketAddr>,
 }
 
-/// What the Envoys of a group can do beyond the oldest supported one.
+/// What the clients of a group are, and what they can do beyond the oldest supported Envoy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Features {
+    /// Who asks.
+    pub client: Client,
     /// How requests are counted by caller.
     pub stats_access_log: StatsAccessLog,
     /// Whether a TCP connection to the application can wait for the caller's TLS handshake.
     pub connect_after_handshake: bool,
+}
+
+/// Who asks for resources.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Client {
+    /// A proxy.
+    #[default]
+    Envoy,
+    /// An application that is itself a client of gRPC's own.
+    Grpc {
+        /// Whether its bootstrap has the certificate provider [`CERTIFICATES`].
+        certificates: bool,
+    },
 }
 
 /// The forms of Envoy's stats access logger; one that a version does not know is refused or ignored by it.
@@ -91,13 +120,13 @@ pub enum StatsAccessLog {
     Scope,
 }
 
-/// The resource of a key that [`plan`] gave for this mesh. The endpoints of a key are those known without any
-/// connected proxy.
-pub fn build(mesh: &Mesh, key: &ResourceKey) -> Resource {
+/// The resource of a key that [`plan`] gave for this mesh, with these proxies connected. Nothing but endpoints looks
+/// at them; a destination that does not exist has none.
+pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource {
     match key {
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
-        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &Instances::new()),
+        ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
         ResourceKey::Inbound(slot, features) => {
             let (workload, serve) = slot.serve(mesh);
             listener::inbound(mesh, workload, serve, slot, *features)
@@ -107,6 +136,7 @@ pub fn build(mesh: &Mesh, key: &ResourceKey) -> Resource {
             listener::outbound(mesh, workload, call, slot)
         }
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+        ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
 }
 
@@ -118,7 +148,7 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
             listener::inbound(mesh, workload, serve, slot, *features)
         }
         (ResourceKey::Outbound(slot), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot),
-        (_, Entry::Serve(_) | Entry::Call(_)) => build(mesh, key),
+        (_, Entry::Serve(_) | Entry::Call(_)) => build(mesh, key, &Instances::new()),
     }
 }
 
@@ -132,6 +162,33 @@ impl ResourceKey {
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
             Self::Route { .. } => Kind::Route,
+            Self::Proxyless(key) => key.kind(),
+        }
+    }
+
+    /// Who gets the resource.
+    pub fn audience(&self) -> Audience {
+        match self {
+            Self::Inbound(_, features) => Audience::Only(*features),
+            Self::Cluster(_)
+            | Self::LocalCluster(_)
+            | Self::Endpoints(_)
+            | Self::Outbound(_)
+            | Self::Route { .. } => Audience::Proxies,
+            Self::Proxyless(key) => key.audience(),
+        }
+    }
+
+    /// The destination whose endpoints it says, if it does.
+    pub fn endpoints_of(&self) -> Option<&Destination> {
+        match self {
+            Self::Endpoints(destination) | Self::Proxyless(Proxyless::Endpoints(destination)) => Some(destination),
+            Self::Cluster(_)
+            | Self::LocalCluster(_)
+            | Self::Inbound(..)
+            | Self::Outbound(_)
+            | Self::Route { .. }
+            | Self::Proxyless(_) => None,
         }
     }
 
@@ -143,6 +200,7 @@ impl ResourceKey {
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot) => slot.name("out").into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Proxyless(key) => key.name(),
         }
     }
 }
@@ -195,7 +253,38 @@ impl Features {
             (1, 37 | 38) => StatsAccessLog::Prefix,
             _ => StatsAccessLog::Scope,
         };
-        Self { stats_access_log, connect_after_handshake: (major, minor) >= (1, 37) }
+        let connect_after_handshake = (major, minor) >= (1, 37);
+        Self { client: Client::Envoy, stats_access_log, connect_after_handshake }
+    }
+
+    /// What a gRPC client without a proxy can do; `certificates` as in [`Client::Grpc`].
+    pub fn of_grpc(certificates: bool) -> Self {
+        Self { client: Client::Grpc { certificates }, ..Self::default() }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Whether it is no proxy.
+    pub fn is_proxyless(self) -> bool {
+        match self {
+            Self::Envoy => false,
+            Self::Grpc { .. } => true,
+        }
+    }
+}
+
+// === impl Audience ===
+
+impl Audience {
+    /// Whether the groups of these features belong to it.
+    pub fn takes(self, features: Features) -> bool {
+        match self {
+            Self::Only(these) => these == features,
+            Self::Proxies => !features.client.is_proxyless(),
+            Self::Proxyless => features.client.is_proxyless(),
+        }
     }
 }
 

@@ -27,48 +27,59 @@ fn stages(rules: &str) -> BTreeMap<&'static str, String> {
     let findings = resolution.all_findings();
     let mesh = resolution.mesh;
     let findings: Vec<String> = collected.findings.iter().chain(&findings).map(ToString::to_string).collect();
-    BTreeMap::from([
+    let mut stages = BTreeMap::from([
         ("2-mesh.yaml", yaml(&mesh)),
         ("3-xds.yaml", yaml(&proxies(&mesh))),
         ("4-findings.yaml", yaml(&findings)),
-    ])
+    ]);
+    let proxyless = proxyless(&mesh);
+    if !proxyless.is_empty() {
+        stages.insert("5-proxyless.yaml", yaml(&proxyless));
+    }
+    stages
 }
+
+/// Resources by kind and name.
+type ByKind = BTreeMap<String, BTreeMap<String, Value>>;
 
 /// What the proxies of each workload and of each EnvoySnapshot get, secrets apart, by kind and name; every workload has
 /// one proxy, which has accepted everything.
-fn proxies(mesh: &Mesh) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, Value>>> {
-    let features = Features::of_envoy(1, 40);
-    let instances = instances(mesh, features);
-    let resources = |workload: &Workload| {
-        let mut by_kind: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-        for key in xds::plan(mesh, workload, features) {
-            let resource = match &key {
-                ResourceKey::Endpoints(destination) => xds::endpoints(mesh, destination, &instances),
-                _ => xds::build(mesh, &key),
-            };
-            enter(&mut by_kind, &resource);
-        }
-        by_kind
-    };
+fn proxies(mesh: &Mesh) -> BTreeMap<String, ByKind> {
     let written = |snapshot: &EnvoySnapshot| {
         let mut by_kind = BTreeMap::new();
         let public = snapshot.resources.iter().filter(|resource| resource.kind() != Kind::Secret);
         public.for_each(|resource| enter(&mut by_kind, resource));
         by_kind
     };
-    let workloads = mesh.workloads.iter().map(|(name, workload)| (name.to_string(), resources(workload)));
+    let workloads = of_workloads(mesh, Features::of_envoy(1, 40));
     let snapshots = mesh.snapshots.iter().map(|(name, snapshot)| (format!("EnvoySnapshot {name}"), written(snapshot)));
     workloads.chain(snapshots).collect()
 }
 
-fn enter(by_kind: &mut BTreeMap<String, BTreeMap<String, Value>>, resource: &Resource) {
+/// What a gRPC client with a certificate gets that is an instance of a workload, of those that call something by gRPC.
+fn proxyless(mesh: &Mesh) -> BTreeMap<String, ByKind> {
+    of_workloads(mesh, Features::of_grpc(true)).filter(|(_, by_kind)| !by_kind.is_empty()).collect()
+}
+
+fn of_workloads(mesh: &Mesh, features: Features) -> impl Iterator<Item = (String, ByKind)> {
+    let instances = instances(mesh);
+    mesh.workloads.iter().map(move |(name, workload)| {
+        let mut by_kind = ByKind::new();
+        for key in xds::plan(mesh, workload, features) {
+            enter(&mut by_kind, &xds::build(mesh, &key, &instances));
+        }
+        (name.to_string(), by_kind)
+    })
+}
+
+fn enter(by_kind: &mut ByKind, resource: &Resource) {
     let of_kind = by_kind.entry(resource.kind().to_string()).or_default();
     of_kind.insert(resource.name().to_string(), json::resource(resource));
 }
 
-fn instances(mesh: &Mesh, features: Features) -> Instances {
+fn instances(mesh: &Mesh) -> Instances {
     let inbound = |workload: &Workload| {
-        let keys = xds::plan(mesh, workload, features).into_iter();
+        let keys = xds::plan(mesh, workload, Features::of_envoy(1, 40)).into_iter();
         keys.filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| key.name().to_string()).collect()
     };
     let instance = |(n, workload): (u8, &Arc<Workload>)| Instance {

@@ -9,16 +9,17 @@ use prost::Message;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
-use translators::mesh::{Mesh, MtlsMode, Service, Sourced, keyed};
+use translators::mesh::{Instances, Mesh, MtlsMode, Service, Sourced, keyed};
 use translators::resource::{Kind, Resource};
 use translators::xds::closed::dangling;
-use translators::xds::{Features, ResourceKey, build, endpoints, plan, plans_alike, reads_alike, secret};
+use translators::xds::{Features, ResourceKey, build, plan, plans_alike, reads_alike, secret};
 
 #[path = "laws_xds/meshes.rs"]
 mod meshes;
 
 fn features() -> impl Strategy<Value = Features> {
-    (35u32..42).prop_map(|minor| Features::of_envoy(1, minor))
+    let envoy = (35u32..42).prop_map(|minor| Features::of_envoy(1, minor));
+    prop_oneof![3 => envoy, 1 => any::<bool>().prop_map(Features::of_grpc)]
 }
 
 fn keys(mesh: &Mesh, features: Features) -> BTreeSet<ResourceKey> {
@@ -29,14 +30,7 @@ fn keys(mesh: &Mesh, features: Features) -> BTreeSet<ResourceKey> {
 fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> Vec<Resource> {
     let instances = keyed(meshes::instances(mesh, features));
     let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
-    let built = keys.iter().map(|key| match key {
-        ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &instances),
-        ResourceKey::Cluster(_)
-        | ResourceKey::LocalCluster(_)
-        | ResourceKey::Inbound(..)
-        | ResourceKey::Outbound(_)
-        | ResourceKey::Route { .. } => build(mesh, key),
-    });
+    let built = keys.iter().map(|key| build(mesh, key, &instances));
     secrets.into_iter().chain(built).collect()
 }
 
@@ -85,9 +79,8 @@ proptest! {
         shuffled.reverse();
         let shuffled = keyed(shuffled);
         for key in &keys {
-            if let ResourceKey::Endpoints(destination) = key {
-                let resource = endpoints(&mesh, destination, &shuffled);
-                prop_assert!(once.contains(&resource));
+            if key.endpoints_of().is_some() {
+                prop_assert!(once.contains(&build(&mesh, key, &shuffled)));
             }
         }
     }
@@ -98,8 +91,8 @@ proptest! {
         chosen in any::<prop::sample::Index>(),
         mode in meshes::mode(),
         access in meshes::access(),
+        features in features(),
     ) {
-        let features = Features::of_envoy(1, 40);
         let name = mesh.services.keys().nth(chosen.index(mesh.services.len())).expect("in range").clone();
         let mut changed = mesh.clone();
         let service = Arc::make_mut(changed.services.get_mut(&name).expect("present"));
@@ -111,7 +104,8 @@ proptest! {
         let keys = keys(&mesh, features);
         prop_assert_eq!(&keys, &self::keys(&changed, features));
         for key in keys.iter().filter(|key| *key.service() != name) {
-            prop_assert_eq!(build(&mesh, key).value(), build(&changed, key).value());
+            let nobody = Instances::new();
+            prop_assert_eq!(build(&mesh, key, &nobody).value(), build(&changed, key, &nobody).value());
         }
     }
 }
@@ -132,6 +126,7 @@ fn take(field: usize, service: &mut Service, other: &Service) {
                     7 => port.server_first = other.server_first,
                     8 => port.protocol = other.protocol,
                     9 => port.routes = other.routes.clone(),
+                    10 => port.number = other.number,
                     _ => drop(port.routes.pop_last()),
                 }
             }
@@ -148,9 +143,9 @@ proptest! {
         mesh in meshes::mesh(),
         other in meshes::mesh(),
         chosen in any::<prop::sample::Index>(),
-        field in 0usize..11,
+        field in 0usize..12,
+        features in features(),
     ) {
-        let features = Features::of_envoy(1, 40);
         let name = mesh.services.keys().nth(chosen.index(mesh.services.len())).expect("in range").clone();
         let mut changed = mesh.clone();
         let service = Arc::make_mut(changed.services.get_mut(&name).expect("present"));
@@ -161,11 +156,7 @@ proptest! {
         for key in keys.intersection(&changed_keys) {
             if *key.service() != name || reads_alike(key, former, next) {
                 let instances = keyed(meshes::instances(&mesh, features));
-                let build = |mesh: &Mesh| match key {
-                    ResourceKey::Endpoints(destination) => endpoints(mesh, destination, &instances),
-                    _ => build(mesh, key),
-                };
-                prop_assert_eq!(build(&mesh), build(&changed));
+                prop_assert_eq!(build(&mesh, key, &instances), build(&changed, key, &instances));
             }
         }
     }
@@ -179,7 +170,7 @@ fn inbound(mesh: &Mesh, mode: MtlsMode, features: Features) -> Vec<listener_pb::
         Arc::make_mut(service).ports.iter_mut().for_each(|port| port.mtls = Sourced::built_in(mode));
     }
     let keys = keys(&mesh, features);
-    let listeners = keys.iter().filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| build(&mesh, key));
+    let listeners = keys.iter().filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| build(&mesh, key, &Instances::new()));
     listeners.map(|listener| listener_pb::Listener::decode(listener.value()).expect("decodes")).collect()
 }
 

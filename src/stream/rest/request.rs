@@ -45,6 +45,8 @@ struct Node {
     metadata: BTreeMap<String, Value>,
     #[serde(default, alias = "userAgentName", deserialize_with = "or_default")]
     user_agent_name: String,
+    #[serde(default, alias = "userAgentVersion", deserialize_with = "or_default")]
+    user_agent_version: String,
     #[serde(default, alias = "userAgentBuildVersion")]
     user_agent_build_version: Option<BuildVersion>,
     #[serde(default, alias = "clientFeatures", deserialize_with = "or_default")]
@@ -100,6 +102,7 @@ impl Node {
             cluster: self.cluster,
             metadata: (!fields.is_empty()).then_some(wire::Struct { fields }),
             user_agent_name: self.user_agent_name,
+            user_agent_version: self.user_agent_version,
             user_agent_build_version: version.map(|version| wire::BuildVersion {
                 version: Some(wire::SemanticVersion {
                     major_number: version.major_number,

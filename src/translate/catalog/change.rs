@@ -46,7 +46,7 @@ impl Concerned {
                     let moved: Vec<EntryId> = moved.collect();
                     self.slots.insert(name.clone(), new_slots);
                     for id in moved {
-                        self.add_own(catalog, mesh, &id, &ENTRY_PARTS, &catalog.features);
+                        self.add_own(catalog, mesh, &id, &ENTRY_PARTS);
                         self.replan.push(id);
                     }
                 }
@@ -54,13 +54,10 @@ impl Concerned {
         }
     }
 
-    /// Groups for features that are new need listeners of their own.
-    pub(super) fn add_features(&mut self, catalog: &Catalog, mesh: &Mesh, new: &BTreeSet<Features>) {
-        if new.is_empty() {
-            return;
-        }
-        for id in mesh.workloads.values().flat_map(|workload| EntryId::all(workload)) {
-            self.add_own(catalog, mesh, &id, &[Part::Inbound], new);
+    /// Every entry adds other resources where the features are others.
+    pub(super) fn add_features(&mut self, former: &BTreeSet<Features>, features: &BTreeSet<Features>, mesh: &Mesh) {
+        if former != features {
+            self.replan.extend(mesh.workloads.values().flat_map(|workload| EntryId::all(workload)));
         }
     }
 
@@ -95,7 +92,7 @@ impl Concerned {
                     mesh.services.get(&serve.service).is_some_and(|of| matches!(of.backing, Backing::Static(_)));
                 let shared = catalog.shared_of(&serve.service);
                 let behind = |key: &&ResourceKey| {
-                    let ResourceKey::Endpoints(to) = key else { return false };
+                    let Some(to) = key.endpoints_of() else { return false };
                     to.port == serve.port && to.labels.iter().all(|(k, v)| workload.labels.get(k) == Some(v))
                 };
                 self.shared.extend(shared.filter(|_| !by_list).filter(behind).cloned());
@@ -111,7 +108,7 @@ impl Concerned {
         self.shared.extend(mesh.services.keys().flat_map(|service| catalog.shared_of(service)).cloned());
         for workload in mesh.workloads.values() {
             for id in EntryId::all(workload) {
-                self.add_own(catalog, mesh, &id, &ENTRY_PARTS, &catalog.features);
+                self.add_own(catalog, mesh, &id, &ENTRY_PARTS);
             }
         }
     }
@@ -141,18 +138,18 @@ impl Concerned {
             if *service == new.name
                 && let Some(parts) = changed.get(port)
             {
-                self.add_own(catalog, mesh, id, parts, &catalog.features);
+                self.add_own(catalog, mesh, id, parts);
             }
         }
     }
 
-    /// The own resources of one entry that are there for one of `parts`, for Envoys of these `features`.
-    fn add_own(&mut self, catalog: &Catalog, mesh: &Mesh, id: &EntryId, parts: &[Part], features: &BTreeSet<Features>) {
+    /// The own resources of one entry that are there for one of `parts`.
+    fn add_own(&mut self, catalog: &Catalog, mesh: &Mesh, id: &EntryId, parts: &[Part]) {
         let Some((workload, entry)) = id.entry(mesh) else { return };
         if !parts.iter().any(|part| is_part_of(*part, entry)) {
             return;
         }
-        let added = xds::contribution(mesh, workload, entry, self.slots(catalog, &workload.name), features);
+        let added = xds::contribution(mesh, workload, entry, self.slots(catalog, &workload.name), &catalog.features);
         let read = added.own.into_iter().filter(|key| parts.contains(&key.part()));
         self.own.extend(read.map(|key| (id.clone(), key)));
     }
@@ -176,5 +173,6 @@ fn is_same(id: &EntryId, old: (&Workload, &Slots), new: (&Workload, &Slots)) -> 
         Entry::Serve(_) => old.0.labels == new.0.labels,
         Entry::Call(_) => true,
     };
-    a == b && old.1.listen(a) == new.1.listen(b) && same_labels()
+    let told_apart = |slots: &Slots, entry: Entry<'_>| (slots.listen(entry), slots.is_only_port(entry.port().0));
+    a == b && told_apart(old.1, a) == told_apart(new.1, b) && same_labels()
 }

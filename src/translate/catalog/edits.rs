@@ -8,7 +8,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Name, Resource};
-use translators::xds::{Features, ResourceKey};
+use translators::xds::{Audience, Features, ResourceKey};
 
 use super::super::GroupKey;
 use super::each;
@@ -23,21 +23,21 @@ pub(super) struct Edits {
 /// The edits of one workload's groups. What is put stays, also if what it replaces is removed.
 #[derive(Debug, Default)]
 struct Edit {
-    removed: BTreeSet<(Kind, Name)>,
-    put: Vec<(Option<Features>, Arc<Resource>)>,
+    removed: BTreeSet<(Audience, Kind, Name)>,
+    put: Vec<(Audience, Arc<Resource>)>,
 }
 
 // === impl Edits ===
 
 impl Edits {
-    /// Puts a resource into the groups of `workload`, or `only` into the one of these features.
-    pub(super) fn put(&mut self, workload: &QualifiedName, only: Option<Features>, resource: Arc<Resource>) {
-        self.edit(workload).put.push((only, resource));
+    /// Puts a resource into the groups of `workload` that it is for.
+    pub(super) fn put(&mut self, workload: &QualifiedName, audience: Audience, resource: Arc<Resource>) {
+        self.edit(workload).put.push((audience, resource));
     }
 
-    /// Takes a resource out of the groups of `workload`.
+    /// Takes a resource out of the groups of `workload` that it was for.
     pub(super) fn remove(&mut self, workload: &QualifiedName, key: &ResourceKey) {
-        self.edit(workload).removed.insert((key.kind(), key.name()));
+        self.edit(workload).removed.insert((key.audience(), key.kind(), key.name()));
     }
 
     /// Rewrites the groups that have edits.
@@ -71,13 +71,14 @@ impl Edits {
 impl Edit {
     /// Says whether that changed anything.
     fn apply(&self, features: Features, snapshot: &mut Snapshot) -> bool {
-        let put = || self.put.iter().filter(|(only, _)| only.is_none_or(|only| only == features));
+        let put = || self.put.iter().filter(|(audience, _)| audience.takes(features));
         let stays: BTreeSet<(Kind, &Name)> = match self.removed.is_empty() {
             true => BTreeSet::new(),
             false => put().map(|(_, resource)| (resource.kind(), resource.name())).collect(),
         };
-        let gone = self.removed.iter().filter(|(kind, name)| !stays.contains(&(*kind, name)));
-        let removed = gone.fold(false, |any, (kind, name)| snapshot.of_mut(*kind).remove(name) | any);
+        let removed = self.removed.iter().filter(|(audience, ..)| audience.takes(features));
+        let gone = removed.filter(|(_, kind, name)| !stays.contains(&(*kind, name)));
+        let removed = gone.fold(false, |any, (_, kind, name)| snapshot.of_mut(*kind).remove(name) | any);
         put().fold(removed, |any, (_, resource)| snapshot.of_mut(resource.kind()).put(Arc::clone(resource)) | any)
     }
 }

@@ -19,9 +19,11 @@ use super::{secret, tls, wire};
 use crate::telemetry_names;
 
 mod connection;
+mod grpc;
 
 pub(super) use connection::{ads, control_plane};
 use connection::{grpc_service, load_reports};
+pub use grpc::{CERTIFICATES_KEY, CertificateFiles, GrpcOptions, grpc};
 
 /// The DNS name in the control plane's certificate, wherever it is reached.
 pub const SERVER_NAME: &str = "chancery";

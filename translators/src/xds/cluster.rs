@@ -81,18 +81,25 @@ static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Fields>> = LazyLock::new(|
     each.map(|(protocol, mode)| ((protocol, mode), Fields::of(alike(protocol, mode).encode_to_vec()))).collect()
 });
 
-fn alike(protocol: Protocol, mode: MtlsMode) -> cluster_pb::Cluster {
+/// Its endpoints come over the aggregated stream.
+pub(super) fn discovered() -> cluster_pb::Cluster {
     let eds = cluster_pb::cluster::EdsClusterConfig { eds_config: Some(wire::ads()), ..Default::default() };
-    let unsecured = || socket_match("plaintext", google_pb::Struct::default(), plaintext());
     cluster_pb::Cluster {
         cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Eds)),
         eds_cluster_config: Some(eds),
+        circuit_breakers: Some(limits(LIMIT, Some(retry_budget()))),
+        ..Default::default()
+    }
+}
+
+fn alike(protocol: Protocol, mode: MtlsMode) -> cluster_pb::Cluster {
+    let unsecured = || socket_match("plaintext", google_pb::Struct::default(), plaintext());
+    cluster_pb::Cluster {
         lb_policy: cluster_pb::cluster::LbPolicy::LeastRequest.into(),
         common_lb_config: Some(no_panic()),
-        circuit_breakers: Some(limits(LIMIT, Some(retry_budget()))),
         typed_extension_protocol_options: protocol_options(protocol).into_iter().collect(),
         transport_socket_matches: (mode == MtlsMode::Permissive).then(unsecured).into_iter().collect(),
-        ..Default::default()
+        ..discovered()
     }
 }
 
@@ -112,7 +119,7 @@ fn secured(mode: MtlsMode, servers: &BTreeSet<SpiffeId>) -> cluster_pb::Cluster 
 }
 
 /// Never empty: no matcher would mean that anybody of the trust domain may answer.
-fn identities(mesh: &Mesh, service: &Service) -> BTreeSet<SpiffeId> {
+pub(super) fn identities(mesh: &Mesh, service: &Service) -> BTreeSet<SpiffeId> {
     if service.identities.is_empty() {
         [SpiffeId::of_workload(&mesh.trust_domain.value, &service.name)].into()
     } else {

@@ -12,7 +12,7 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
 use super::raw::Raw;
-use super::{Slot, cluster_name, origins, port, wire};
+use super::{Client, Slot, cluster_name, origins, port, wire};
 use crate::mesh::{Backing, Destination, Instance, Instances, Mesh, MtlsMode, Serving, StaticEndpoint, instances_of};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
@@ -32,19 +32,28 @@ static MTLS_METADATA: LazyLock<Vec<u8>> = LazyLock::new(|| {
     endpoint_pb::LbEndpoint { metadata: Some(metadata), ..Default::default() }.encode_to_vec()
 });
 
+/// The fields of a locality that gRPC wants to see, though there is but one: its name and its share.
+static GRPC_LOCALITY: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    let name = endpoint_pb::LocalityLbEndpoints { locality: Some(core_pb::Locality::default()), ..Default::default() };
+    let share =
+        endpoint_pb::LocalityLbEndpoints { load_balancing_weight: Some(wire::number(1)), ..Default::default() };
+    [name, share].map(|locality| locality.encode_to_vec())
+});
+
 /// Where `destination` is, given the connected proxies.
-pub fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances) -> Resource {
+pub(super) fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances, client: Client) -> Resource {
     let name = cluster_name(destination);
     let Some((service, port)) = port(mesh, &destination.service, &destination.port) else {
-        let nowhere = assignment(&name, &[], false);
+        let nowhere = assignment(&name, &[], false, client);
         return Resource::from_bytes(Kind::Endpoints, name.into(), &nowhere, [].into());
     };
     let mode = port.mtls.value;
     let mtls = mode != MtlsMode::Disabled && port.callers_use_mtls;
-    let value = match &service.backing {
-        Backing::Workloads(servings) => assignment(&name, &connected(servings, destination, mtls, instances), mtls),
-        Backing::Static(endpoints) => assignment(&name, &listed(endpoints, destination), mode == MtlsMode::Strict),
+    let (found, by_mtls) = match &service.backing {
+        Backing::Workloads(servings) => (connected(servings, destination, mtls, instances), mtls),
+        Backing::Static(endpoints) => (listed(endpoints, destination), mode == MtlsMode::Strict),
     };
+    let value = assignment(&name, &found, by_mtls, client);
     let origins = origins(port.mtls.origin.iter().chain([&service.origin]));
     Resource::from_bytes(Kind::Endpoints, name.into(), &value, origins)
 }
@@ -100,15 +109,24 @@ fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool
     destination.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// A load assignment with one locality; each address is there once.
-fn assignment(cluster_name: &str, endpoints: &[(SocketAddr, u32)], mtls: bool) -> Vec<u8> {
+/// A load assignment with one locality; each address is there once. A gRPC client has one transport for all of them.
+fn assignment(cluster_name: &str, endpoints: &[(SocketAddr, u32)], mtls: bool, client: Client) -> Vec<u8> {
+    let is_proxyless = client.is_proxyless();
+    let mtls = mtls && !is_proxyless;
     let each = ENDPOINT_BYTES + if mtls { MTLS_METADATA.len() } else { 0 };
     let mut assignment = Raw::with_capacity(cluster_name.len() + 16 + endpoints.len() * each);
     assignment.text(1, cluster_name);
     if !endpoints.is_empty() {
+        let [name, share] = &*GRPC_LOCALITY;
         assignment.message(2, |locality| {
+            if is_proxyless {
+                locality.encoded(name);
+            }
             for (address, weight) in endpoints {
                 locality.message(2, |endpoint| lb_endpoint(endpoint, *address, *weight, mtls));
+            }
+            if is_proxyless {
+                locality.encoded(share);
             }
         });
     }
@@ -241,7 +259,7 @@ mod tests {
         ]);
         let of = |mode, version| {
             let mesh = mesh(mode, Backing::Workloads(servings.clone()));
-            endpoints(&mesh, &destination(version), &instances).value()
+            endpoints(&mesh, &destination(version), &instances, Client::Envoy).value()
         };
         for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
             let both = vec![at("10.0.0.1:8080", 1, true), at("10.0.0.9:8081", 1, true)];
@@ -260,7 +278,7 @@ mod tests {
         let mesh = mesh(MtlsMode::Strict, Backing::Workloads(servings));
         let instance = instance("shop/v1", "10.0.0.1", "in/shop/cart/http@0.0.0.0:8081", true);
         let only = vec![at("10.0.0.1:8081", 1, true)];
-        let found = endpoints(&mesh, &destination(None), &keyed([instance])).value();
+        let found = endpoints(&mesh, &destination(None), &keyed([instance]), Client::Envoy).value();
         assert_eq!(found, expected("out/shop/cart/http", only));
     }
 
@@ -274,7 +292,7 @@ mod tests {
         };
         let of = |mode| {
             let mesh = mesh(mode, Backing::Static([listed(2, 5), listed(1, 1), listed(3, 0)].into()));
-            endpoints(&mesh, &destination(None), &Instances::new()).value()
+            endpoints(&mesh, &destination(None), &Instances::new(), Client::Envoy).value()
         };
         for (mode, mtls) in [(MtlsMode::Strict, true), (MtlsMode::Permissive, false), (MtlsMode::Disabled, false)] {
             let both = vec![at("10.0.0.1:80", 1, mtls), at("10.0.0.2:80", 5, mtls)];

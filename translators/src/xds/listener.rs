@@ -14,7 +14,7 @@ use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_
 use super::access_log::Counted;
 use super::raw::Raw;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
-use super::{rbac, wire};
+use super::{proxyless, rbac, wire};
 use crate::mesh::{AccessEntry, Call, Mesh, MtlsMode, Port, Serve, Workload};
 use crate::name::RuleRef;
 use crate::resource::{Kind, Resource};
@@ -83,15 +83,17 @@ struct Inbound<'a> {
 // === impl Inbound ===
 
 impl Inbound<'_> {
-    /// Mesh TLS, recognised by its ALPN.
+    /// Mesh TLS, recognised by its ALPN; who has no certificate of the mesh does not get through the handshake.
     fn mtls(&self) -> listener_pb::FilterChain {
         let is_http = self.port.protocol.is_http();
         let alpn: &[&str] = if is_http { &["h2", "http/1.1"] } else { &[] };
+        // A gRPC client without a proxy offers this and nothing else.
+        let proxyless: &[&str] = if proxyless::carries_grpc(self.port.protocol) { &["h2"] } else { &[] };
         let callers = rbac::callers(&self.port.access, &self.mesh.trust_domain.value, is_http);
         listener_pb::FilterChain {
             filter_chain_match: Some(listener_pb::FilterChainMatch {
                 transport_protocol: "tls".into(),
-                application_protocols: vec![tls::ALPN.into()],
+                application_protocols: [tls::ALPN].iter().chain(proxyless).map(ToString::to_string).collect(),
                 ..Default::default()
             }),
             transport_socket: Some(tls::downstream(callers, alpn)),

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Features, ResourceKey, Slot, consumer, destinations, port};
+use super::{Features, ResourceKey, Slot, consumer, destinations, port, proxyless};
 use crate::mesh::{Call, Destination, Mesh, Port, Serve, Service, Workload};
 use crate::name::QualifiedName;
 
@@ -31,11 +31,15 @@ pub struct Contribution {
     pub follows_from: Vec<QualifiedName>,
 }
 
-/// Which entries of a workload need their listen address to be told apart.
+/// What entries of a workload need to be told apart from others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
+    /// By their listen address.
     served_twice: BTreeSet<(QualifiedName, String)>,
+    /// By their listen address.
     called_twice: BTreeSet<(QualifiedName, String)>,
+    /// By their port.
+    called_by_ports: BTreeSet<QualifiedName>,
 }
 
 /// What a resource is there for.
@@ -65,7 +69,7 @@ pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<Re
     contributions.flat_map(|contribution| contribution.own.into_iter().chain(contribution.shared)).collect()
 }
 
-/// What `entry` adds to the plan of `workload`, for Envoys of all these `features`.
+/// What `entry` adds to the plan of `workload`, for clients of all these `features`.
 pub fn contribution(
     mesh: &Mesh,
     workload: &Workload,
@@ -77,30 +81,40 @@ pub fn contribution(
     let slot = slots.slot(workload, entry);
     added.follows_from.push(slot.service.clone());
     let Some((_, used)) = port(mesh, &slot.service, &slot.port) else { return added };
+    let envoys = || features.iter().filter(|features| !features.client.is_proxyless());
     match entry {
         Entry::Serve(_) => {
-            added.own = features.iter().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
-            added.own.push(ResourceKey::LocalCluster(slot));
+            added.own = envoys().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
+            if !added.own.is_empty() {
+                added.own.push(ResourceKey::LocalCluster(slot));
+            }
         }
         Entry::Call(call) => {
             let known = |to: &Destination| {
                 let own = (&to.service, &to.port) == (&call.service, &call.port);
                 own || port(mesh, &to.service, &to.port).is_some()
             };
-            for destination in destinations(workload, call, used) {
-                if destination.service != call.service {
-                    added.follows_from.push(destination.service.clone());
-                }
-                if known(&destination) {
+            let leads_to = destinations(workload, call, used);
+            let elsewhere = leads_to.iter().filter(|destination| destination.service != call.service);
+            added.follows_from.extend(elsewhere.map(|destination| destination.service.clone()));
+            let leads_to = leads_to.into_iter().filter(known);
+            let (service, port, consumer) = (call.service.clone(), call.port.clone(), consumer(used, workload));
+            let clients: BTreeSet<_> = features.iter().map(|features| features.client).collect();
+            if clients.iter().any(|client| client.is_proxyless()) {
+                let is_only = slots.is_only_port(&call.service);
+                let keys = proxyless::contribution(mesh, call, used, &consumer, is_only, leads_to.clone(), &clients);
+                added.shared.extend(keys.map(ResourceKey::Proxyless));
+            }
+            if envoys().next().is_some() {
+                for destination in leads_to {
                     added.shared.push(ResourceKey::Cluster(destination.clone()));
                     added.shared.push(ResourceKey::Endpoints(destination));
                 }
+                if used.protocol.is_http() {
+                    added.shared.push(ResourceKey::Route { service, port, consumer });
+                }
+                added.own.push(ResourceKey::Outbound(slot));
             }
-            if used.protocol.is_http() {
-                let (service, port) = (call.service.clone(), call.port.clone());
-                added.shared.push(ResourceKey::Route { service, port, consumer: consumer(used, workload) });
-            }
-            added.own.push(ResourceKey::Outbound(slot));
         }
     }
     added.own.sort_unstable();
@@ -120,8 +134,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
     };
     former.ports.len() == next.ports.len()
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
-            former.name == next.name
-                && former.protocol == next.protocol
+            (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
         })
 }
@@ -136,6 +149,7 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         ResourceKey::LocalCluster(slot) | ResourceKey::Inbound(slot, _) | ResourceKey::Outbound(slot) => {
             parts_alike(key.part(), &slot.port, former, next)
         }
+        ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
 
@@ -156,7 +170,7 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         }
 }
 
-fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> Option<(&'a Port, &'a Port)> {
+pub(super) fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> Option<(&'a Port, &'a Port)> {
     Some((former.port(name)?, next.port(name)?))
 }
 
@@ -183,14 +197,20 @@ impl<'a> Entry<'a> {
 
 impl Slots {
     /// Of a workload none of whose entries needs its address.
-    pub const NONE_TWICE: &Self = &Self { served_twice: BTreeSet::new(), called_twice: BTreeSet::new() };
+    pub const NONE_TWICE: &Self = &Self { served_twice: BTreeSet::new(), called_twice: BTreeSet::new(), called_by_ports: BTreeSet::new() };
 
     /// The slots of `workload`.
     pub fn of(workload: &Workload) -> Self {
         Self {
             served_twice: twice(workload.serves.iter().map(Entry::Serve)),
             called_twice: twice(workload.calls.iter().map(Entry::Call)),
+            called_by_ports: by_several_ports(workload.calls.iter()),
         }
+    }
+
+    /// Whether the workload calls no more than one port of `service`.
+    pub fn is_only_port(&self, service: &QualifiedName) -> bool {
+        !self.called_by_ports.contains(service)
     }
 
     /// The slot of an entry of `workload`.
@@ -223,6 +243,13 @@ fn twice<'a>(entries: impl Iterator<Item = Entry<'a>>) -> BTreeSet<(QualifiedNam
     again.map(|(service, port)| (service.clone(), port.to_owned())).collect()
 }
 
+/// The services that are called by more than one port.
+fn by_several_ports<'a>(calls: impl Iterator<Item = &'a Call>) -> BTreeSet<QualifiedName> {
+    let ports: BTreeSet<(&QualifiedName, &str)> = calls.map(|call| (&call.service, call.port.as_str())).collect();
+    let services: Vec<&QualifiedName> = ports.into_iter().map(|(service, _)| service).collect();
+    services.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect()
+}
+
 // === impl ResourceKey ===
 
 impl ResourceKey {
@@ -235,6 +262,7 @@ impl ResourceKey {
             Self::Inbound(..) => Part::Inbound,
             Self::Outbound(_) => Part::Outbound,
             Self::Route { .. } => Part::Route,
+            Self::Proxyless(key) => key.part(),
         }
     }
 
@@ -244,6 +272,7 @@ impl ResourceKey {
             Self::Cluster(destination) | Self::Endpoints(destination) => &destination.service,
             Self::LocalCluster(slot) | Self::Inbound(slot, _) | Self::Outbound(slot) => &slot.service,
             Self::Route { service, .. } => service,
+            Self::Proxyless(key) => key.service(),
         }
     }
 }

@@ -75,7 +75,7 @@ fn policy(retry: &Retry, when: &BTreeSet<RetryCondition>) -> Option<Vec<u8>> {
     Some(policy.into_bytes())
 }
 
-fn word(condition: RetryCondition) -> &'static str {
+pub(super) fn word(condition: RetryCondition) -> &'static str {
     match condition {
         RetryCondition::ConnectFailure => "connect-failure",
         RetryCondition::RefusedStream => "refused-stream",

@@ -3,7 +3,7 @@
 //! Owns: matches, destinations, time limits. May use: `retry`, `text`. Never: a catch-all that no rule asks for:
 //! without a match the answer is 404.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use prost::Message as _;
 use proto::envoy::config::route::v3 as route_pb;
@@ -13,7 +13,7 @@ use super::raw::Raw;
 use super::rbac::header;
 use super::{cluster_name, origins, planned_port, retry, route_name, text, wire};
 use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Protocol, TextMatch, WeightedDestination};
-use crate::name::QualifiedName;
+use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Resource};
 
 use route_pb::route_match::PathSpecifier;
@@ -21,22 +21,37 @@ use route_pb::route_match::PathSpecifier;
 /// The routes of `consumer` for a port.
 pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Resource {
     let name = route_name(service, port, consumer);
-    let (service, port) = planned_port(mesh, service, port);
-    let route = port.routes.get(consumer);
-    let rules = || route.iter().flat_map(|route| &route.rules);
+    let (_, of_port) = planned_port(mesh, service, port);
     let mut configuration = Raw::with_capacity(512);
     configuration.text(1, &name);
     // One virtual host for every host: a sidecar knows the service by its listener.
     configuration.message(2, |host| {
         host.text(1, &name);
         host.text(2, "*");
-        rules().for_each(|rule| alternatives(host, port.protocol, rule));
+        rules(mesh, service, port, consumer).for_each(|rule| alternatives(host, of_port.protocol, rule));
     });
-    let rule_origins =
-        rules().flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
-    let origins =
-        origins([&service.origin].into_iter().chain(route.iter().flat_map(|route| &route.origin)).chain(rule_origins));
+    let origins = behind(mesh, service, port, consumer);
     Resource::from_bytes(Kind::Route, name.into(), &configuration.into_bytes(), origins)
+}
+
+/// The rules that `consumer` follows for a port.
+pub(super) fn rules<'a>(
+    mesh: &'a Mesh,
+    service: &QualifiedName,
+    port: &str,
+    consumer: &Consumer,
+) -> impl Iterator<Item = &'a HttpRule> + use<'a> {
+    let (_, port) = planned_port(mesh, service, port);
+    port.routes.get(consumer).into_iter().flat_map(|route| &route.rules)
+}
+
+/// What the routes of `consumer` for a port come from.
+pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Arc<[RuleRef]> {
+    let of_rules = rules(mesh, service, port, consumer)
+        .flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
+    let (service, port) = planned_port(mesh, service, port);
+    let route = port.routes.get(consumer).into_iter().flat_map(|route| &route.origin);
+    origins([&service.origin].into_iter().chain(route).chain(of_rules))
 }
 
 /// The routes of a rule, which has one or more alternatives.
@@ -109,7 +124,7 @@ static CALLERS_LIMIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     route_pb::RouteAction { max_stream_duration: Some(limit), ..Default::default() }.encode_to_vec()
 });
 
-fn weighted(to: &[WeightedDestination]) -> route_pb::RouteAction {
+pub(super) fn weighted(to: &[WeightedDestination]) -> route_pb::RouteAction {
     use route_pb::route_action::ClusterSpecifier;
     let share = |to: &WeightedDestination| route_pb::weighted_cluster::ClusterWeight {
         name: cluster_name(&to.destination),
@@ -139,7 +154,7 @@ fn method(alternative: &HttpMatch) -> route_pb::HeaderMatcher {
     }
 }
 
-fn path(path: Option<&PathMatch>) -> PathSpecifier {
+pub(super) fn path(path: Option<&PathMatch>) -> PathSpecifier {
     match path {
         None => PathSpecifier::Prefix("/".into()),
         Some(PathMatch::Exact(path)) => PathSpecifier::Path(path.clone()),
@@ -152,7 +167,7 @@ fn path(path: Option<&PathMatch>) -> PathSpecifier {
     }
 }
 
-fn value(name: &str, value: &TextMatch) -> route_pb::HeaderMatcher {
+pub(super) fn value(name: &str, value: &TextMatch) -> route_pb::HeaderMatcher {
     use route_pb::header_matcher::HeaderMatchSpecifier;
     let present = |present| route_pb::HeaderMatcher {
         name: name.into(),

@@ -8,7 +8,7 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
-use super::{secret, wire};
+use super::{CERTIFICATES, secret, wire};
 use crate::name::SpiffeId;
 
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
@@ -38,6 +38,32 @@ pub(super) fn upstream(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSoc
     let context = tls_pb::UpstreamTlsContext {
         common_tls_context: Some(common(&[ALPN], servers)),
         max_session_keys: Some(wire::number(0)),
+        ..Default::default()
+    };
+    socket(wire::any(&context))
+}
+
+/// The side that calls, where it is a gRPC client without a proxy: its certificates come from files, and it takes no
+/// protocol versions but its own; the side that serves insists on TLS 1.3.
+pub(super) fn proxyless(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSocket {
+    use tls_pb::common_tls_context::ValidationContextType;
+    let provider = || {
+        let instance_name = CERTIFICATES.to_owned();
+        Some(tls_pb::CertificateProviderPluginInstance { instance_name, ..Default::default() })
+    };
+    // These clients read the form of names that Envoy has given up.
+    #[expect(deprecated, reason = "gRPC knows no other")]
+    let validation = tls_pb::CertificateValidationContext {
+        ca_certificate_provider_instance: provider(),
+        match_subject_alt_names: identities.iter().map(|id| wire::exact(id.as_str())).collect(),
+        ..Default::default()
+    };
+    let context = tls_pb::UpstreamTlsContext {
+        common_tls_context: Some(tls_pb::CommonTlsContext {
+            tls_certificate_provider_instance: provider(),
+            validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     socket(wire::any(&context))

@@ -1,0 +1,90 @@
+//! Routes of gRPC clients without a proxy: the rules as far as these clients can follow them.
+//!
+//! Owns: their matches, time limits and retries. May use: the `route` of proxies. Never: a match that a client refuses,
+//! or a retry of what may already have happened.
+
+use proto::envoy::config::route::v3 as route_pb;
+
+use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition};
+use crate::name::QualifiedName;
+use crate::resource::{Kind, Resource};
+use crate::xds::route::{self, path, value, weighted};
+use crate::xds::{cluster_name, http, retry, route_name, wire};
+
+use route_pb::route_match::PathSpecifier;
+
+/// The only method of gRPC. Clients know no methods.
+const METHOD: &str = "POST";
+
+/// The routes of `consumer` for a port.
+pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Resource {
+    let name = route_name(service, port, consumer);
+    let routes = route::rules(mesh, service, port, consumer).flat_map(alternatives).collect();
+    let configuration = http::routes(&name, routes);
+    Resource::new(Kind::Route, name, &configuration, route::behind(mesh, service, port, consumer))
+}
+
+/// The routes of a rule.
+fn alternatives(rule: &HttpRule) -> Vec<route_pb::Route> {
+    let anything = HttpMatch { path: None, methods: Default::default(), headers: Default::default() };
+    let alternatives = if rule.matches.is_empty() { std::slice::from_ref(&anything) } else { &rule.matches };
+    let can_match = alternatives.iter().filter(|one| one.methods.is_empty() || one.methods.contains(METHOD));
+    let matches = can_match.flat_map(|one| paths(one.path.as_ref()).into_iter().map(|path| (path, &one.headers)));
+    matches
+        .map(|(path, headers)| route_pb::Route {
+            name: rule.name.clone(),
+            r#match: Some(route_pb::RouteMatch {
+                path_specifier: Some(path),
+                headers: headers.iter().map(|(name, text)| value(name, text)).collect(),
+                ..Default::default()
+            }),
+            action: Some(route_pb::route::Action::Route(action(rule))),
+            ..Default::default()
+        })
+        .collect()
+}
+
+/// Clients do not know prefixes of whole segments: one is the path itself, and what is below it.
+fn paths(wanted: Option<&PathMatch>) -> Vec<PathSpecifier> {
+    match path(wanted) {
+        PathSpecifier::PathSeparatedPrefix(prefix) => {
+            let below = PathSpecifier::Prefix(format!("{prefix}/"));
+            vec![PathSpecifier::Path(prefix), below]
+        }
+        other => vec![other],
+    }
+}
+
+fn action(rule: &HttpRule) -> route_pb::RouteAction {
+    use route_pb::route_action::{ClusterSpecifier, MaxStreamDuration};
+    let to = match rule.to.as_slice() {
+        [only] => route_pb::RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster_name(&only.destination))),
+            ..Default::default()
+        },
+        several => weighted(several),
+    };
+    // The caller's own limit holds beside it.
+    let limit = |limit| MaxStreamDuration { max_stream_duration: Some(wire::duration(limit)), ..Default::default() };
+    route_pb::RouteAction {
+        max_stream_duration: rule.timeout.value.map(limit),
+        retry_policy: repeated(&rule.retry.value),
+        ..to
+    }
+}
+
+/// Clients repeat on gRPC statuses, and of themselves what never left them.
+fn repeated(rule: &Retry) -> Option<route_pb::RetryPolicy> {
+    let statuses = rule.when.iter().filter(|condition| matches!(condition, RetryCondition::Grpc(_)));
+    let words: Vec<_> = statuses.map(|condition| retry::word(*condition)).collect();
+    let back_off = |base| route_pb::retry_policy::RetryBackOff {
+        base_interval: Some(wire::duration(base)),
+        max_interval: Some(wire::duration(base.saturating_mul(10))),
+    };
+    (rule.attempts > 0 && !words.is_empty()).then(|| route_pb::RetryPolicy {
+        retry_on: words.join(","),
+        num_retries: Some(wire::number(rule.attempts)),
+        retry_back_off: rule.backoff.filter(|base| !base.is_zero()).map(back_off),
+        ..Default::default()
+    })
+}
