@@ -19,7 +19,9 @@ use clap::{ArgAction, ValueEnum};
 use rand::Rng;
 use translators::json;
 use translators::name::QualifiedName;
-use translators::xds::bootstrap::{self as envoy, AdsProtocol, BootstrapOptions, CertificateFiles, GrpcOptions, Node, Server};
+use translators::xds::bootstrap::{
+    self as envoy, AdsProtocol, BootstrapOptions, CertificateFiles, GrpcOptions, Node, Server,
+};
 
 use crate::ca::Authorities;
 use crate::identity::revocation::Scope;

@@ -70,7 +70,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     for finding in state.findings.iter().chain(&resolution.all_findings()) {
         eprintln!("{finding}");
     }
-    ensure!(!args.grpc || args.output != Output::Bootstrap, "a gRPC client has no static configuration: -o yaml, or json");
+    ensure!(
+        !args.grpc || args.output != Output::Bootstrap,
+        "a gRPC client has no static configuration: -o yaml, or json"
+    );
     let (name, resources) = args.resources(&resolution.mesh)?;
     let value = match args.output {
         Output::Yaml | Output::Json => by_kind(&resources),

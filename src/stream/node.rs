@@ -34,10 +34,7 @@ impl Client {
         let unwraps = |feature: &String| {
             matches!(feature.as_str(), "xds.config.supports-resource-in-sotw" | "xds.config.resource-in-sotw")
         };
-        Self {
-            unwraps: node.client_features.iter().any(unwraps),
-            takes_errors: is_proxyless(node),
-        }
+        Self { unwraps: node.client_features.iter().any(unwraps), takes_errors: is_proxyless(node) }
     }
 }
 

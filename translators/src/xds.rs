@@ -170,11 +170,9 @@ impl ResourceKey {
     pub fn audience(&self) -> Audience {
         match self {
             Self::Inbound(_, features) => Audience::Only(*features),
-            Self::Cluster(_)
-            | Self::LocalCluster(_)
-            | Self::Endpoints(_)
-            | Self::Outbound(_)
-            | Self::Route { .. } => Audience::Proxies,
+            Self::Cluster(_) | Self::LocalCluster(_) | Self::Endpoints(_) | Self::Outbound(_) | Self::Route { .. } => {
+                Audience::Proxies
+            }
             Self::Proxyless(key) => key.audience(),
         }
     }

@@ -170,7 +170,10 @@ fn inbound(mesh: &Mesh, mode: MtlsMode, features: Features) -> Vec<listener_pb::
         Arc::make_mut(service).ports.iter_mut().for_each(|port| port.mtls = Sourced::built_in(mode));
     }
     let keys = keys(&mesh, features);
-    let listeners = keys.iter().filter(|key| matches!(key, ResourceKey::Inbound(..))).map(|key| build(&mesh, key, &Instances::new()));
+    let listeners = keys
+        .iter()
+        .filter(|key| matches!(key, ResourceKey::Inbound(..)))
+        .map(|key| build(&mesh, key, &Instances::new()));
     listeners.map(|listener| listener_pb::Listener::decode(listener.value()).expect("decodes")).collect()
 }
 

@@ -4,10 +4,12 @@
 //! TLS; that is the proxies' business.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::{Json, Router};
@@ -16,6 +18,12 @@ use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::Grpc;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_prost::ProstCodec;
+use tower::service_fn;
 
 use super::background::Background;
 
@@ -60,6 +68,17 @@ impl App {
         Ok(Self { address, served, _serving: serving })
     }
 
+    /// A gRPC application that answers every unary call with a `google.protobuf.StringValue`, which holds an [`Echo`].
+    pub async fn grpc(version: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, served) = (listener.local_addr()?, Arc::new(AtomicU64::new(0)));
+        let state = Http { version: version.to_owned(), served: served.clone() };
+        let routes = Routes::from(Router::new().fallback(unary).with_state(state));
+        let server = Server::builder().add_routes(routes).serve_with_incoming(TcpListenerStream::new(listener));
+        let serving = Background::start(async { _ = server.await });
+        Ok(Self { address, served, _serving: serving })
+    }
+
     /// A TCP application that writes `banner` as its first line before anybody has said anything, then answers each
     /// line with `banner: line`.
     pub async fn server_first(banner: &str) -> anyhow::Result<Self> {
@@ -81,16 +100,30 @@ impl App {
 }
 
 async fn echo(State(http): State<Http>, method: Method, uri: Uri, headers: HeaderMap) -> Json<Echo> {
-    http.served.fetch_add(1, Ordering::Relaxed);
-    let mut seen: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in &headers {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        let joined = seen.entry(name.to_string()).or_default();
-        *joined = if joined.is_empty() { value.into_owned() } else { format!("{joined}, {value}") };
-    }
-    Json(Echo { version: http.version, method: method.to_string(), path: uri.to_string(), headers: seen })
+    Json(http.echo(&method, &uri, &headers))
 }
 
+async fn unary(State(http): State<Http>, request: axum::extract::Request) -> axum::response::Response {
+    let echo = http.echo(request.method(), request.uri(), request.headers());
+    let answer = serde_json::to_string(&echo).expect("an echo is JSON");
+    let answer = service_fn(move |_: tonic::Request<String>| ready(Ok(tonic::Response::new(answer.clone()))));
+    Grpc::new(ProstCodec::default()).unary(answer, request).await.map(Body::new)
+}
+
+// === impl Http ===
+
+impl Http {
+    fn echo(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Echo {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in headers {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let joined = seen.entry(name.to_string()).or_default();
+            *joined = if joined.is_empty() { value.into_owned() } else { format!("{joined}, {value}") };
+        }
+        Echo { version: self.version.clone(), method: method.to_string(), path: uri.to_string(), headers: seen }
+    }
+}
 async fn speak(listener: TcpListener, banner: String, served: Arc<AtomicU64>) {
     let mut connections = FuturesUnordered::new();
     loop {

@@ -36,10 +36,13 @@ fn edit() -> impl Strategy<Value = Edit> {
         3 => (prop::sample::select(WORKLOADS.as_slice()), 0..3u8, any::<bool>())
             .prop_map(|(workload, node, certificate)| Edit::Connect(workload, node, certificate)),
         1 => any::<prop::sample::Index>().prop_map(Edit::Disconnect),
-        1 => prop::collection::btree_set((36u32..40).prop_map(|minor| Features::of_envoy(1, minor)), 0..3)
-            .prop_map(Edit::Features),
+        2 => prop::collection::btree_set(features_of_one(), 0..4).prop_map(Edit::Features),
         1 => Just(Edit::Settle),
     ]
+}
+
+fn features_of_one() -> impl Strategy<Value = Features> {
+    prop_oneof![(36u32..40).prop_map(|minor| Features::of_envoy(1, minor)), any::<bool>().prop_map(Features::of_grpc)]
 }
 
 fn service_spec() -> impl Strategy<Value = String> {
@@ -47,6 +50,8 @@ fn service_spec() -> impl Strategy<Value = String> {
         "[{name: http, port: 80, protocol: http}]",
         "[{name: http, port: 80, protocol: http2}]",
         "[{name: http, port: 80, protocol: tcp}]",
+        "[{name: http, port: 82, protocol: grpc}]",
+        "[{name: http, port: 80, protocol: grpc}, {name: raw, port: 81, protocol: http2}]",
         "[{name: http, port: 80, protocol: http}, {name: raw, port: 81, protocol: tcp}]",
         "[{name: raw, port: 81, protocol: tcp, serverFirst: true}]",
     ]);

@@ -35,8 +35,7 @@ static MTLS_METADATA: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// The fields of a locality that gRPC wants to see, though there is but one: its name and its share.
 static GRPC_LOCALITY: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let name = endpoint_pb::LocalityLbEndpoints { locality: Some(core_pb::Locality::default()), ..Default::default() };
-    let share =
-        endpoint_pb::LocalityLbEndpoints { load_balancing_weight: Some(wire::number(1)), ..Default::default() };
+    let share = endpoint_pb::LocalityLbEndpoints { load_balancing_weight: Some(wire::number(1)), ..Default::default() };
     [name, share].map(|locality| locality.encode_to_vec())
 });
 

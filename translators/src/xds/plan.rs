@@ -197,7 +197,8 @@ impl<'a> Entry<'a> {
 
 impl Slots {
     /// Of a workload none of whose entries needs its address.
-    pub const NONE_TWICE: &Self = &Self { served_twice: BTreeSet::new(), called_twice: BTreeSet::new(), called_by_ports: BTreeSet::new() };
+    pub const NONE_TWICE: &Self =
+        &Self { served_twice: BTreeSet::new(), called_twice: BTreeSet::new(), called_by_ports: BTreeSet::new() };
 
     /// The slots of `workload`.
     pub fn of(workload: &Workload) -> Self {

@@ -5,7 +5,7 @@
 
 use proto::envoy::config::route::v3 as route_pb;
 
-use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition};
+use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition, TextMatch};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
 use crate::xds::route::{self, path, value, weighted};
@@ -35,7 +35,7 @@ fn alternatives(rule: &HttpRule) -> Vec<route_pb::Route> {
             name: rule.name.clone(),
             r#match: Some(route_pb::RouteMatch {
                 path_specifier: Some(path),
-                headers: headers.iter().map(|(name, text)| value(name, text)).collect(),
+                headers: headers.iter().map(|(name, text)| header(name, text)).collect(),
                 ..Default::default()
             }),
             action: Some(route_pb::route::Action::Route(action(rule))),
@@ -52,6 +52,14 @@ fn paths(wanted: Option<&PathMatch>) -> Vec<PathSpecifier> {
             vec![PathSpecifier::Path(prefix), below]
         }
         other => vec![other],
+    }
+}
+
+/// Not every client heeds a `present_match` that is false.
+fn header(name: &str, text: &TextMatch) -> route_pb::HeaderMatcher {
+    match text {
+        TextMatch::Absent => route_pb::HeaderMatcher { invert_match: true, ..value(name, &TextMatch::Present) },
+        TextMatch::Exact(_) | TextMatch::Prefix(_) | TextMatch::Regex(_) | TextMatch::Present => value(name, text),
     }
 }
 
