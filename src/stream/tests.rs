@@ -6,6 +6,7 @@ mod interests;
 mod kinds;
 mod laws;
 mod living;
+mod model;
 mod peer;
 mod refusals;
 mod scenarios;

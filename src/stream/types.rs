@@ -230,6 +230,8 @@ impl TypeState {
             let former = self.good.as_ref().map(|good| good.get(culprit.name()));
             self.refused.add(culprit, by_name, former, (&why, now));
         }
+        // What it has unsubscribed from meanwhile is not mended.
+        self.refused.retain(|name| self.subscription.wants(name, &self.seen));
         let (resources, rules) = (names(&culprits), refusal::rules(culprits.iter().copied()));
         let outcome = Outcome::Refused { code: error.code, reason, resources, rules };
         // What is owed was asked for after it was sent, and may bring it again.
