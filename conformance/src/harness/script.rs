@@ -170,6 +170,11 @@ impl Shared {
 // === impl Script ===
 
 impl Script {
+    /// On an incremental stream.
+    pub fn delta(peer: Peer) -> Self {
+        Self { peer, incremental: true }
+    }
+
     /// Hears these responses, whose lines are in order, and nothing after them.
     pub async fn hears(&mut self, lines: &[&str]) -> anyhow::Result<()> {
         for line in lines {

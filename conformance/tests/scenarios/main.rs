@@ -7,6 +7,7 @@ mod life;
 mod order;
 mod reader;
 mod reconnect;
+mod replicas;
 mod status;
 mod subscription;
 mod warming;

@@ -12,7 +12,8 @@ async fn held(world: &World, kind: Kind, names: &[&str]) -> anyhow::Result<Vec<(
     Ok(received.resources.into_iter().map(|(name, version, _)| (name, version)).collect())
 }
 
-async fn returns(client: &mut Script, kind: Kind, names: &[&str], held: &[(String, String)]) -> anyhow::Result<()> {
+/// Asks for these, and says that it holds those.
+pub async fn returns(client: &mut Script, kind: Kind, names: &[&str], held: &[(String, String)]) -> anyhow::Result<()> {
     let holds: Vec<(&str, &str)> = held.iter().map(|(name, version)| (&**name, &**version)).collect();
     client.peer.say(kind, Delta { subscribe: names, holds: &holds, ..Default::default() }).await
 }
