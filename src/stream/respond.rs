@@ -104,7 +104,8 @@ impl Session {
         Some(push.in_one())
     }
 
-    /// What follows from a response that was sent: endpoints their clusters, and the rest what it had no room for.
+    /// What follows from a response that was sent: endpoints their clusters, that there are no virtual hosts to wait for
+    /// their routes, and the rest what it had no room for.
     fn follow(&mut self, push: &Push, kind: Kind) {
         if !push.made.rest.is_empty() {
             let state = self.of_mut(kind);
@@ -113,6 +114,9 @@ impl Session {
         }
         if let Some(clusters) = &push.made.clusters {
             self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
+        }
+        if kind == Kind::Route && self.asks_for(Kind::VirtualHost) {
+            self.of_mut(Kind::VirtualHost).release(&push.content.resources);
         }
     }
 

@@ -305,6 +305,16 @@ impl Session {
         self.types[kind as usize].get_or_insert_default()
     }
 
+    /// Tells a proxy that comes for virtual hosts of which routes it is not to wait for any: of those that it takes, or
+    /// of all if it asks for them elsewhere.
+    fn release(&mut self, snapshot: &Snapshot) {
+        let routes = snapshot.of(Kind::Route).iter();
+        let elsewhere = self.only.is_some();
+        let taken: Vec<_> =
+            routes.filter(|route| elsewhere || self.of(Kind::Route).subscription.takes(route)).cloned().collect();
+        self.of_mut(Kind::VirtualHost).release(&taken);
+    }
+
     fn on_sotw(
         &mut self,
         request: &Request<'_>,
@@ -370,6 +380,10 @@ impl Session {
         if !first {
             return Ok(answer);
         }
+        if kind == Kind::VirtualHost {
+            self.release(snapshot);
+        }
+        let state = self.of_mut(kind);
         if resumes {
             return Ok(state.reconnect(kind, current, holds, now));
         }

@@ -18,6 +18,7 @@ use super::refused::Refused;
 use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
 use super::subscription::{Difference, Subscription};
+use super::warmth::nobody_of;
 use super::{delta, refusal};
 use crate::publish::ResourceSet;
 use crate::publish::snapshot::Change;
@@ -185,6 +186,14 @@ impl TypeState {
                 _ if self.subscription.covers(name) => _ = self.owed.insert(Name::from(*name)),
                 _ => {}
             }
+        }
+    }
+
+    /// Tells the proxy of each route that is not to wait for virtual hosts.
+    pub(super) fn release<'a>(&mut self, routes: impl IntoIterator<Item = &'a Arc<Resource>>) {
+        for name in routes.into_iter().filter_map(|route| nobody_of(route)) {
+            self.owed.insert(Name::clone(&name));
+            self.lost.insert(name);
         }
     }
 

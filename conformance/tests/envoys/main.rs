@@ -2,4 +2,5 @@
 
 mod fixture;
 mod moves;
+mod on_demand;
 mod smoke;
