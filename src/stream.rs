@@ -48,5 +48,8 @@ pub use rest::status_code;
 pub use service::{Admission, Directory, Refusal, Service};
 pub use session::{Answer, Fault, Outcome, Protocol, Response, Session};
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod tests;
+
+#[cfg(fuzzing)]
+pub use tests::fuzz;

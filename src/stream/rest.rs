@@ -19,7 +19,7 @@ use super::request::Request;
 use super::service::{Directory, Shared};
 use super::session::Protocol;
 
-mod request;
+pub(super) mod request;
 pub(super) mod texts;
 
 /// What a request is not answered for.

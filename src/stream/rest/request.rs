@@ -70,7 +70,7 @@ struct SemanticVersion {
 }
 
 /// The same request as it is sent over gRPC.
-pub(super) fn read(text: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+pub(in crate::stream) fn read(text: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     if text.trim_ascii_start().first() == Some(&b'[') {
         return Err(serde::de::Error::custom("it is a list, and no object"));
     }

@@ -31,7 +31,7 @@ pub(super) fn seconds(seconds: u64) -> Duration {
 }
 
 /// A request of either protocol.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Request {
     Sotw(wire::DiscoveryRequest),
     Delta(wire::DeltaDiscoveryRequest),
