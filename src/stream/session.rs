@@ -15,20 +15,18 @@ use bytes::Bytes;
 use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Version};
 
+use super::board::Siblings;
 use super::group::Group;
 use super::node::Client;
 use super::request::{List, Request, Wants};
 use super::sotw;
+use super::stance::Stance;
 use super::types::TypeState;
 use crate::publish::{ResourceSet, Snapshot};
 use crate::report::TypeStatus;
 
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
 pub const GRACE: Duration = Duration::from_secs(5);
-
-/// How long a change that may lead to new clusters waits on a stream of its type alone: which clusters the proxy has
-/// warmed is said on another stream.
-pub const ALONE: Duration = Duration::from_secs(1);
 
 /// How many names one stream may subscribe to, over all types.
 const MAX_NAMES: usize = 200_000;
@@ -195,17 +193,27 @@ impl Session {
 
     /// The next response, if one is due; to be asked again until there is none.
     pub fn poll(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        self.poll_beside(Siblings::default(), snapshot, now)
+    }
+
+    /// The same beside other streams of the same proxy.
+    pub(super) fn poll_beside(
+        &mut self,
+        siblings: Siblings<'_>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Option<Response> {
         self.polled_at = Some(now);
         for kind in Kind::ALL {
             if self.asks_for(kind)
-                && let Some(response) = self.additions(kind, snapshot, now)
+                && let Some(response) = self.additions(kind, siblings, snapshot, now)
             {
                 return Some(response);
             }
         }
         for kind in [Kind::Cluster, Kind::Endpoints] {
             if self.asks_for(kind)
-                && let Some(response) = self.removals(kind, snapshot, now)
+                && let Some(response) = self.removals(kind, siblings, snapshot, now)
             {
                 return Some(response);
             }
@@ -224,9 +232,23 @@ impl Session {
         let unanswered = sent.map(|at| at + GRACE);
         let answered = Kind::ALL.into_iter().filter_map(asked).filter(|state| state.outstanding.is_none());
         let later = answered.flat_map(|state| [state.refused.due_at(), state.heartbeats.due_at()]);
-        let alone = Kind::ALL.into_iter().filter_map(asked).filter_map(|state| state.changed_at).min();
-        let alone = alone.map(|at| at + ALONE);
-        [removals, unanswered, alone].into_iter().chain(later).flatten().filter(|at| Some(*at) > self.polled_at).min()
+        let waiting = Kind::ALL.into_iter().filter_map(asked).filter_map(|state| state.waits).map(|(_, until)| until);
+        [removals, unanswered, waiting.min()]
+            .into_iter()
+            .chain(later)
+            .flatten()
+            .filter(|at| Some(*at) > self.polled_at)
+            .min()
+    }
+
+    /// How a stream of one type stands, as far as others of the same proxy may wait for it.
+    pub(super) fn stance_alone(&self) -> Option<Stance<'_>> {
+        self.of(self.only?).stance()
+    }
+
+    /// Whether what others of the same proxy do next may make a response due.
+    pub(super) fn waits_for_siblings(&self) -> bool {
+        self.only.map(|kind| self.of(kind)).is_some_and(|state| state.waits.is_some() || !state.held.is_empty())
     }
 
     /// What there is to be seen of each type, but for what the proxy refuses.

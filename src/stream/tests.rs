@@ -9,4 +9,5 @@ mod peer;
 mod refusals;
 mod scenarios;
 mod sharing;
+mod siblings;
 mod transports;
