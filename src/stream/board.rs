@@ -13,8 +13,9 @@ use std::time::Instant;
 use slab::Slab;
 use translators::resource::Kind;
 
-use super::session::{Response, Session};
+use super::session::{GRACE, Response, Session};
 use super::stance::{Stance, waits_for};
+use super::warmth::Warming;
 use crate::publish::Snapshot;
 
 /// The streams of one proxy that are for one type each.
@@ -29,6 +30,8 @@ struct Member {
     kind: Kind,
     /// Once it has asked for its type.
     stance: Option<Box<Stance<'static>>>,
+    /// The last new clusters that it was sent.
+    warming: Option<Box<Warming>>,
     /// It waits for others.
     waits: Option<Waker>,
 }
@@ -61,7 +64,7 @@ impl Board {
 impl Seat {
     /// A place for a stream of `kind`.
     pub(super) fn at(board: Arc<Board>, kind: Kind) -> Self {
-        let member = board.lock().insert(Member { kind, stance: None, waits: None });
+        let member = board.lock().insert(Member { kind, stance: None, warming: None, waits: None });
         Self { board, member }
     }
 
@@ -80,6 +83,12 @@ impl Seat {
         let waits = (response.is_none() && session.waits_for_siblings()).then(|| waker.clone());
         let member = &mut members[self.member];
         let former = std::mem::replace(&mut member.waits, waits);
+        if response.is_some()
+            && let Some(warming) = session.warming_alone()
+        {
+            let before = member.warming.take().filter(|before| now < before.at + GRACE);
+            member.warming = Some(Box::new(before.iter().fold(warming, |warming, before| warming.with(before))));
+        }
         let woken = match (&member.stance, stance) {
             (Some(posted), Some(stance)) if !posted.differs(&stance) => Vec::new(),
             (None, None) => Vec::new(),
@@ -114,7 +123,9 @@ impl<'a> Siblings<'a> {
     pub(super) fn of(self, kind: Kind) -> impl Iterator<Item = Stance<'a>> {
         let others = self.members.into_iter().flatten().filter(move |(at, _)| *at != self.but);
         let of_kind = others.filter(move |(_, member)| member.kind == kind);
-        of_kind.filter_map(|(_, member)| Some(member.stance.as_deref()?.borrowed()))
+        of_kind.filter_map(|(_, member)| {
+            Some(Stance { warming: member.warming.as_deref(), ..member.stance.as_deref()?.borrowed() })
+        })
     }
 }
 

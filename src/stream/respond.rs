@@ -14,7 +14,7 @@ use super::group::Due;
 use super::names::Names;
 use super::news::News;
 use super::push::{Content, Made, Push};
-use super::session::{Protocol, Response, Session};
+use super::session::{DRAIN, Protocol, Response, Session};
 use super::stance::{REFERRERS, Stance};
 use super::types::TypeState;
 use super::warmth::endpoints_of;
@@ -157,6 +157,12 @@ impl Session {
         if !late && !replaced() {
             return None;
         }
+        // A listener that was replaced goes on to ask for its route while its connections drain, though that is gone too.
+        let routes = snapshot.of(Kind::Route);
+        let drained = state.release_at.is_some_and(|at| at + DRAIN <= now);
+        if !drained && self.stances(Kind::Route, siblings).any(|stance| stance.asks_for_gone(routes)) {
+            return None;
+        }
         let state = self.of_mut(kind);
         state.release_at = None;
         let held = std::mem::take(&mut state.held);
@@ -196,7 +202,10 @@ impl Session {
     /// does not wait.
     fn new_clusters_until(&self, siblings: Siblings<'_>, snapshot: &Snapshot, since: Instant) -> Option<Instant> {
         let clusters = snapshot.of(Kind::Cluster);
-        self.stances(Kind::Cluster, siblings).filter_map(|stance| stance.brings_new_until(clusters, since)).max()
+        let has = |name: &Name| siblings.of(Kind::Endpoints).any(|stance| stance.has(name));
+        let until =
+            |stance: Stance<'_>| stance.brings_new_until(clusters, since).or_else(|| stance.warms_until(since, has));
+        self.stances(Kind::Cluster, siblings).filter_map(until).max()
     }
 
     /// How the proxy stands with a type: on this stream, or on others of one type each.

@@ -22,11 +22,15 @@ use super::request::{List, Request, Wants};
 use super::sotw;
 use super::stance::Stance;
 use super::types::TypeState;
+use super::warmth::Warming;
 use crate::publish::{ResourceSet, Snapshot};
 use crate::report::TypeStatus;
 
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How long they outlive it while a listener that was replaced drains: as long as Envoy's do by default.
+pub const DRAIN: Duration = Duration::from_secs(600);
 
 /// How many names one stream may subscribe to, over all types.
 const MAX_NAMES: usize = 200_000;
@@ -226,8 +230,9 @@ impl Session {
         let asked = |kind: Kind| self.asks_for(kind).then(|| self.of(kind));
         let (cluster, endpoints) = (asked(Kind::Cluster), asked(Kind::Endpoints));
         let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
+        let late = |at: Instant| [at, at + DRAIN].into_iter().find(|at| Some(*at) > self.polled_at);
         // Endpoints go after their clusters.
-        let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake);
+        let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake).and_then(late);
         let sent = cluster.filter(|cluster| cluster.outstanding.is_some()).and_then(|cluster| cluster.sent_at);
         let unanswered = sent.map(|at| at + GRACE);
         let answered = Kind::ALL.into_iter().filter_map(asked).filter(|state| state.outstanding.is_none());
@@ -244,6 +249,11 @@ impl Session {
     /// How a stream of one type stands, as far as others of the same proxy may wait for it.
     pub(super) fn stance_alone(&self) -> Option<Stance<'_>> {
         self.of(self.only?).stance()
+    }
+
+    /// The clusters under way that the proxy does not have, of a stream for clusters.
+    pub(super) fn warming_alone(&self) -> Option<Warming> {
+        self.only.filter(|kind| *kind == Kind::Cluster).and_then(|kind| self.of(kind).warming())
     }
 
     /// Whether what others of the same proxy do next may make a response due.

@@ -6,10 +6,11 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use translators::resource::Kind;
+use translators::resource::{Kind, Name};
 
 use super::session::GRACE;
 use super::subscription::Subscription;
+use super::warmth::Warming;
 use crate::publish::ResourceSet;
 use crate::publish::snapshot::Change;
 
@@ -23,7 +24,7 @@ pub(super) fn waits_for(kind: Kind, other: Kind) -> bool {
     match kind {
         Kind::Cluster => REFERRERS.contains(&other),
         Kind::Endpoints => other == Kind::Cluster || REFERRERS.contains(&other),
-        _ => other == Kind::Cluster && REFERRERS.contains(&kind),
+        _ => REFERRERS.contains(&kind) && [Kind::Cluster, Kind::Endpoints].contains(&other),
     }
 }
 
@@ -46,13 +47,14 @@ pub(super) struct Stance<'a> {
     pub(super) is_behind: bool,
     /// What is gone from the set is still with the proxy.
     pub(super) holds: bool,
+    /// Clusters that it has accepted, perhaps before they were warm.
+    pub(super) warming: Option<&'a Warming>,
 }
 
 // === impl Stance ===
 
 impl Stance<'_> {
-    /// Until when what may lead to new clusters waits for these: a cluster that is new takes requests only when the proxy
-    /// has warmed it, which is when it accepts it. Nothing waits longer than the grace, after what it waits for was
+    /// Until when what may lead to new clusters waits for these to be accepted. Nothing waits longer than the grace, after what it waits for was
     /// sent or `since` there is something to wait for.
     pub(super) fn brings_new_until(&self, current: &ResourceSet, since: Instant) -> Option<Instant> {
         match self.sent_at {
@@ -60,6 +62,18 @@ impl Stance<'_> {
             None if self.lacks_new(current) => Some(since + GRACE),
             Some(_) | None => None,
         }
+    }
+
+    /// Until when it waits for clusters to be warm that were accepted before they were; `has` says whether the endpoints
+    /// of one were accepted.
+    pub(super) fn warms_until(&self, since: Instant, has: impl Fn(&Name) -> bool) -> Option<Instant> {
+        let warming = self.warming.filter(|warming| warming.unseen || !warming.endpoints.iter().all(has))?;
+        Some(warming.at.min(since) + GRACE)
+    }
+
+    /// Whether the proxy has accepted what is called `name`.
+    pub(super) fn has(&self, name: &Name) -> bool {
+        self.sent_at.is_none() && !self.is_behind && self.subscription.covers(name)
     }
 
     /// Whether the proxy has accepted all of `current` that is subscribed to.
@@ -71,6 +85,12 @@ impl Stance<'_> {
             };
             !self.seen.changes_to(current).any(covered)
         }
+    }
+
+    /// Whether it asks for something that there is not in `current`.
+    pub(super) fn asks_for_gone(&self, current: &ResourceSet) -> bool {
+        let mut names = self.subscription.names().into_iter().flat_map(|names| names.iter());
+        names.any(|name| current.called(name).next().is_none())
     }
 
     /// Whether it stands otherwise than this.
@@ -91,6 +111,7 @@ impl Stance<'_> {
         Stance {
             subscription: Cow::Owned(self.subscription.into_owned()),
             seen: Cow::Owned(self.seen.into_owned()),
+            warming: None,
             ..self
         }
     }

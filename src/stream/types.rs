@@ -20,6 +20,7 @@ use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
 use super::stance::Stance;
 use super::subscription::{Difference, Subscription};
+use super::warmth::Warming;
 use super::{delta, refusal};
 use crate::publish::ResourceSet;
 use crate::report::TypeStatus;
@@ -308,6 +309,14 @@ impl TypeState {
         })
     }
 
+    /// The clusters under way that the proxy does not have.
+    pub(super) fn warming(&self) -> Option<Warming> {
+        let (sent, at) = (self.outstanding.as_ref()?, self.sent_at?);
+        let has = |name: &Name| self.good.as_ref().is_some_and(|good| good.get(name).is_some());
+        let new = sent.content.resources.iter().filter(|cluster| !has(cluster.name()));
+        Warming::of(new.map(Arc::as_ref), at)
+    }
+
     /// How it stands, once it was asked for.
     pub(super) fn stance(&self) -> Option<Stance<'_>> {
         let brings_new = |outstanding: &Arc<Push>| outstanding.made.brings_new || self.rest_is_new;
@@ -318,6 +327,7 @@ impl TypeState {
             brings_new: self.outstanding.as_ref().is_some_and(brings_new),
             is_behind: self.owes() || !self.refused.culprits.is_empty() || !self.refused.suspects.is_empty(),
             holds: !self.held.is_empty(),
+            warming: None,
         })
     }
 }

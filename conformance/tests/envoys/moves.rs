@@ -1,6 +1,6 @@
 //! Make before break under traffic (scenario 32): no request fails while what it needs is replaced.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
@@ -12,12 +12,18 @@ use crate::fixture::{Pair, Way, cluster, endpoints, listener, resolved_cluster, 
 
 /// How long a cluster warms that is slow.
 const SLOW: Duration = Duration::from_secs(2);
+/// How long it is looked whether a listener that drains still leads somewhere: longer than any other grace.
+const DRAINING: Duration = Duration::from_secs(10);
+/// How long clusters may stay that are gone: the harness lets an Envoy drain for half a minute.
+const GONE: Duration = Duration::from_secs(60);
+/// All that there ever are.
+const CLUSTERS: [&str; 6] = ["x", "y", "renamed", "v2", "slow", "anew"];
 
 /// What the Envoy is to hold.
 #[derive(Debug, Clone, Copy)]
 struct State {
-    /// The name and the prefix of its listener.
-    listener: (&'static str, &'static str),
+    /// The name and the prefix of its listener, and the name of its route.
+    listener: (&'static str, &'static str, &'static str),
     /// Its clusters, and which application is behind them; what is called slow has to be asked of the name server.
     clusters: &'static [(&'static str, Version)],
     /// Where the route leads.
@@ -33,11 +39,11 @@ enum Version {
 
 use Version::{One, Two};
 
-const FIRST: State = State { listener: ("in", "one"), clusters: &[("x", One)], to: &[("x", 1)] };
+const FIRST: State = State { listener: ("in", "one", "main"), clusters: &[("x", One)], to: &[("x", 1)] };
 const SECOND: State = State { clusters: &[("y", Two)], to: &[("y", 1)], ..FIRST };
-const REPLACED: State = State { listener: ("in", "two"), ..FIRST };
-const REPLACED_AGAIN: State = State { listener: ("in", "three"), ..FIRST };
-const RENAMED_LISTENER: State = State { listener: ("other", "four"), ..FIRST };
+const REPLACED: State = State { listener: ("in", "two", "main"), ..FIRST };
+const REPLACED_AGAIN: State = State { listener: ("in", "three", "main"), ..FIRST };
+const RENAMED_LISTENER: State = State { listener: ("other", "four", "main"), ..FIRST };
 const RENAMED: State = State { clusters: &[("renamed", One)], to: &[("renamed", 1)], ..FIRST };
 const BOTH: State = State { clusters: &[("renamed", One), ("v2", Two)], to: &[("renamed", 1), ("v2", 1)], ..RENAMED };
 const LAST: State = State { clusters: &[("v2", Two)], to: &[("v2", 1)], ..RENAMED };
@@ -58,8 +64,11 @@ const MOVES: [(&str, State); 14] = [
     ("a version goes", LAST),
     ("a route moves to a cluster that warms slowly", SLOWLY),
     ("a route moves back from it", FIRST),
-    ("a listener and its cluster are replaced", State { listener: ("other", "five"), ..SECOND }),
+    ("a listener and its cluster are replaced", State { listener: ("in", "five", "main"), ..SECOND }),
 ];
+
+/// A service goes by another name, and with it all that has its name: its cluster, its route, its listener.
+const ANEW: State = State { listener: ("anew", "six", "anew"), clusters: &[("anew", One)], to: &[("anew", 1)] };
 
 /// The applications, and where the Envoy listens.
 struct Shop {
@@ -72,8 +81,8 @@ struct Shop {
 
 impl Shop {
     fn resources(&self, state: &State) -> Vec<Value> {
-        let (name, prefix) = state.listener;
-        let mut all = vec![listener(self.way, name, prefix, &self.port, "main"), route("main", &["*"], state.to)];
+        let (name, prefix, to) = state.listener;
+        let mut all = vec![listener(self.way, name, prefix, &self.port, to), route(to, &["*"], state.to)];
         for (name, version) in state.clusters {
             let app = match version {
                 One => self.one.address(),
@@ -88,16 +97,28 @@ impl Shop {
     }
 }
 
-/// Waits until the Envoy holds the state, and nothing else.
+/// Waits until the Envoy holds the state.
 async fn holds(pair: &Pair, state: &State) -> anyhow::Result<()> {
-    let (listener, prefix) = state.listener;
+    let (listener, prefix, _) = state.listener;
     pair.has(&format!("{listener}::127.0.0.1"), true).await?;
     pair.has(&format!("\"{prefix}\""), true).await?;
-    for name in ["x", "y", "renamed", "v2", "slow"] {
-        let wanted = state.clusters.iter().any(|(cluster, _)| *cluster == name);
-        pair.has(&format!("{name}::default_priority"), wanted).await?;
+    for (cluster, _) in state.clusters {
+        pair.has(&format!("{cluster}::default_priority"), true).await?;
     }
     Ok(())
+}
+
+/// Waits until the Envoy has no other clusters.
+async fn holds_nothing_else(pair: &Pair, state: &State) -> anyhow::Result<()> {
+    let others = CLUSTERS.iter().filter(|name| !state.clusters.iter().any(|(cluster, _)| cluster == *name));
+    eventually(GONE, &format!("no cluster but {:?}", state.clusters), async || {
+        let clusters = pair.envoy.text("/clusters").await?;
+        for other in others.clone() {
+            ensure!(!clusters.contains(&format!("{other}::default_priority")), "{other}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// No request has failed, and there were some since.
@@ -125,8 +146,19 @@ async fn moves(release: &str, way: Way) -> anyhow::Result<()> {
     for (what, state) in &MOVES {
         pair.write(&shop.resources(state))?;
         holds(&pair, state).await.context(*what)?;
+        holds_nothing_else(&pair, state).await.context(*what)?;
         all_is_well(&loads).await.context(*what)?;
     }
+    // What a listener leads to that was replaced stays for as long as it drains: its connections are still used.
+    let what = "a service goes by another name altogether";
+    pair.write(&shop.resources(&ANEW))?;
+    holds(&pair, &ANEW).await.context(what)?;
+    let until = Instant::now() + DRAINING;
+    while Instant::now() < until {
+        all_is_well(&loads).await.context(what)?;
+    }
+    holds_nothing_else(&pair, &ANEW).await.context(what)?;
+    all_is_well(&loads).await.context(what)?;
     for load in loads {
         let counts = load.stop().await?;
         ensure!(counts.failed == 0 && counts.by_version.len() == 2, "{counts:?}");
