@@ -185,3 +185,13 @@ async fn scenario_32_no_request_fails_while_things_move_on_sotw_streams() -> any
 async fn scenario_32_no_request_fails_while_things_move_on_delta_streams() -> anyhow::Result<()> {
     moves("1.40.0", Way::DeltaStreams).await
 }
+
+#[tokio::test]
+async fn scenario_32_no_request_fails_while_things_move_on_envoy_1_36() -> anyhow::Result<()> {
+    moves("1.36.4", Way::SotwStreams).await
+}
+
+#[tokio::test]
+async fn scenario_32_no_request_fails_while_things_move_on_envoy_1_38() -> anyhow::Result<()> {
+    moves("1.38.3", Way::Delta).await
+}
