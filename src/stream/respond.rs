@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use translators::resource::{Kind, Name};
 
@@ -14,7 +14,7 @@ use super::group::Due;
 use super::names::Names;
 use super::news::News;
 use super::push::{Content, Made, Push};
-use super::session::{DRAIN, Protocol, Response, Session};
+use super::session::{DRAIN, GRACE, Protocol, Response, Session};
 use super::stance::{REFERRERS, Stance};
 use super::types::TypeState;
 use super::warmth::endpoints_of;
@@ -139,7 +139,6 @@ impl Session {
         if kind == Kind::Endpoints && !self.of(Kind::Cluster).held.is_empty() {
             return None;
         }
-        let late = state.release_at.is_some_and(|at| at <= now);
         let asks_for = |kind: Kind| self.stances(kind, siblings).next().is_some();
         let settled = |kind: Kind| {
             self.stances(kind, siblings).all(|stance| stance.is_settled(snapshot.of(kind)) && !stance.holds)
@@ -154,6 +153,9 @@ impl Session {
             let without_clusters = kind != Kind::Endpoints || settled(Kind::Cluster);
             known() && without_clusters && REFERRERS.into_iter().all(settled)
         };
+        // What waits on another stream until the grace is sent and accepted after it.
+        let grace = if self.only.is_some() && known() { GRACE } else { Duration::ZERO };
+        let late = state.release_at.is_some_and(|at| at + grace <= now);
         if !late && !replaced() {
             return None;
         }

@@ -230,7 +230,7 @@ impl Session {
         let asked = |kind: Kind| self.asks_for(kind).then(|| self.of(kind));
         let (cluster, endpoints) = (asked(Kind::Cluster), asked(Kind::Endpoints));
         let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
-        let late = |at: Instant| [at, at + DRAIN].into_iter().find(|at| Some(*at) > self.polled_at);
+        let late = |at: Instant| [at, at + GRACE, at + DRAIN].into_iter().find(|at| Some(*at) > self.polled_at);
         // Endpoints go after their clusters.
         let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake).and_then(late);
         let sent = cluster.filter(|cluster| cluster.outstanding.is_some()).and_then(|cluster| cluster.sent_at);

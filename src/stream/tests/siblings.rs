@@ -168,6 +168,9 @@ fn what_is_not_accepted_is_waited_for_until_the_grace() {
         clusters.ack(&[]);
         assert_eq!(clusters.peer.session.wake_at(), Some(until));
         clusters.peer.now = until;
+        assert_eq!(clusters.peer.drain(), NOTHING, "what waited as long is only now on its way");
+        assert_eq!(clusters.peer.session.wake_at(), Some(until + GRACE));
+        clusters.peer.now = until + GRACE;
         assert_eq!(clusters.peer.drain().len(), 1);
     }
 }
@@ -218,7 +221,7 @@ fn a_listener_that_drains_keeps_what_its_route_leads_to() {
         if protocols[3] == Delta {
             routes.ack(&["r"]);
         }
-        clusters.peer.pass(GRACE);
+        clusters.peer.pass(GRACE * 2);
         assert_eq!(clusters.peer.drain(), NOTHING);
         assert_eq!(clusters.peer.session.wake_at(), Some(*START + GRACE + DRAIN), "not for ever");
         clusters.peer.wakes();
