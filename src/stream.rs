@@ -7,6 +7,7 @@
 //! May use: `publish` and `report`. Never: decides what a group of proxies is to hold, or who a proxy is
 //! (that is a [`Directory`]'s).
 
+mod board;
 mod body;
 mod delta;
 mod fetch;
@@ -33,6 +34,7 @@ pub mod service;
 pub mod session;
 mod shelf;
 mod sotw;
+mod stance;
 mod status;
 mod subscription;
 mod types;

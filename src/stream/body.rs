@@ -20,6 +20,7 @@ use tonic::Status;
 use translators::resource::{Kind, Name};
 use translators::xds::secret::IDENTITY;
 
+use super::board::Seat;
 use super::frame::{self, Chunks, Messages};
 use super::node::{Client, Remembered, is_proxyless};
 use super::pulse::Pulse;
@@ -28,6 +29,7 @@ use super::refusal::Standing;
 use super::request::Request;
 use super::service::{Admission, Directory, Shared};
 use super::session::{Answer, Outcome, Protocol, Response, Session};
+use super::stance::takes_part;
 use crate::bell::Bell;
 use crate::publish::{Reader, Snapshot};
 use crate::report::{Connected, Observed, Proxy, Rejection, ResourceStatus, StreamReport};
@@ -76,6 +78,8 @@ struct Admitted {
 /// What a stream has once it was let in.
 struct Open {
     session: Session,
+    /// Of a stream of one type that may wait for others of its proxy, or they for it.
+    seat: Option<Box<Seat>>,
     node: Remembered,
     /// It keeps none of them: while nothing concerns it, what is gone is not kept.
     snapshots: Reader<Snapshot>,
@@ -185,6 +189,8 @@ where
         let admission = self.shared.directory.admit(&self.extensions, &node)?;
         let client = Client::of(&node);
         let group = self.shared.groups.of(&admission.owner, &admission.snapshots);
+        let kind = self.kind.filter(|kind| takes_part(*kind));
+        let seat = kind.map(|kind| Box::new(Seat::at(group.board(&node.id), kind)));
         let proxy = proxy(
             node,
             &admission,
@@ -202,6 +208,7 @@ where
         };
         let open = Arc::new(Mutex::new(Open {
             session: if admission.proven { session } else { session.without_secrets() },
+            seat,
             node: remembered,
             snapshots: admission.snapshots,
             alarm: None,
@@ -285,7 +292,12 @@ impl Open {
         }
         let snapshot = self.snapshots.current();
         loop {
-            if let Some(response) = self.session.poll(&snapshot, Instant::now()) {
+            let now = Instant::now();
+            let response = match &self.seat {
+                None => self.session.poll(&snapshot, now),
+                Some(seat) => seat.poll(&mut self.session, &snapshot, now, context.waker()),
+            };
+            if let Some(response) = response {
                 return Poll::Ready(Ok(response));
             }
             self.forget_mended();

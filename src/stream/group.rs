@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use translators::name::Owner;
 use translators::resource::{Kind, Name, Version};
 
+use super::board::Board;
 use super::interest::Interest;
 use super::names::Names;
 use super::node::Client;
@@ -32,6 +33,8 @@ struct Shared {
     names: Shelf<Version, Names>,
     interests: Shelf<Version, Interest>,
     pushes: Shelf<Due, Push>,
+    /// Where the streams meet of one proxy each, by the ids of their nodes.
+    boards: Shelf<Box<str>, Board>,
     /// The sets that a stream accepted last that takes everything.
     accepted: BTreeMap<Kind, ResourceSet>,
 }
@@ -123,6 +126,16 @@ impl Group {
     /// Remembers what a stream that takes everything has accepted.
     pub(super) fn accept(&self, kind: Kind, set: ResourceSet) {
         self.lock().accepted.insert(kind, set);
+    }
+
+    /// Where the streams of a node meet that are for one type each.
+    pub(super) fn board(&self, node: &str) -> Arc<Board> {
+        let (mut shared, node) = (self.lock(), Box::from(node));
+        shared.boards.find(&node, |_| true).unwrap_or_else(|| {
+            let board = Arc::default();
+            shared.boards.put(node, &board);
+            board
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -5,22 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use translators::resource::{Kind, Name};
 
+use super::board::Siblings;
 use super::group::Due;
 use super::names::Names;
 use super::news::News;
 use super::push::{Content, Made, Push};
-use super::session::{ALONE, GRACE, Protocol, Response, Session};
+use super::session::{DRAIN, GRACE, Protocol, Response, Session};
+use super::stance::{REFERRERS, Stance};
 use super::types::TypeState;
 use super::warmth::endpoints_of;
 use super::{delta, sotw};
 use crate::publish::Snapshot;
-
-/// What may refer to clusters, and with them to endpoints.
-const REFERRERS: [Kind; 5] = [Kind::Listener, Kind::ExtensionConfig, Kind::ScopedRoute, Kind::Route, Kind::VirtualHost];
 
 /// Why a response is made beside its news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +34,25 @@ enum Reason {
 
 impl Session {
     /// New and changed resources of `kind`, and whatever is owed.
-    pub(super) fn additions(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+    pub(super) fn additions(
+        &mut self,
+        kind: Kind,
+        siblings: Siblings<'_>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Option<Response> {
         let current = snapshot.of(kind);
         let speech = (self.protocol, self.client);
-        let state = self.of(kind);
+        let state = self.of_mut(kind);
+        let since = state.waits.take().map_or(now, |(since, _)| since);
         if !state.requested || state.outstanding.is_some() || state.is_quiet(current) {
             return None;
         }
-        let waits = REFERRERS.contains(&kind)
-            && (self.clusters_are_on_their_way(snapshot, now) || self.others_come_first(kind, snapshot, now));
+        let clusters =
+            if REFERRERS.contains(&kind) { self.new_clusters_until(siblings, snapshot, since) } else { None };
         let state = self.of_mut(kind);
+        state.waits = clusters.filter(|until| now < *until).map(|until| (since, until));
+        let waits = state.waits.is_some();
         if state.subscription.is_empty() && state.owed.is_empty() {
             state.saw(current);
             return None;
@@ -121,7 +129,13 @@ impl Session {
     }
 
     /// Clusters and endpoints that are gone, once nothing that the proxy holds refers to them.
-    pub(super) fn removals(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+    pub(super) fn removals(
+        &mut self,
+        kind: Kind,
+        siblings: Siblings<'_>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Option<Response> {
         let state = self.of(kind);
         if state.held.is_empty() || state.outstanding.is_some() {
             return None;
@@ -129,17 +143,30 @@ impl Session {
         if kind == Kind::Endpoints && !self.of(Kind::Cluster).held.is_empty() {
             return None;
         }
-        let late = state.release_at.is_some_and(|at| at <= now);
-        // Of a client that reconnected it is not known what refers to them before it asks for its listeners.
-        // Nor is it on a stream of one type.
-        let known = self.of(Kind::Listener).requested || state.held.values().all(Option::is_some);
-        let known = known && self.only.is_none();
-        let settled = |kind: Kind| self.of(kind).is_settled(snapshot.of(kind));
+        let asks_for = |kind: Kind| self.stances(kind, siblings).next().is_some();
+        let settled = |kind: Kind| {
+            self.stances(kind, siblings).all(|stance| stance.is_settled(snapshot.of(kind)) && !stance.holds)
+        };
+        // Of a client that reconnected it is not known what refers to them before it asks for its listeners. Nor is it on
+        // a stream of one type, or what becomes of the clusters, unless others ask for these.
+        let known = || match self.only {
+            None => state.held.values().all(Option::is_some) || asks_for(Kind::Listener),
+            Some(_) => asks_for(Kind::Cluster) && asks_for(Kind::Listener),
+        };
         let replaced = || {
             let without_clusters = kind != Kind::Endpoints || settled(Kind::Cluster);
-            known && without_clusters && REFERRERS.into_iter().all(settled)
+            known() && without_clusters && REFERRERS.into_iter().all(settled)
         };
+        // What waits on another stream until the grace is sent and accepted after it.
+        let grace = if self.only.is_some() && known() { GRACE } else { Duration::ZERO };
+        let late = state.release_at.is_some_and(|at| at + grace <= now);
         if !late && !replaced() {
+            return None;
+        }
+        // A listener that was replaced goes on to ask for its route while its connections drain, though that is gone too.
+        let routes = snapshot.of(Kind::Route);
+        let drained = state.release_at.is_some_and(|at| at + DRAIN <= now);
+        if !drained && self.stances(Kind::Route, siblings).any(|stance| stance.asks_for_gone(routes)) {
             return None;
         }
         let state = self.of_mut(kind);
@@ -177,22 +204,19 @@ impl Session {
         Some(self.send(kind, content, Made::default(), now).in_pieces())
     }
 
-    /// A cluster that is new takes requests only when the proxy has warmed it, which is when it accepts it: a route
-    /// that leads there has to come later. What was asked for does not wait, nor anything longer than the grace.
-    fn clusters_are_on_their_way(&self, snapshot: &Snapshot, now: Instant) -> bool {
-        let clusters = self.of(Kind::Cluster);
-        clusters.awaits_new(snapshot.of(Kind::Cluster)) && clusters.sent_at.is_some_and(|at| now < at + GRACE)
+    /// Until when what may lead to clusters that are on their way waits for them, if there are such; what was asked for
+    /// does not wait.
+    fn new_clusters_until(&self, siblings: Siblings<'_>, snapshot: &Snapshot, since: Instant) -> Option<Instant> {
+        let clusters = snapshot.of(Kind::Cluster);
+        let has = |name: &Name| siblings.of(Kind::Endpoints).any(|stance| stance.has(name));
+        let until =
+            |stance: Stance<'_>| stance.brings_new_until(clusters, since).or_else(|| stance.warms_until(since, has));
+        self.stances(Kind::Cluster, siblings).filter_map(until).max()
     }
 
-    /// A stream of one type does not see which clusters the proxy has: a change waits for a time instead.
-    fn others_come_first(&mut self, kind: Kind, snapshot: &Snapshot, now: Instant) -> bool {
-        if self.only.is_none() {
-            return false;
-        }
-        let state = self.of_mut(kind);
-        let changed = state.seen.version() != snapshot.of(kind).version();
-        state.changed_at = changed.then(|| state.changed_at.unwrap_or(now)).filter(|at| now < *at + ALONE);
-        state.changed_at.is_some()
+    /// How the proxy stands with a type: on this stream, or on others of one type each.
+    fn stances<'a>(&'a self, kind: Kind, siblings: Siblings<'a>) -> impl Iterator<Item = Stance<'a>> {
+        self.of(kind).stance().into_iter().chain(siblings.of(kind))
     }
 
     fn respond(

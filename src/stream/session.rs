@@ -15,21 +15,23 @@ use bytes::Bytes;
 use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Version};
 
+use super::board::Siblings;
 use super::group::Group;
 use super::interest::Interest;
 use super::node::Client;
 use super::request::{List, Request, Wants};
 use super::sotw;
+use super::stance::Stance;
 use super::types::TypeState;
+use super::warmth::Warming;
 use crate::publish::{ResourceSet, Snapshot};
 use crate::report::TypeStatus;
 
 /// How long clusters and endpoints outlive their snapshot when the proxy does not accept what replaces them.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a change that may lead to new clusters waits on a stream of its type alone: which clusters the proxy has
-/// warmed is said on another stream.
-pub const ALONE: Duration = Duration::from_secs(1);
+/// How long they outlive it while a listener that was replaced drains: as long as Envoy's do by default.
+pub const DRAIN: Duration = Duration::from_secs(600);
 
 /// How many names one stream may subscribe to, over all types.
 const MAX_NAMES: usize = 200_000;
@@ -201,17 +203,27 @@ impl Session {
 
     /// The next response, if one is due; to be asked again until there is none.
     pub fn poll(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Response> {
+        self.poll_beside(Siblings::default(), snapshot, now)
+    }
+
+    /// The same beside other streams of the same proxy.
+    pub(super) fn poll_beside(
+        &mut self,
+        siblings: Siblings<'_>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Option<Response> {
         self.polled_at = Some(now);
         for kind in Kind::ALL {
             if self.asks_for(kind)
-                && let Some(response) = self.additions(kind, snapshot, now)
+                && let Some(response) = self.additions(kind, siblings, snapshot, now)
             {
                 return Some(response);
             }
         }
         for kind in [Kind::Cluster, Kind::Endpoints] {
             if self.asks_for(kind)
-                && let Some(response) = self.removals(kind, snapshot, now)
+                && let Some(response) = self.removals(kind, siblings, snapshot, now)
             {
                 return Some(response);
             }
@@ -243,15 +255,35 @@ impl Session {
         let asked = |kind: Kind| self.asks_for(kind).then(|| self.of(kind));
         let (cluster, endpoints) = (asked(Kind::Cluster), asked(Kind::Endpoints));
         let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
+        let late = |at: Instant| [at, at + GRACE, at + DRAIN].into_iter().find(|at| Some(*at) > self.polled_at);
         // Endpoints go after their clusters.
-        let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake);
+        let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake).and_then(late);
         let sent = cluster.filter(|cluster| cluster.outstanding.is_some()).and_then(|cluster| cluster.sent_at);
         let unanswered = sent.map(|at| at + GRACE);
         let answered = Kind::ALL.into_iter().filter_map(asked).filter(|state| state.outstanding.is_none());
         let later = answered.flat_map(|state| [state.refused.due_at(), state.heartbeats.due_at()]);
-        let alone = Kind::ALL.into_iter().filter_map(asked).filter_map(|state| state.changed_at).min();
-        let alone = alone.map(|at| at + ALONE);
-        [removals, unanswered, alone].into_iter().chain(later).flatten().filter(|at| Some(*at) > self.polled_at).min()
+        let waiting = Kind::ALL.into_iter().filter_map(asked).filter_map(|state| state.waits).map(|(_, until)| until);
+        [removals, unanswered, waiting.min()]
+            .into_iter()
+            .chain(later)
+            .flatten()
+            .filter(|at| Some(*at) > self.polled_at)
+            .min()
+    }
+
+    /// How a stream of one type stands, as far as others of the same proxy may wait for it.
+    pub(super) fn stance_alone(&self) -> Option<Stance<'_>> {
+        self.of(self.only?).stance()
+    }
+
+    /// The clusters under way that the proxy does not have, of a stream for clusters.
+    pub(super) fn warming_alone(&self) -> Option<Warming> {
+        self.only.filter(|kind| *kind == Kind::Cluster).and_then(|kind| self.of(kind).warming())
+    }
+
+    /// Whether what others of the same proxy do next may make a response due.
+    pub(super) fn waits_for_siblings(&self) -> bool {
+        self.only.map(|kind| self.of(kind)).is_some_and(|state| state.waits.is_some() || !state.held.is_empty())
     }
 
     /// How many responses of this type were larger than what clients take by default.

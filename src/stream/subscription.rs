@@ -16,7 +16,7 @@ use crate::publish::ResourceSet;
 const WILDCARD: &str = "*";
 
 /// What a stream wants of one type. The names are shared with whoever in the group wants the same.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Subscription {
     wildcard: bool,
     /// A list was given once: from then on an empty list means nothing, not everything.

@@ -24,4 +24,6 @@ mod scenarios;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]
+mod siblings;
+#[cfg(test)]
 mod transports;

@@ -3,6 +3,7 @@
 //! Owns: that state, and how requests and snapshots change it. May use: `publish`, subscriptions. Never: looks at
 //! another type, or encodes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,8 +18,9 @@ use super::push::{Content, MOST_TAKEN, Push, Said};
 use super::refused::Refused;
 use super::request::Error;
 use super::session::{Answer, GRACE, Outcome, Protocol};
+use super::stance::Stance;
 use super::subscription::{Difference, Subscription};
-use super::warmth::nobody_of;
+use super::warmth::{Warming, nobody_of};
 use super::{delta, refusal};
 use crate::publish::ResourceSet;
 use crate::publish::snapshot::Change;
@@ -50,8 +52,8 @@ pub(super) struct TypeState {
     pub(super) lost: BTreeSet<Name>,
     /// When the held go even if their successors were not accepted.
     pub(super) release_at: Option<Instant>,
-    /// On a stream of its type alone: since when there is a change that waits.
-    pub(super) changed_at: Option<Instant>,
+    /// Since when there is something that waits for clusters, and until when at most.
+    pub(super) waits: Option<(Instant, Instant)>,
     /// The nonce of the last response.
     pub(super) nonce: Option<u64>,
     /// The last response, while it is not answered.
@@ -363,25 +365,25 @@ impl TypeState {
         })
     }
 
-    /// Whether there are names under way, or still to be sent, that the proxy does not have yet.
-    pub(super) fn awaits_new(&self, current: &ResourceSet) -> bool {
-        let Some(outstanding) = &self.outstanding else { return false };
-        let unsent = || {
-            self.seen.changes_to(current).any(|change| match change {
-                Change::Put(resource) => self.seen.get(resource.name()).is_none() && self.subscription.takes(&resource),
-                Change::Removed(_) => false,
-            })
-        };
-        outstanding.made.brings_new || self.rest_is_new || unsent()
+    /// The clusters under way that the proxy does not have.
+    pub(super) fn warming(&self) -> Option<Warming> {
+        let (sent, at) = (self.outstanding.as_ref()?, self.sent_at?);
+        let has = |name: &Name| self.good.as_ref().is_some_and(|good| good.get(name).is_some());
+        let new = sent.content.resources.iter().filter(|cluster| !has(cluster.name()));
+        Warming::of(new.map(Arc::as_ref), at)
     }
 
-    /// Whether the proxy has accepted all of `current` that it subscribes to.
-    pub(super) fn is_settled(&self, current: &ResourceSet) -> bool {
-        !self.requested
-            || (self.outstanding.is_none()
-                && !self.owes()
-                && self.refused.culprits.is_empty()
-                && self.refused.suspects.is_empty()
-                && !self.takes_any_change(current))
+    /// How it stands, once it was asked for.
+    pub(super) fn stance(&self) -> Option<Stance<'_>> {
+        let brings_new = |outstanding: &Arc<Push>| outstanding.made.brings_new || self.rest_is_new;
+        self.requested.then(|| Stance {
+            subscription: Cow::Borrowed(&self.subscription),
+            seen: Cow::Borrowed(&self.seen),
+            sent_at: self.sent_at.filter(|_| self.outstanding.is_some()),
+            brings_new: self.outstanding.as_ref().is_some_and(brings_new),
+            is_behind: self.owes() || !self.refused.culprits.is_empty() || !self.refused.suspects.is_empty(),
+            holds: !self.held.is_empty(),
+            warming: None,
+        })
     }
 }

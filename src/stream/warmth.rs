@@ -1,7 +1,9 @@
 //! What a cluster waits for before it takes requests, and a route before its listener does.
 //!
-//! Owns: what the endpoints of a cluster are called, and by which name a route hears that it has all that there is to
-//! wait for. May use: the encoded resources. Never: decodes more of them than that.
+//! Owns: what the endpoints of a cluster are called, whether anybody sees when it is warm, and by which name a route
+//! hears that it has all that there is to wait for. May use: the encoded resources. Never: decodes more of them than that.
+
+use std::time::Instant;
 
 use prost::Message;
 use translators::resource::{Kind, Name, Resource};
@@ -9,8 +11,66 @@ use translators::resource::{Kind, Name, Resource};
 /// `envoy.config.cluster.v3.Cluster`, as far as it is looked at.
 #[derive(Clone, PartialEq, Message)]
 struct Cluster {
+    /// One of [`STATIC`], [`EDS`], and those that look for their endpoints themselves.
+    #[prost(int32, optional, tag = "2")]
+    discovery: Option<i32>,
     #[prost(message, optional, tag = "3")]
     eds_cluster_config: Option<EdsClusterConfig>,
+    #[prost(message, repeated, tag = "8")]
+    health_checks: Vec<Anything>,
+    #[prost(message, optional, tag = "24")]
+    transport_socket: Option<Anything>,
+    #[prost(message, optional, tag = "38")]
+    cluster_type: Option<Anything>,
+    #[prost(message, repeated, tag = "43")]
+    transport_socket_matches: Vec<Anything>,
+}
+
+/// A message of which only matters whether it is there.
+#[derive(Clone, PartialEq, Message)]
+struct Anything {}
+
+const STATIC: i32 = 0;
+const EDS: i32 = 3;
+
+/// New clusters on a stream of their own. An aggregated stream accepts them when they are warm; this one at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Warming {
+    /// When they were sent.
+    pub(super) at: Instant,
+    /// They wait for these endpoints,
+    pub(super) endpoints: Vec<Name>,
+    /// and for something that no stream tells: names that they resolve, health, secrets.
+    pub(super) unseen: bool,
+}
+
+impl Warming {
+    /// The clusters that are new; `None` if there is none.
+    pub(super) fn of<'a>(new: impl Iterator<Item = &'a Resource>, at: Instant) -> Option<Self> {
+        let mut warming = None;
+        for cluster in new {
+            let warming = warming.get_or_insert(Self { at, endpoints: Vec::new(), unseen: false });
+            let decoded = Cluster::decode(cluster.value())
+                .unwrap_or_else(|_| Cluster { discovery: Some(EDS), ..Cluster::default() });
+            let discovery = decoded.discovery.unwrap_or(STATIC);
+            if discovery == EDS {
+                warming.endpoints.push(endpoints_of(cluster));
+            }
+            warming.unseen |= ![STATIC, EDS].contains(&discovery)
+                || decoded.cluster_type.is_some()
+                || decoded.transport_socket.is_some()
+                || !decoded.transport_socket_matches.is_empty()
+                || !decoded.health_checks.is_empty();
+        }
+        warming
+    }
+
+    /// With those that were sent before.
+    pub(super) fn with(mut self, before: &Self) -> Self {
+        self.endpoints.extend(before.endpoints.iter().cloned());
+        self.unseen |= before.unseen;
+        self
+    }
 }
 
 /// `envoy.config.cluster.v3.Cluster.EdsClusterConfig`, as far as it is looked at.
@@ -57,6 +117,41 @@ mod tests {
     use proto::envoy::config::route::v3 as route_pb;
 
     use super::*;
+
+    #[test]
+    fn what_a_new_cluster_waits_for_is_told_by_its_stream_or_unseen() {
+        use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType};
+        let cluster = |discovery: Option<DiscoveryType>, change: fn(&mut cluster_pb::Cluster)| {
+            let discovery = discovery.map(|discovery| ClusterDiscoveryType::Type(discovery.into()));
+            let mut cluster =
+                cluster_pb::Cluster { name: "c".into(), cluster_discovery_type: discovery, ..Default::default() };
+            change(&mut cluster);
+            let at = Instant::now();
+            let cluster = Resource::new(Kind::Cluster, "c", &cluster, []);
+            let warming = Warming::of([&cluster].into_iter(), at).expect("one is new");
+            assert_eq!(warming.clone().with(&warming).at, at);
+            (warming.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(), warming.unseen)
+        };
+        let nothing: fn(&mut cluster_pb::Cluster) = |_| {};
+        assert_eq!(cluster(None, nothing), (vec![], false));
+        assert_eq!(cluster(Some(DiscoveryType::Static), nothing), (vec![], false));
+        assert_eq!(cluster(Some(DiscoveryType::Eds), nothing), (vec!["c".to_owned()], false));
+        for discovery in [DiscoveryType::StrictDns, DiscoveryType::LogicalDns] {
+            assert_eq!(cluster(Some(discovery), nothing), (vec![], true));
+        }
+        for change in [
+            (|cluster| cluster.transport_socket = Some(Default::default())) as fn(&mut cluster_pb::Cluster),
+            |cluster| cluster.transport_socket_matches = vec![Default::default()],
+            |cluster| cluster.health_checks = vec![Default::default()],
+        ] {
+            assert_eq!(cluster(Some(DiscoveryType::Eds), change), (vec!["c".to_owned()], true));
+        }
+        let other = ClusterDiscoveryType::ClusterType(Default::default());
+        let other = cluster_pb::Cluster { cluster_discovery_type: Some(other), ..Default::default() };
+        let other = Resource::new(Kind::Cluster, "c", &other, []);
+        assert!(Warming::of([&other].into_iter(), Instant::now()).expect("one is new").unseen);
+        assert_eq!(Warming::of(std::iter::empty(), Instant::now()), None);
+    }
 
     #[test]
     fn endpoints_are_called_as_the_cluster_says() {

@@ -46,7 +46,16 @@ pub struct LoadCounts {
 impl Load {
     /// Sends `rate` GET requests a second to `url`, with kept-alive connections.
     pub fn start(url: impl Into<String>, rate: u32) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+        Self::by(reqwest::Client::builder(), url, rate)
+    }
+
+    /// The same with a new connection for each request.
+    pub fn connecting(url: impl Into<String>, rate: u32) -> anyhow::Result<Self> {
+        Self::by(reqwest::Client::builder().pool_max_idle_per_host(0), url, rate)
+    }
+
+    fn by(client: reqwest::ClientBuilder, url: impl Into<String>, rate: u32) -> anyhow::Result<Self> {
+        let client = client.no_proxy().timeout(Duration::from_secs(10)).build()?;
         let (counts, stop, url) = (Arc::<Mutex<LoadCounts>>::default(), CancellationToken::new(), url.into());
         let (shared, stopped) = (counts.clone(), stop.clone());
         let work = move || {

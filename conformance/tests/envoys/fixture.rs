@@ -144,6 +144,22 @@ pub fn cluster(way: Way, name: &str) -> Value {
     )
 }
 
+/// A cluster that is warm only when this name server has said where it is: on its own machine, at this port.
+pub fn resolved_cluster(name: &str, resolver: SocketAddr, port: u16) -> Value {
+    let address = |address: &str, port: u16| json!({"socket_address": {"address": address, "port_value": port}});
+    let mut resolver = address(&resolver.ip().to_string(), resolver.port());
+    resolver["socket_address"]["protocol"] = "UDP".into();
+    typed(
+        "envoy.config.cluster.v3.Cluster",
+        json!({"name": name, "type": "STRICT_DNS", "connect_timeout": "1s", "dns_lookup_family": "V4_ONLY",
+            "typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                "resolvers": [resolver], "dns_resolver_options": {"no_default_search_domain": true}}},
+            "load_assignment": {"cluster_name": name, "endpoints": [
+                {"lb_endpoints": [{"endpoint": {"address": address("app.test", port)}}]}]}}),
+    )
+}
+
 pub fn endpoints(name: &str, address: SocketAddr) -> Value {
     let address = json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     typed(

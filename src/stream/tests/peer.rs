@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +15,7 @@ use translators::resource::{Kind, Name, Resource};
 
 use crate::publish::Snapshot;
 use crate::stream::Group;
+use crate::stream::board::{Board, Seat};
 use crate::stream::session::{Answer, Fault, Protocol, Response, Session};
 
 /// What is sent when nothing is.
@@ -153,11 +156,24 @@ pub(super) fn decode(protocol: Protocol, response: &Response) -> Received {
     }
 }
 
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A scripted client. In its scripts the content of a resource is `name:content`, so that a body names itself.
 pub(super) struct Peer {
     protocol: Protocol,
     group: Arc<Group>,
     pub(super) session: Session,
+    /// Of a stream of one type beside others of its proxy.
+    seat: Option<Seat>,
+    /// How often others woke it.
+    wakes: Arc<Wakes>,
     pub(super) snapshot: Snapshot,
     pub(super) now: Instant,
     pub(super) last: BTreeMap<Kind, Received>,
@@ -170,6 +186,8 @@ impl Peer {
         let mut peer = Self {
             protocol,
             session: Session::within(Arc::clone(&group), protocol),
+            seat: None,
+            wakes: Arc::default(),
             group,
             snapshot: Snapshot::default(),
             now: Instant::now(),
@@ -200,6 +218,38 @@ impl Peer {
         self.reconnect();
     }
 
+    /// From now on a stream of one type, at this board.
+    pub(super) fn sit(&mut self, board: &Arc<Board>, kind: Kind) {
+        self.reconnect();
+        self.session = Session::within(Arc::clone(&self.group), self.protocol).of_type(kind);
+        self.seat = Some(Seat::at(Arc::clone(board), kind));
+    }
+
+    /// The stream ends.
+    pub(super) fn leave(&mut self) {
+        self.seat = None;
+    }
+
+    /// How often others woke it since it was asked last.
+    pub(super) fn wakes(&self) -> usize {
+        self.wakes.0.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether others woke it since then.
+    pub(super) fn is_woken(&self) -> bool {
+        self.wakes.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn poll(&mut self) -> Option<Response> {
+        match &self.seat {
+            None => self.session.poll(&self.snapshot, self.now),
+            Some(seat) => {
+                let waker = Waker::from(Arc::clone(&self.wakes));
+                seat.poll(&mut self.session, &self.snapshot, self.now, &waker)
+            }
+        }
+    }
+
     pub(super) fn reconnect(&mut self) {
         self.session = Session::within(Arc::clone(&self.group), self.protocol);
         self.last.clear();
@@ -221,7 +271,7 @@ impl Peer {
     /// Everything that is sent now.
     pub(super) fn drain(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        while let Some(response) = self.session.poll(&self.snapshot, self.now) {
+        while let Some(response) = self.poll() {
             assert!(lines.len() < 100, "it does not end: {lines:?}");
             let received = decode(self.protocol, &response);
             let mut line = received.kind.service().to_owned();

@@ -6,7 +6,7 @@ use proto::wire;
 use translators::resource::{Kind, Version};
 
 use super::peer::{NOTHING, Peer, Request, delta, sotw};
-use crate::stream::session::{ALONE, Fault, GRACE, Outcome, Protocol, Session};
+use crate::stream::session::{Fault, GRACE, Outcome, Protocol, Session};
 
 #[test]
 fn scenario_01_a_changed_cluster_brings_its_endpoints_once() {
@@ -573,43 +573,4 @@ fn scenario_42_an_answer_to_what_superseded_a_version_settles_both() {
     assert_eq!(peer.delta_ack("LDS"), NOTHING);
     let accepted = peer.session.status()[&Kind::Listener].acked;
     assert!(accepted == Some(peer.snapshot.of(Kind::Listener).version()) && accepted != Some(between));
-}
-
-#[test]
-fn scenario_32_a_stream_of_one_type_gives_the_others_time() {
-    for protocol in [Protocol::Sotw, Protocol::Delta] {
-        let peer = |kind: Kind, contents: &str| {
-            let mut peer = Peer::new(protocol, contents);
-            peer.session = Session::new(protocol).of_type(kind);
-            peer
-        };
-        let ask = |peer: &mut Peer, service: &str, names: &[&str]| match protocol {
-            Protocol::Sotw => peer.ask(service, names),
-            Protocol::Delta => peer.change(service, names),
-        };
-        let ack = |peer: &mut Peer, service: &str, names: &[&str]| match protocol {
-            Protocol::Sotw => peer.ack(service, names),
-            Protocol::Delta => peer.delta_ack(service),
-        };
-        let mut routes = peer(Kind::Route, "RDS r=1, RDS s=1");
-        assert_eq!(ask(&mut routes, "RDS", &["r"]), ["RDS r=1"]);
-        assert_eq!(ack(&mut routes, "RDS", &["r"]), NOTHING);
-        for content in 2..4 {
-            routes.edit(&format!("RDS r={content}"));
-            assert_eq!(routes.drain(), NOTHING);
-            assert_eq!(routes.session.wake_at(), Some(routes.now + ALONE));
-            routes.pass(ALONE);
-            assert_eq!(routes.drain(), [format!("RDS r={content}")]);
-            assert_eq!(ack(&mut routes, "RDS", &["r"]), NOTHING);
-            assert_eq!(routes.session.wake_at(), None);
-        }
-        let mut clusters = peer(Kind::Cluster, "CDS x=1");
-        assert_eq!(ask(&mut clusters, "CDS", &[]), ["CDS x=1"]);
-        assert_eq!(ack(&mut clusters, "CDS", &[]), NOTHING);
-        clusters.edit("CDS y=1, CDS -x");
-        assert_eq!(clusters.drain(), if protocol == Protocol::Sotw { ["CDS y=1 x=1"] } else { ["CDS y=1"] });
-        assert_eq!(ack(&mut clusters, "CDS", &[]), NOTHING);
-        clusters.pass(GRACE);
-        assert_eq!(clusters.drain(), if protocol == Protocol::Sotw { ["CDS y=1"] } else { ["CDS -x"] });
-    }
 }
