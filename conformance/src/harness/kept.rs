@@ -1,7 +1,7 @@
 //! Kept: peers that are put together once, in the user's cache.
 //!
-//! Owns: that one process does it while others wait, and that what is there is whole. May use: a lock file. Never: knows
-//! what a peer is made of.
+//! Owns: that one process does it while others wait, and that what is there is whole. May use: a lock file. Never:
+//! knows what a peer is made of.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
