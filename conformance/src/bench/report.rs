@@ -140,7 +140,7 @@ impl Report {
             };
             let must = verdict.must.as_deref().unwrap_or("-");
             let Verdict { id, what, .. } = verdict;
-            let measured = figure(verdict.measured);
+            let measured = verdict.measured.map_or_else(|| "void".to_owned(), figure);
             _ = writeln!(text, "{id:<5} {what:<68} {measured:>10} {must:>10} {ambition:>10}  {mark}");
         }
         let Met { must, musts, ambition, ambitions } = self.targets_met;
@@ -254,7 +254,7 @@ mod tests {
         let json = serde_json::to_value(report()).expect("JSON");
         assert_eq!(json["ratios"]["W12"]["pushes"], serde_json::json!({"median": 0.0, "min": 0.0, "max": 0.0}));
         let expected = serde_json::json!({
-            "id": "W4", "what": "proxies a second", "must": ">= 2000", "ambition": ">= 5000", "measured": 1.0,
+            "id": "W4", "what": "proxies of 10 services a second", "must": ">= 2000", "ambition": ">= 5000", "measured": 1.0,
             "met_must": false, "met_ambition": false,
         });
         assert_eq!(json["targets"][0], expected);

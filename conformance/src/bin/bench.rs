@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use conformance::bench::floor::Form;
 use conformance::bench::lab::{Lab, Scale, progress};
+use conformance::bench::outcome::Outcome;
 use conformance::bench::report::{Machine, Report};
 use conformance::bench::{floor, naive, workloads};
 use tokio::signal::unix::{SignalKind, signal};
@@ -136,6 +137,9 @@ async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Err(error) => {
                 progress(&format!("{error:#}"));
+                // Its targets are missed.
+                let outcome = Outcome { what: format!("void: {about}"), ..Outcome::default() };
+                outcomes.insert(*id, outcome);
                 void.push(format!("{error:#}"));
             }
         }

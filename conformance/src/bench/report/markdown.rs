@@ -78,7 +78,8 @@ impl Report {
             };
             let bound = |bound: &Option<String>| bound.clone().unwrap_or_else(|| "-".to_owned());
             let (must, ambition) = (bound(must), bound(ambition));
-            _ = writeln!(text, "| {id} | {what} | {}{mark} | {must} | {ambition} |", grouped(*measured));
+            let measured = measured.map_or_else(|| "void".to_owned(), grouped);
+            _ = writeln!(text, "| {id} | {what} | {measured}{mark} | {must} | {ambition} |");
         }
         let Met { must, musts, ambition, ambitions } = self.targets_met;
         _ = writeln!(text, "\n{must} of {musts} targets met, {ambition} of {ambitions} ambitions.");
@@ -188,8 +189,10 @@ mod tests {
         let text =
             report_of([("W12", outcome("pushes", 0.0)), ("W4", outcome("proxies/s", 1_234.0))].into()).markdown();
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| W")).collect();
-        let expected =
-            ["| W4 | proxies a second | 1,234 **missed** | >= 2000 | >= 5000 |", "| W12 | pushes | 0 | <= 0 | - |"];
+        let expected = [
+            "| W4 | proxies of 10 services a second | 1,234 **missed** | >= 2000 | >= 5000 |",
+            "| W12 | pushes | 0 | <= 0 | - |",
+        ];
         assert_eq!(rows, expected);
         assert!(
             text.starts_with("### Speed\n") && text.contains("\n1 of 2 targets met, 0 of 1 ambitions.\n"),
