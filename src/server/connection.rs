@@ -29,7 +29,7 @@ use tower::{Service, ServiceExt};
 use super::cork::{Corked, Progress};
 use super::patience::Patience;
 use crate::bell::Bell;
-use crate::stream::Pulse;
+use crate::stream::{Lobby, Pulse};
 
 /// Streams on one connection: an Envoy may open one for each resource.
 const MAX_STREAMS: u32 = 100_000;
@@ -89,8 +89,9 @@ where
     let peer = connection.connect_info();
     let (io, uncork) = Corked::pair(connection);
     let opened = Opened::new(patience.stalled);
-    let fresh = opened.clone();
+    let (fresh, lobby) = (opened.clone(), Lobby::default());
     let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(lobby.clone());
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(fresh.pulse());
         service.clone().oneshot(request)
@@ -115,9 +116,9 @@ where
         }
         // What came in first, then what the streams make of it, then all of that goes out.
         let mut ended = http.as_mut().poll(context);
-        let opened = opened.take();
-        if !opened.is_empty() {
-            streams.extend(opened);
+        let fresh = opened.take();
+        if !fresh.is_empty() {
+            streams.extend(fresh);
             bell.ring();
         }
         let mut turns = 0;
@@ -131,6 +132,10 @@ where
         }
         if turns > 0 && ended.is_pending() {
             ended = http.as_mut().poll(context);
+            // What it has opened since has its turn though nothing else may wake us.
+            if opened.has_any() {
+                context.waker().wake_by_ref();
+            }
         }
         // The next turn is the connection's own if it cannot take all.
         if let Poll::Ready(Err(error)) = uncork.poll_uncork(context) {
@@ -215,6 +220,10 @@ impl Opened {
         let pulse = Pulse::default();
         self.lock().pulse = Some(pulse.clone());
         pulse
+    }
+
+    fn has_any(&self) -> bool {
+        !self.lock().streams.is_empty()
     }
 
     fn take(&self) -> Vec<Watched> {

@@ -361,6 +361,71 @@ async fn a_connection_that_is_not_read_holds_little_whatever_its_peer_announces_
     drop(response);
 }
 
+/// A peer that says the second part when the answer to the first has begun, and wakes nobody for that.
+struct Quiet {
+    says: [&'static [u8]; 2],
+    begun: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Quiet {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let heard = self.begun.load(Ordering::SeqCst) > 0;
+        let [first, second] = &mut self.says;
+        let says = if first.is_empty() && heard { second } else { first };
+        if says.is_empty() {
+            return Poll::Pending;
+        }
+        let (now, later) = says.split_at(says.len().min(room.remaining()));
+        room.put_slice(now);
+        *says = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Quiet {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Connected for Quiet {
+    type ConnectInfo = &'static str;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        "the peer"
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_opened_while_others_have_their_turn_has_its_own() {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let says: [&'static [u8]; 2] = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84",
+        b"\0\0\x03\x01\x05\0\0\0\x03\x82\x86\x84",
+    ];
+    let quiet = Quiet { says, begun: Arc::clone(&begun) };
+    let counts = Arc::clone(&begun);
+    let service = tower::service_fn(move |_: Request<Incoming>| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<Response<Body>, Infallible>>()
+    });
+    let mut served = Box::pin(connection::serve(quiet, service, Patience::default(), CancellationToken::new()));
+    // No timer is due in this time, and nothing else wakes it.
+    tokio::select! {
+        () = &mut served => panic!("it goes on"),
+        () = tokio::time::sleep(Duration::from_millis(10)) => {}
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn http_1_is_spoken_too() {
     let (mut client, server) = tokio::io::duplex(1 << 20);
