@@ -17,6 +17,7 @@ mod group;
 mod heartbeat;
 mod interest;
 mod limits;
+mod lobby;
 mod methods;
 mod names;
 mod news;
@@ -42,6 +43,7 @@ mod warmth;
 
 pub use group::Group;
 pub use limits::{Limits, about};
+pub use lobby::Lobby;
 pub use methods::services;
 pub use node::{Client, is_proxyless};
 pub use pulse::Pulse;

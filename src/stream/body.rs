@@ -142,6 +142,7 @@ where
                 }
                 None => {
                     let admitted = self.admit(&request)?;
+                    self.requests.let_in();
                     let mut open = lock(&admitted.open);
                     open.on_request(&request)?;
                     admitted.tell(open);

@@ -15,6 +15,7 @@ use tonic::Status;
 use translators::resource::Kind;
 
 use super::frame::{self, Chunks, Messages};
+use super::lobby::Lobby;
 use super::poll::Poll;
 use super::pulse::Pulse;
 use super::request::Request;
@@ -36,7 +37,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
-    let mut messages = Messages::new(body, shared.limits.request_bytes);
+    let lobby = parts.extensions.get::<Lobby>().cloned().unwrap_or_default();
+    let mut messages = Messages::new(body, shared.limits.request_bytes).of(lobby.guest());
     let message = tokio::time::timeout(PATIENCE, poll_fn(|context| messages.poll_next(context))).await;
     let message = message.map_err(|_| Status::deadline_exceeded("the request does not come"))??;
     let message = message.ok_or_else(|| Status::invalid_argument("there is no request"))?;

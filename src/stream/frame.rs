@@ -10,6 +10,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tonic::Status;
 
+use super::lobby::Guest;
+
 /// What stands before a message: whether it is compressed, and its length.
 pub(super) const PREFIX: usize = 5;
 
@@ -34,6 +36,8 @@ pub(super) struct Messages<B> {
     rest: Bytes,
     /// The start of a frame that is not complete.
     partial: BytesMut,
+    /// There while it is not known who says this.
+    guest: Option<Guest>,
 }
 
 /// The start of the frame of a message that begins with `head`; `more` bytes of it follow.
@@ -44,6 +48,11 @@ pub(super) fn head(head: &[u8], more: usize) -> Bytes {
     frame.put_u32(length);
     frame.put_slice(head);
     frame.freeze()
+}
+
+/// Those who are not let in yet say more together than is kept of them.
+pub(super) fn too_much_unknown() -> Status {
+    Status::resource_exhausted("the streams of this connection that are not let in yet say too much at once")
 }
 
 /// The last frame of a stream.
@@ -86,7 +95,19 @@ where
 {
     /// The messages of `body`, none larger than `max_bytes`.
     pub(super) fn new(body: B, max_bytes: usize) -> Self {
-        Self { body: Box::pin(body), max_bytes, rest: Bytes::new(), partial: BytesMut::new() }
+        Self { body: Box::pin(body), max_bytes, rest: Bytes::new(), partial: BytesMut::new(), guest: None }
+    }
+
+    /// The same of somebody who is not known yet: what such make us hold is no more together than one message may be.
+    #[must_use]
+    pub(super) fn of(mut self, guest: Guest) -> Self {
+        self.guest = Some(guest);
+        self
+    }
+
+    /// It is known now who says this.
+    pub(super) fn let_in(&mut self) {
+        self.guest = None;
     }
 
     /// The next message; `None` when the peer has closed its half.
@@ -94,6 +115,10 @@ where
         loop {
             if let Some(message) = self.take()? {
                 return Poll::Ready(Ok(Some(message)));
+            }
+            let (held, most) = (self.partial.len(), self.max_bytes.saturating_add(PREFIX));
+            if self.guest.as_mut().is_some_and(|guest| !guest.holds(held, most)) {
+                return Poll::Ready(Err(too_much_unknown()));
             }
             match ready!(self.body.as_mut().poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {

@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::{Code, Status};
 
 use super::fetch::{PATIENCE, body_of};
-use super::frame::Chunks;
+use super::frame::{Chunks, too_much_unknown};
+use super::lobby::{Guest, Lobby};
 use super::methods;
 use super::poll::Poll;
 use super::request::Request;
@@ -69,7 +70,8 @@ where
     if parts.method != Method::POST {
         return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "a discovery request is a POST"));
     }
-    let text = read(body, shared.limits.request_bytes).await?;
+    let lobby = parts.extensions.get::<Lobby>().cloned().unwrap_or_default();
+    let text = read(body, lobby.guest(), shared.limits.request_bytes).await?;
     let message = request::read(&text)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, format!("this is no DiscoveryRequest: {error}")))?;
     let request = Request::read(Protocol::Sotw, &message).map_err(Status::from)?;
@@ -78,16 +80,26 @@ where
     Ok(Some(shared.texts.of(&poll).text(kind, said).await?))
 }
 
-/// The whole of a body.
-async fn read<B>(body: B, most: usize) -> Result<Bytes, Failure>
+/// The whole of a body, whose sender is not known yet.
+async fn read<B>(body: B, mut guest: Guest, most: usize) -> Result<Bytes, Failure>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let read = tokio::time::timeout(PATIENCE, Limited::new(body, most).collect()).await;
-    match read {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let mut body = std::pin::pin!(Limited::new(body, most));
+    let read = async {
+        let mut text = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            text.extend_from_slice(&frame?.into_data().unwrap_or_default());
+            if !guest.holds(text.len(), most) {
+                return Ok(Err(Failure::from(too_much_unknown())));
+            }
+        }
+        Ok(Ok(text.freeze()))
+    };
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(read)) => read,
+        Ok(Err::<_, Box<dyn std::error::Error + Send + Sync>>(error)) if error.is::<LengthLimitError>() => {
             Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {most} bytes")))
         }
         Ok(Err(error)) => Err(Failure::new(StatusCode::BAD_REQUEST, format!("the request does not come: {error}"))),

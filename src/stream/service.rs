@@ -22,6 +22,7 @@ use super::frame::Messages;
 use super::gate::Gate;
 use super::group::Groups;
 use super::limits::Limits;
+use super::lobby::Lobby;
 use super::methods::{self, Form, Method};
 use super::pollers::Pollers;
 use super::rest::texts::Texts;
@@ -165,7 +166,8 @@ where
         match form {
             Form::Stream(protocol) => {
                 let (parts, inbound) = request.into_parts();
-                let requests = Messages::new(inbound, shared.limits.request_bytes);
+                let lobby = parts.extensions.get::<Lobby>().cloned().unwrap_or_default();
+                let requests = Messages::new(inbound, shared.limits.request_bytes).of(lobby.guest());
                 let driver = Driver::new(shared, (protocol, kind), parts.extensions, requests);
                 Either::Left(ready(Ok(grpc(tonic::body::Body::new(driver)))))
             }

@@ -27,7 +27,7 @@ use super::grpc::Fake;
 use super::peer::edit;
 use crate::publish::{Feed, Snapshot};
 use crate::report::{Proxy, Report};
-use crate::stream::{Limits, Pulse, Service};
+use crate::stream::{Limits, Lobby, Pulse, Service};
 
 /// A control plane without a socket.
 struct Control {
@@ -154,6 +154,43 @@ fn take(body: &mut Body) -> (Vec<String>, Option<String>) {
         rest = &after[length..];
     }
     (resources, end)
+}
+
+/// What unknown streams say slowly is bounded together; those that were let in count no more.
+#[tokio::test]
+async fn streams_that_are_not_let_in_yet_hold_no_more_together_than_one_message() {
+    let control = Control::new("SDS a=1", limits());
+    let lobby = Lobby::default();
+    let (whole, part) = (request(Some(Kind::Secret), &["a"], ""), [&[0, 0, 0, 0x27, 0x10][..], &[7; 6_000]].concat());
+    let call = async |first: Option<&Vec<u8>>| {
+        let parts = first.map(|first| {
+            let length = u32::try_from(first.len()).expect("small").to_be_bytes();
+            Bytes::from([&[0][..], &length, first].concat())
+        });
+        let frames: Vec<_> =
+            parts.into_iter().chain([part.clone().into()]).map(|part| Ok::<_, Status>(Frame::data(part))).collect();
+        let body =
+            Body::new(http_body_util::StreamBody::new(futures::stream::iter(frames).chain(futures::stream::pending())));
+        let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+        let request = http::Request::post(path).extension(lobby.clone()).body(body).expect("a request");
+        control.service.clone().call(request).await.expect("infallible").into_body()
+    };
+    let mut known = [call(Some(&whole)).await, call(Some(&whole)).await];
+    for known in &mut known {
+        assert_eq!(take(known), (vec!["1".to_owned()], None));
+    }
+    let (mut one, mut other) = (call(None).await, call(None).await);
+    assert_eq!(take(&mut one), (vec![], None));
+    let exhausted = (tonic::Code::ResourceExhausted as i32).to_string();
+    assert_eq!(take(&mut other), (vec![], Some(exhausted)));
+    drop((one, other));
+    assert_eq!(take(&mut call(None).await), (vec![], None), "nothing is left of who has gone");
+    // A poll is somebody of whom nothing is known either.
+    let mut held = call(None).await;
+    assert_eq!(take(&mut held).1, None);
+    let body = Body::new(http_body_util::Full::new(Bytes::from(vec![b' '; 6_000])));
+    let request = http::Request::post("/v3/discovery:secrets").extension(lobby.clone()).body(body).expect("a request");
+    assert_eq!(control.service.poll(request).await.status().as_u16(), 429);
 }
 
 fn limits() -> Limits {
