@@ -139,7 +139,7 @@ impl TypeState {
     pub(super) fn join_suspects(&mut self, names: &mut BTreeSet<Name>) {
         if std::mem::take(&mut self.retry) || !names.is_empty() {
             let wanted = |name: &Name| self.subscription.wants(name, &self.seen) && !self.held.contains_key(name);
-            names.extend(std::mem::take(&mut self.refused.suspects).into_iter().filter(wanted));
+            names.extend(self.refused.take_suspects().into_iter().filter(wanted));
         }
     }
 

@@ -176,6 +176,20 @@ impl Refused {
         }
     }
 
+    /// Takes the suspects. A culprit is none, though the form that stands in for it was refused with another: that form
+    /// goes with the next response again.
+    pub(super) fn take_suspects(&mut self) -> BTreeSet<Name> {
+        let culprits = &self.culprits;
+        let told = |name: &Name| culprits.get(name).is_some_and(|culprit| culprit.told);
+        let (culprits, suspects): (BTreeSet<Name>, _) = std::mem::take(&mut self.suspects).into_iter().partition(told);
+        for name in culprits {
+            if matches!(self.offences.get(&name).map(|offence| &offence.stand_in), Some(StandIn::Former(_))) {
+                self.mending.insert(name);
+            }
+        }
+        suspects
+    }
+
     /// Whether it is refused as it is.
     pub(super) fn refuses(&self, resource: &Resource) -> bool {
         self.culprits.get(resource.name()).is_some_and(|culprit| culprit.version == resource.version())

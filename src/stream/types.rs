@@ -238,7 +238,9 @@ impl TypeState {
         let reason = refusal::reason(kind, error.message);
         let why: Arc<str> = reason.as_str().into();
         for culprit in &culprits {
-            let former = self.good.as_ref().map(|good| good.get(culprit.name()));
+            // What it went by then it may not have asked for.
+            let had = |former: &&Arc<Resource>| self.subscription.takes(former);
+            let former = self.good.as_ref().map(|good| good.get(culprit.name()).filter(had));
             self.refused.add(culprit, by_name, former, (&why, now));
         }
         // What it has unsubscribed from meanwhile is not mended.

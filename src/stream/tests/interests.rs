@@ -167,6 +167,19 @@ fn what_is_not_taken_any_more_is_not_refused_any_more() {
     run(Protocol::Sotw, &steps);
 }
 
+#[test]
+fn two_that_go_by_one_name_are_not_refused_in_turns() {
+    let steps = [
+        Step::Put("ECDS", "b", 0, 1),
+        Step::Ask("ECDS", ALIASES[2], true),
+        Step::Put("ECDS", NAMES[3], 0, 1),
+        Step::Put("ECDS", NAMES[3], 4, 0),
+        Step::Put("ECDS", "b", 4, 0),
+    ];
+    run(Protocol::Sotw, &steps);
+    run(Protocol::Delta, &steps);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 1_000, ..ProptestConfig::default() })]
 

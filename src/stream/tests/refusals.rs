@@ -59,6 +59,35 @@ fn scenario_15_a_refused_resource_is_rolled_back_once_in_delta() {
 }
 
 #[test]
+fn two_that_are_refused_one_after_the_other_are_not_said_in_turns() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let mut peer = Peer::new(protocol, "RDS a=1, RDS b=1");
+        let answer = |peer: &mut Peer, refused: &str| match (protocol, refused) {
+            (Protocol::Sotw, "") => peer.ack("RDS", &["a", "b"]),
+            (Protocol::Sotw, refused) => peer.nack("RDS", &["a", "b"], refused).1,
+            (Protocol::Delta, "") => peer.delta_ack("RDS"),
+            (Protocol::Delta, refused) => peer.delta_nack("RDS", refused).1,
+        };
+        let asked = match protocol {
+            Protocol::Sotw => peer.ask("RDS", &["a", "b"]),
+            Protocol::Delta => peer.change("RDS", &["a", "b"]),
+        };
+        assert_eq!(asked, ["RDS a=1 b=1"]);
+        assert_eq!(answer(&mut peer, ""), NOTHING);
+        peer.edit("RDS a=bad");
+        assert_eq!(peer.drain(), ["RDS a=bad"]);
+        assert_eq!(answer(&mut peer, "a is bad"), NOTHING);
+        peer.edit("RDS b=bad");
+        assert_eq!(peer.drain(), ["RDS a=1 b=bad"]);
+        assert_eq!(answer(&mut peer, "b is bad"), NOTHING, "what stands in for a is not to blame, nor a suspect");
+        peer.edit("RDS b=2");
+        assert_eq!(peer.drain(), ["RDS a=1 b=2"]);
+        assert_eq!(answer(&mut peer, ""), NOTHING);
+        assert!(peer.session.refuses(Kind::Route, &"a".into()) && !peer.session.refuses(Kind::Route, &"b".into()));
+    }
+}
+
+#[test]
 fn a_former_form_that_is_refused_too_is_not_said_again() {
     for protocol in [Protocol::Sotw, Protocol::Delta] {
         let mut peer = Peer::new(protocol, "CDS a=1, CDS b=1");
