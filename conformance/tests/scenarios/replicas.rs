@@ -72,8 +72,10 @@ async fn a_delta_client_that_moves_from_replica_to_replica_and_back_is_sent_what
     holds.hears(&mut client, "LDS a=1 b=1").await?;
     holds.hears(&mut client, "RDS r=1").await?;
     client.hears(&[]).await?;
-    // And to B, where it is told nothing but what it asks for by name: both say the same versions of the same.
+    // And to B, where it is told nothing but what it asks for by name: both say the same versions of the same. That there
+    // is no news of a whole is said, once.
     let mut client = holds.come(&worlds[1], ALL).await?;
+    holds.hears(&mut client, "LDS").await?;
     holds.hears(&mut client, "RDS r=1").await?;
     client.hears(&[]).await?;
     worlds[1].edit("LDS c=2").await?;
@@ -93,6 +95,7 @@ async fn a_replica_that_is_behind_serves_what_it_has_until_it_knows_better() -> 
     worlds[1].edit("LDS a=2, LDS b=1").await?;
     holds.hears(&mut client, "LDS a=2 b=1").await?;
     let mut client = holds.come(&worlds[0], ALL).await?;
+    holds.hears(&mut client, "LDS").await?;
     client.hears(&[]).await
 }
 
@@ -160,12 +163,16 @@ async fn two_streams_of_one_node_know_nothing_of_each_other() -> anyhow::Result<
         streams[at].ack("LDS", &[]).await?;
     }
     // One goes, and the other of the same protocol stays.
-    let [_, second, _, mut fourth] = streams;
-    drop(second);
-    eventually(SOON, "the streams that are left", async || {
+    let count = async || -> anyhow::Result<usize> {
         let proxies = world.chancery().json("/api/v1/proxies").await?;
-        let count = proxies["proxies"].as_array().context("proxies")?.len();
-        ensure!(count == 2, "{count}");
+        Ok(proxies["proxies"].as_array().context("proxies")?.len())
+    };
+    let before = count().await?;
+    let [first, second, third, mut fourth] = streams;
+    drop(second);
+    eventually(SOON, "one stream less", async || {
+        let left = count().await?;
+        ensure!(left + 1 == before, "{left} of {before}");
         Ok(())
     })
     .await?;
@@ -174,6 +181,7 @@ async fn two_streams_of_one_node_know_nothing_of_each_other() -> anyhow::Result<
         fourth.ack("LDS", &[]).await?;
         said = fourth.peer.next_of(Kind::Listener).await?;
     }
+    drop((first, third));
     Ok(())
 }
 
