@@ -126,8 +126,7 @@ async fn share_of_v2(client: &mut GrpcClient, percent: RangeInclusive<usize>) ->
 }
 
 fn errors(answers: &[Answered]) -> Vec<&str> {
-    let error = |answer| if let &Answered::Error { ref error } = answer { Some(error.as_str()) } else { None };
-    answers.iter().filter_map(error).collect()
+    answers.iter().filter_map(Answered::error).collect()
 }
 
 #[tokio::test]

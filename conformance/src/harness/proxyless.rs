@@ -163,6 +163,14 @@ impl GrpcClient {
 // === impl Answered ===
 
 impl Answered {
+    /// Why there was no answer.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Error { error } => Some(error),
+            Self::Echo(_) => None,
+        }
+    }
+
     /// The version of the application that answered.
     pub fn version(&self) -> Option<&str> {
         match self {

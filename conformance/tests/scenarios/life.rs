@@ -105,12 +105,15 @@ async fn scenario_35_streams_that_come_and_go_leave_nothing_behind() -> anyhow::
     world.chancery().json("/api/v1/proxies").await?;
     let before = open(pid)?;
     // They close their connections, or these are reset while the streams are open.
-    let closed = async || anyhow::Ok(drop(round(world.address()).await?));
+    let closed = async || {
+        drop(round(world.address()).await?);
+        anyhow::Ok(())
+    };
     let torn = async || {
         let relay = Relay::to(world.address()).await?;
         let peers = round(relay.address()).await?;
-        drop(relay);
-        anyhow::Ok(drop(peers))
+        drop((relay, peers));
+        anyhow::Ok(())
     };
     closed().await?;
     torn().await?;
