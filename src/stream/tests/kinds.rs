@@ -33,6 +33,12 @@ fn a_virtual_host_is_asked_for_by_an_alias_and_answered_under_its_own_name() {
 }
 
 #[test]
+fn what_is_asked_for_by_several_of_its_names_is_sent_once() {
+    let mut peer = sotw("RDS r|a|b=1, RDS s=1");
+    assert_eq!(peer.ask("RDS", &["a", "b", "r", "s"]), ["RDS r=1 s=1"]);
+}
+
+#[test]
 fn an_alias_that_nothing_goes_by_is_answered_without_a_body_and_sent_when_something_does() {
     let mut peer = delta("RDS r=1");
     assert_eq!(peer.change("VHDS", &["r/a.com"]), ["VHDS ?r/a.com"]);
