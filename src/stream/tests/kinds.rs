@@ -69,6 +69,16 @@ fn a_virtual_host_that_does_not_go_by_the_alias_any_more_is_removed() {
 }
 
 #[test]
+fn the_removal_of_a_virtual_host_that_was_refused_with_another_is_still_a_removal() {
+    let mut peer = delta("VHDS a=1, VHDS b=1");
+    assert_eq!(peer.change("VHDS", &["a", "b"]), ["VHDS a=1 b=1"]);
+    peer.delta_ack("VHDS");
+    peer.edit("VHDS a=2, VHDS -b");
+    assert_eq!(peer.drain(), ["VHDS a=2 -b"]);
+    assert_eq!(peer.delta_nack("VHDS", "a: no").1, ["VHDS a=1 -b"]);
+}
+
+#[test]
 fn scenario_25_a_client_comes_back_with_names_of_virtual_hosts_and_asks_for_aliases() {
     let mut peer = delta("VHDS r/v1|r/a.com=1, VHDS r/v2|r/b.com=1");
     let held = [("r/v1", peer.version("VHDS", "r/v1")), ("r/gone", "1".to_owned()), ("r/v2", "1".to_owned())];
