@@ -305,6 +305,7 @@ mod tests {
     use proto::wire;
 
     use super::*;
+    use crate::stream::tests::fuzz;
 
     fn names<'a>(list: &'a List<'_>) -> Vec<&'a str> {
         list.iter().collect()
@@ -392,10 +393,7 @@ mod tests {
         fn any_bytes_are_read_or_are_a_fault(bytes: Vec<u8>) {
             for protocol in [Protocol::Sotw, Protocol::Delta] {
                 let ours = Request::read(protocol, &bytes).is_ok();
-                let theirs = match protocol {
-                    Protocol::Sotw => wire::DiscoveryRequest::decode(&bytes[..]).is_ok(),
-                    Protocol::Delta => wire::DeltaDiscoveryRequest::decode(&bytes[..]).is_ok(),
-                };
+                let theirs = fuzz::is_request(protocol, &bytes);
                 assert_eq!(ours, theirs, "{bytes:?}");
             }
         }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::StreamBody;
-use prost::Message;
+use prost::{DecodeError, Message};
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::wire;
 use tonic::{Code, Status};
@@ -122,11 +122,7 @@ fn whole(mut body: &[u8]) -> (Vec<Bytes>, Result<(), Code>) {
 /// A request is what prost reads, or a fault where it reads none; and what prost writes of it is the same request.
 fn alike(protocol: Protocol, message: &[u8]) {
     let ours = ours(protocol, message);
-    let theirs = match protocol {
-        Protocol::Sotw => wire::DiscoveryRequest::decode(message).map(Request::Sotw),
-        Protocol::Delta => wire::DeltaDiscoveryRequest::decode(message).map(Request::Delta),
-    };
-    let Ok(mut theirs) = theirs else {
+    let Ok(mut theirs) = theirs(protocol, message) else {
         assert_eq!(ours.err(), Some(Fault::Undecodable), "prost does not read it: {message:?}");
         return;
     };
@@ -153,6 +149,30 @@ fn alike(protocol: Protocol, message: &[u8]) {
     }
     assert_eq!(ours.as_ref(), Ok(&theirs), "{message:?}");
     assert_eq!(self::ours(protocol, &written), ours);
+}
+
+/// The entries of a map as they are encoded. As a map, prost reads them however they are: of any other field that is not
+/// encoded as it should be, it makes an error.
+#[derive(Clone, PartialEq, Message)]
+struct Entries {
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    initial_resource_versions: Vec<Vec<u8>>,
+}
+
+fn theirs(protocol: Protocol, message: &[u8]) -> Result<Request, DecodeError> {
+    match protocol {
+        Protocol::Sotw => wire::DiscoveryRequest::decode(message).map(Request::Sotw),
+        Protocol::Delta => {
+            Entries::decode(message)?;
+            wire::DeltaDiscoveryRequest::decode(message).map(Request::Delta)
+        }
+    }
+}
+
+/// Whether prost reads a request of it.
+#[cfg(test)]
+pub(in crate::stream) fn is_request(protocol: Protocol, message: &[u8]) -> bool {
+    theirs(protocol, message).is_ok()
 }
 
 /// What we read, in prost's words.
