@@ -239,6 +239,7 @@ impl Session {
         }
         if state.refused.content.as_ref().is_some_and(|refused| refused.says_the_same(&content)) {
             state.refused.suspects.extend(news.names.iter().cloned());
+            state.lost.extend(news.gone.iter().cloned());
             return None;
         }
         let whole = protocol == Protocol::Sotw && kind.is_full_state();

@@ -3,6 +3,7 @@
 //! Owns: which requests are stale, which answers accept, and how a response is composed. May use: the
 //! session's types. Never: holds state.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use prost::Message;
@@ -56,15 +57,20 @@ pub(super) fn content(kind: Kind, news: &News, snapshot: &Snapshot, state: &Type
         }
         return content;
     }
+    // One that is asked for by several of its names is said once.
+    let mut aliased = BTreeSet::new();
     for name in &news.names {
-        match current.find(name) {
-            Some(resource) if news.mending.contains(name) => {
-                content.resources.extend(state.refused.form(resource).cloned());
+        let form = match current.find(name) {
+            Some(resource) if news.mending.contains(name) => state.refused.form(resource),
+            Some(resource) => Some(resource),
+            None if kind == Kind::Endpoints => {
+                content.resources.push(no_endpoints(name));
+                None
             }
-            Some(resource) => content.resources.push(Arc::clone(resource)),
-            None if kind == Kind::Endpoints => content.resources.push(no_endpoints(name)),
-            None => {}
-        }
+            None => None,
+        };
+        let once = |form: &&Arc<Resource>| form.aliases().is_empty() || aliased.insert(Name::clone(form.name()));
+        content.resources.extend(form.filter(once).cloned());
     }
     content
 }

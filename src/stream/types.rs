@@ -48,7 +48,8 @@ pub(super) struct TypeState {
     pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
     /// Gone from the snapshot, and left with the proxy for good: of these no removal is said.
     pub(super) kept: BTreeSet<Name>,
-    /// What a client that came back has and that is gone: asked for or not, it is removed.
+    /// What is gone though the client has it, as it said when it came back or as it refused the removal: asked for or
+    /// not, it is removed.
     pub(super) lost: BTreeSet<Name>,
     /// When the held go even if their successors were not accepted.
     pub(super) release_at: Option<Instant>,
@@ -231,6 +232,7 @@ impl TypeState {
         let all: Vec<&Arc<Resource>> = sent.resources.iter().collect();
         let (told, untold): (Vec<_>, Vec<_>) =
             all.iter().copied().partition(|resource| refusal::mentions(error.message, resource.name()));
+        self.lost.extend(sent.removed.iter().cloned());
         let others = names(&untold).into_iter().chain(sent.removed.iter().cloned());
         self.refused.suspects.extend(others.chain(sent.absent.iter().cloned()));
         let by_name = !told.is_empty();

@@ -4,13 +4,12 @@
 //! client, prost's own reading of requests. Never: draws anything by lot.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::StreamBody;
-use prost::Message;
+use prost::{DecodeError, Message};
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::wire;
 use tonic::{Code, Status};
@@ -123,11 +122,7 @@ fn whole(mut body: &[u8]) -> (Vec<Bytes>, Result<(), Code>) {
 /// A request is what prost reads, or a fault where it reads none; and what prost writes of it is the same request.
 fn alike(protocol: Protocol, message: &[u8]) {
     let ours = ours(protocol, message);
-    let theirs = match protocol {
-        Protocol::Sotw => wire::DiscoveryRequest::decode(message).map(Request::Sotw),
-        Protocol::Delta => wire::DeltaDiscoveryRequest::decode(message).map(Request::Delta),
-    };
-    let Ok(mut theirs) = theirs else {
+    let Ok(mut theirs) = theirs(protocol, message) else {
         assert_eq!(ours.err(), Some(Fault::Undecodable), "prost does not read it: {message:?}");
         return;
     };
@@ -154,6 +149,30 @@ fn alike(protocol: Protocol, message: &[u8]) {
     }
     assert_eq!(ours.as_ref(), Ok(&theirs), "{message:?}");
     assert_eq!(self::ours(protocol, &written), ours);
+}
+
+/// The entries of a map as they are encoded. As a map, prost reads them however they are: of any other field that is not
+/// encoded as it should be, it makes an error.
+#[derive(Clone, PartialEq, Message)]
+struct Entries {
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    initial_resource_versions: Vec<Vec<u8>>,
+}
+
+fn theirs(protocol: Protocol, message: &[u8]) -> Result<Request, DecodeError> {
+    match protocol {
+        Protocol::Sotw => wire::DiscoveryRequest::decode(message).map(Request::Sotw),
+        Protocol::Delta => {
+            Entries::decode(message)?;
+            wire::DeltaDiscoveryRequest::decode(message).map(Request::Delta)
+        }
+    }
+}
+
+/// Whether prost reads a request of it.
+#[cfg(test)]
+pub(in crate::stream) fn is_request(protocol: Protocol, message: &[u8]) -> bool {
+    theirs(protocol, message).is_ok()
 }
 
 /// What we read, in prost's words.
@@ -301,7 +320,7 @@ impl Stranger {
             let received = decode(self.protocol, &response);
             let talk = self.types.entry(response.kind).or_default();
             assert!(talk.asked && !talk.outstanding, "not asked for: {received:?}");
-            talk.hears(&received, &self.peer);
+            talk.hears(&received);
         }
         assert!(responses < 100, "it does not end");
     }
@@ -441,7 +460,17 @@ impl Talk {
         self.wildcard || self.names.contains(name) || self.names.iter().any(glob)
     }
 
-    fn hears(&mut self, received: &Received, peer: &Peer) {
+    /// Whether it takes what is called so, or went by another name that it asks for: of that it may be told until it is
+    /// gone, and that it is.
+    fn takes(&self, name: &str) -> bool {
+        let by_alias = |names: &&str| {
+            let mut names = names.split(['|', '@']);
+            names.next() == Some(name) && names.any(|alias| self.covers(alias))
+        };
+        self.covers(name) || RESOURCES.iter().any(by_alias)
+    }
+
+    fn hears(&mut self, received: &Received) {
         let mut said = BTreeSet::new();
         for (name, body, _) in &received.resources {
             let name = match (body.rsplit_once(" = "), name.is_empty()) {
@@ -453,15 +482,13 @@ impl Talk {
                     message.cluster_name
                 }
             };
-            let aliases = peer.snapshot.of(received.kind).get(&name).map(Arc::clone);
-            let by_alias = aliases.is_some_and(|found| found.aliases().iter().any(|alias| self.covers(alias)));
-            assert!(self.covers(&name) || by_alias, "{name} was not asked for: {received:?}");
+            assert!(self.takes(&name), "{name} was not asked for: {received:?}");
             assert!(said.insert(name.clone()), "{name} twice: {received:?}");
             self.had.insert(name);
         }
         for name in received.removed.iter().chain(&received.bare) {
             let name = name.trim_start_matches(['?', '!', '~']);
-            assert!(self.covers(name) || self.had.contains(name), "{name} was not asked for: {received:?}");
+            assert!(self.takes(name) || self.had.contains(name), "{name} was not asked for: {received:?}");
             assert!(said.insert(name.to_owned()), "{name} twice: {received:?}");
         }
         assert!(self.nonce.replace(received.nonce.clone()).is_none_or(|last| last != received.nonce));

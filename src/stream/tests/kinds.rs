@@ -33,6 +33,12 @@ fn a_virtual_host_is_asked_for_by_an_alias_and_answered_under_its_own_name() {
 }
 
 #[test]
+fn what_is_asked_for_by_several_of_its_names_is_sent_once() {
+    let mut peer = sotw("RDS r|a|b=1, RDS s=1");
+    assert_eq!(peer.ask("RDS", &["a", "b", "r", "s"]), ["RDS r=1 s=1"]);
+}
+
+#[test]
 fn an_alias_that_nothing_goes_by_is_answered_without_a_body_and_sent_when_something_does() {
     let mut peer = delta("RDS r=1");
     assert_eq!(peer.change("VHDS", &["r/a.com"]), ["VHDS ?r/a.com"]);
@@ -60,6 +66,16 @@ fn a_virtual_host_that_does_not_go_by_the_alias_any_more_is_removed() {
     peer.delta_ack("VHDS");
     peer.edit("VHDS r/v|r/b.com=1, VHDS r/w|r/a.com=1");
     assert_eq!(peer.drain(), ["VHDS r/w=1 -r/v"]);
+}
+
+#[test]
+fn the_removal_of_a_virtual_host_that_was_refused_with_another_is_still_a_removal() {
+    let mut peer = delta("VHDS a=1, VHDS b=1");
+    assert_eq!(peer.change("VHDS", &["a", "b"]), ["VHDS a=1 b=1"]);
+    peer.delta_ack("VHDS");
+    peer.edit("VHDS a=2, VHDS -b");
+    assert_eq!(peer.drain(), ["VHDS a=2 -b"]);
+    assert_eq!(peer.delta_nack("VHDS", "a: no").1, ["VHDS a=1 -b"]);
 }
 
 #[test]

@@ -15,16 +15,21 @@ use translators::resource::{Kind, Name, Resource};
 
 use crate::publish::Snapshot;
 use crate::stream::Group;
-use crate::stream::board::{Board, Seat};
+#[cfg(test)]
+use crate::stream::board::Board;
+use crate::stream::board::Seat;
 use crate::stream::session::{Answer, Fault, Protocol, Response, Session};
 
 /// What is sent when nothing is.
+#[cfg(test)]
 pub(super) const NOTHING: [&str; 0] = [];
 
+#[cfg(test)]
 pub(super) fn sotw(contents: &str) -> Peer {
     Peer::new(Protocol::Sotw, contents)
 }
 
+#[cfg(test)]
 pub(super) fn delta(contents: &str) -> Peer {
     Peer::new(Protocol::Delta, contents)
 }
@@ -218,28 +223,6 @@ impl Peer {
         self.reconnect();
     }
 
-    /// From now on a stream of one type, at this board.
-    pub(super) fn sit(&mut self, board: &Arc<Board>, kind: Kind) {
-        self.reconnect();
-        self.session = Session::within(Arc::clone(&self.group), self.protocol).of_type(kind);
-        self.seat = Some(Seat::at(Arc::clone(board), kind));
-    }
-
-    /// The stream ends.
-    pub(super) fn leave(&mut self) {
-        self.seat = None;
-    }
-
-    /// How often others woke it since it was asked last.
-    pub(super) fn wakes(&self) -> usize {
-        self.wakes.0.swap(0, Ordering::Relaxed)
-    }
-
-    /// Whether others woke it since then.
-    pub(super) fn is_woken(&self) -> bool {
-        self.wakes.0.load(Ordering::Relaxed) > 0
-    }
-
     fn poll(&mut self) -> Option<Response> {
         match &self.seat {
             None => self.session.poll(&self.snapshot, self.now),
@@ -293,6 +276,32 @@ impl Peer {
             self.last.insert(received.kind, received);
         }
         lines
+    }
+}
+
+/// What only the tests say.
+#[cfg(test)]
+impl Peer {
+    /// From now on a stream of one type, at this board.
+    pub(super) fn sit(&mut self, board: &Arc<Board>, kind: Kind) {
+        self.reconnect();
+        self.session = Session::within(Arc::clone(&self.group), self.protocol).of_type(kind);
+        self.seat = Some(Seat::at(Arc::clone(board), kind));
+    }
+
+    /// The stream ends.
+    pub(super) fn leave(&mut self) {
+        self.seat = None;
+    }
+
+    /// How often others woke it since it was asked last.
+    pub(super) fn wakes(&self) -> usize {
+        self.wakes.0.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether others woke it since then.
+    pub(super) fn is_woken(&self) -> bool {
+        self.wakes.0.load(Ordering::Relaxed) > 0
     }
 
     fn nonce(&self, kind: Kind) -> String {
