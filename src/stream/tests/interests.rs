@@ -135,7 +135,9 @@ fn run(protocol: Protocol, steps: &[Step]) {
         let concerned = sleeper.change(step);
         let asks = matches!(step, Step::Ask(..));
         let sent = eager.ask(step);
-        if concerned || asks {
+        // It asks when it said that it would, too: a removal may wait for a drain.
+        let due = sleeper.peer.session.wake_at().is_some_and(|at| at <= eager.peer.now);
+        if concerned || asks || due {
             assert_eq!(sleeper.ask(step), sent, "{step:?}");
             let versions = |client: &Client| -> Vec<String> {
                 client.peer.last.values().map(|last| last.version.clone()).collect()
@@ -178,6 +180,18 @@ fn two_that_go_by_one_name_are_not_refused_in_turns() {
     ];
     run(Protocol::Sotw, &steps);
     run(Protocol::Delta, &steps);
+}
+
+#[test]
+fn what_is_gone_and_drains_is_told_by_the_clock() {
+    let mut steps = vec![
+        Step::Put("CDS", "b", 0, 1),
+        Step::Ask("CDS", "a", false),
+        Step::Ask("RDS", "a", true),
+        Step::Remove("CDS", "b"),
+    ];
+    steps.extend(vec![Step::Put("EDS", "a", 0, 0); 15]);
+    run(Protocol::Sotw, &steps);
 }
 
 proptest! {
