@@ -64,12 +64,11 @@ impl Session {
         if let Some(response) = due_to_all.and_then(|due| self.join(due, snapshot, now)) {
             return Some(response);
         }
+        let whole_only = self.protocol == Protocol::Sotw && kind.is_full_state();
         let state = self.of_mut(kind);
         let woken = state.woken.clone();
         // A whole that was refused may be another one without a name that is not asked for any more.
-        let again = state.retry && self.protocol == Protocol::Sotw && kind.is_full_state();
-        let state = self.of_mut(kind);
-        let again = again && state.refused.content.is_some();
+        let again = whole_only && state.retry && state.refused.content.is_some();
         let news = if waits { state.asked(current) } else { state.news(speech, kind, current, now) };
         let reason = match std::mem::take(&mut state.due) {
             true => Reason::Due,

@@ -78,13 +78,7 @@ impl Stance<'_> {
 
     /// Whether the proxy has accepted all of `current` that is subscribed to.
     pub(super) fn is_settled(&self, current: &ResourceSet) -> bool {
-        self.sent_at.is_none() && !self.is_behind && {
-            let covered = |change: Change| match change {
-                Change::Put(resource) => self.subscription.takes(&resource),
-                Change::Removed(name) => self.subscription.wants(&name, &self.seen),
-            };
-            !self.seen.changes_to(current).any(covered)
-        }
+        self.sent_at.is_none() && !self.is_behind && !self.subscription.takes_any_change(&self.seen, current)
     }
 
     /// Whether it asks for something that there is not in `current`.

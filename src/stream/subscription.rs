@@ -11,6 +11,7 @@ use super::group::Group;
 use super::names::Names;
 use super::request::List;
 use crate::publish::ResourceSet;
+use crate::publish::snapshot::Change;
 
 /// How a request spells "everything".
 const WILDCARD: &str = "*";
@@ -65,6 +66,14 @@ impl Subscription {
     /// Whether it takes what is called `name`, there or not.
     pub(super) fn wants(&self, name: &str, set: &ResourceSet) -> bool {
         self.covers(name) || set.get(name).is_some_and(|resource| self.takes(resource))
+    }
+
+    /// Whether something differs between the two that it takes, or took.
+    pub(super) fn takes_any_change(&self, seen: &ResourceSet, current: &ResourceSet) -> bool {
+        seen.changes_to(current).any(|change| match change {
+            Change::Put(resource) => self.takes(&resource) || self.wants(resource.name(), seen),
+            Change::Removed(name) => self.wants(&name, seen),
+        })
     }
 
     /// Whether it takes nothing.

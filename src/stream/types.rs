@@ -23,7 +23,6 @@ use super::subscription::{Difference, Subscription};
 use super::warmth::{Warming, nobody_of};
 use super::{delta, refusal};
 use crate::publish::ResourceSet;
-use crate::publish::snapshot::Change;
 use crate::report::TypeStatus;
 
 /// One type on one stream.
@@ -315,19 +314,9 @@ impl TypeState {
     /// Takes a set for seen if that is so.
     pub(super) fn pass_over(&mut self, current: &ResourceSet) {
         let other = self.requested && self.seen.version() != current.version();
-        if other && self.outstanding.is_none() && !self.takes_any_change(current) {
+        if other && self.outstanding.is_none() && !self.subscription.takes_any_change(&self.seen, current) {
             self.saw(current);
         }
-    }
-
-    /// Whether something has changed that it takes, or took.
-    fn takes_any_change(&self, current: &ResourceSet) -> bool {
-        self.seen.changes_to(current).any(|change| match change {
-            Change::Put(resource) => {
-                self.subscription.takes(&resource) || self.subscription.wants(resource.name(), &self.seen)
-            }
-            Change::Removed(name) => self.subscription.wants(&name, &self.seen),
-        })
     }
 
     /// What there is to be seen of it, but for what it refuses; `None` before something was said.
