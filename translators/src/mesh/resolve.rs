@@ -216,10 +216,10 @@ impl Resolver {
             let declared = self.services.get(&service).map(AsRef::as_ref);
             let trust_domain = &self.settings.trust_domain.value;
             let facts = self.backings.refresh(&service, declared, &self.kept_workloads, trust_domain);
-            if !facts.is_empty() {
+            if facts.is_some() {
                 dirty.services.insert(service);
             }
-            facts.into_iter().for_each(|fact| self.changed(fact, dirty));
+            facts.into_iter().flatten().for_each(|fact| self.changed(fact, dirty));
         }
     }
 
@@ -305,8 +305,9 @@ impl Resolver {
             if before.as_deref() == service.as_ref() {
                 continue;
             }
-            self.coverage.replace(name, before.as_deref(), service.as_ref());
-            dirty.warnings.extend(self.policies.only(name).map(|kept| kept.object.key.name.clone()));
+            if self.coverage.replace(name, before.as_deref(), service.as_ref()) {
+                dirty.warnings.extend(self.policies.only(name).map(|kept| kept.object.key.name.clone()));
+            }
             match service {
                 Some(service) => self.resolved.insert(name.clone(), Arc::new(service)),
                 None => self.resolved.remove(name),

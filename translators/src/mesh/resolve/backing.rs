@@ -12,11 +12,14 @@ use super::facts::Fact;
 use super::report::Report;
 use super::services::Declared;
 use super::stage::Change;
-use crate::mesh::{Backing, Serving, Workload};
+use crate::mesh::{Backing, Serving, StaticEndpoint, Workload};
 use crate::name::{QualifiedName, SpiffeId, TrustDomain};
 
+/// What can be selected of some endpoints: the port that they have, and the labels that they carry.
+pub(super) type Selectable<'a> = (&'a str, &'a BTreeMap<String, String>);
+
 /// What is behind one service.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Behind {
     pub backing: Backing,
     pub identities: BTreeSet<SpiffeId>,
@@ -37,10 +40,14 @@ impl Backings {
         self.behind.get(service)
     }
 
-    /// Where the endpoints of a service come from.
-    pub(super) fn backing(&self, service: &QualifiedName, report: &mut Report<'_>) -> Option<&Backing> {
-        report.reads.push(Fact::Backing(service.clone()));
-        self.behind.get(service).map(|behind| &behind.backing)
+    /// What can be selected of the endpoints of a service.
+    pub(super) fn selectable(
+        &self,
+        service: &QualifiedName,
+        report: &mut Report<'_>,
+    ) -> Option<BTreeSet<Selectable<'_>>> {
+        report.reads.push(Fact::Selectable(service.clone()));
+        self.behind.get(service).map(|behind| selectable(&behind.backing))
     }
 
     /// Who may answer for a service.
@@ -71,17 +78,17 @@ impl Backings {
         }
     }
 
-    /// Looks again at what is behind `service`; which facts are others now.
+    /// Looks again at what is behind `service`; if that is something else, which facts are others now.
     pub(super) fn refresh(
         &mut self,
         service: &QualifiedName,
         declared: Option<&Declared>,
         workloads: &OrdMap<QualifiedName, Arc<Workload>>,
         trust_domain: &TrustDomain,
-    ) -> Vec<Fact> {
+    ) -> Option<Vec<Fact>> {
         let Some(declared) = declared else {
             self.behind.remove(service);
-            return Vec::new();
+            return None;
         };
         let servers = self.servers.get(service).into_iter().flatten();
         let servers: Vec<&Workload> = servers.filter_map(|name| workloads.get(name)).map(AsRef::as_ref).collect();
@@ -93,31 +100,43 @@ impl Backings {
         if identities.is_empty() {
             identities.insert(SpiffeId::of_workload(trust_domain, service));
         }
-        let mut changed = Vec::new();
         let now = Behind { backing, identities };
         match self.behind.entry(service.clone()) {
             Entry::Occupied(mut entry) => {
                 let before = entry.insert(now);
                 let now = entry.get();
-                if before.backing != now.backing {
-                    changed.push(Fact::Backing(service.clone()));
+                let mut facts = Vec::new();
+                if before.backing != now.backing && selectable(&before.backing) != selectable(&now.backing) {
+                    facts.push(Fact::Selectable(service.clone()));
                 }
                 if before.identities != now.identities {
-                    changed.push(Fact::Identities(service.clone()));
+                    facts.push(Fact::Identities(service.clone()));
                 }
+                (before != *now).then_some(facts)
             }
             Entry::Vacant(entry) => {
                 entry.insert(now);
-                changed.extend([Fact::Backing(service.clone()), Fact::Identities(service.clone())]);
+                Some(vec![Fact::Selectable(service.clone()), Fact::Identities(service.clone())])
             }
         }
-        changed
     }
 }
 
 /// Whether it makes no difference to any service which of the two serves it.
 fn serves_alike(left: &Workload, right: &Workload) -> bool {
     left.identity == right.identity && left.labels == right.labels && left.serves == right.serves
+}
+
+/// What can be selected, whatever else is said of the endpoints.
+fn selectable(backing: &Backing) -> BTreeSet<Selectable<'_>> {
+    match backing {
+        Backing::Workloads(list) => list.iter().map(|serving| (serving.port.as_str(), &serving.labels)).collect(),
+        Backing::Static(list) => list.iter().flat_map(of_endpoint).collect(),
+    }
+}
+
+fn of_endpoint(endpoint: &StaticEndpoint) -> impl Iterator<Item = Selectable<'_>> {
+    endpoint.ports.keys().map(|port| (port.as_str(), &endpoint.labels))
 }
 
 fn serving<'a>(workload: &'a Workload, service: &'a QualifiedName) -> impl Iterator<Item = Serving> + 'a {

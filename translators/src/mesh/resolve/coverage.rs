@@ -35,7 +35,7 @@ pub(super) struct Coverage {
 }
 
 /// The ports under one level.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Covered {
     ports: usize,
     closed: usize,
@@ -55,10 +55,12 @@ struct PortName {
 // === impl Coverage ===
 
 impl Coverage {
-    /// Takes up a change of a service.
-    pub(super) fn replace(&mut self, name: &QualifiedName, before: Option<&Service>, after: Option<&Service>) {
-        if self.wide.is_empty() {
-            return;
+    /// Takes up a change of a service; says whether policies that cover its ports see another service.
+    pub(super) fn replace(&mut self, name: &QualifiedName, before: Option<&Service>, after: Option<&Service>) -> bool {
+        if let (Some(before), Some(after)) = (before, after)
+            && Covered::of(before) == Covered::of(after)
+        {
+            return false;
         }
         for level in Level::wide(name) {
             let Some((covered, _)) = self.wide.get_mut(&level) else { continue };
@@ -66,6 +68,7 @@ impl Coverage {
             after.into_iter().for_each(|service| covered.add(service));
             self.touched.insert(level);
         }
+        true
     }
 
     /// Starts to follow `level`, or stops it when no policy targets it any more.
@@ -124,6 +127,12 @@ impl Coverage {
 // === impl Covered ===
 
 impl Covered {
+    fn of(service: &Service) -> Self {
+        let mut covered = Self::default();
+        covered.add(service);
+        covered
+    }
+
     fn add(&mut self, service: &Service) {
         service.ports.iter().for_each(|port| self.add_port(&service.name, port));
     }

@@ -11,8 +11,8 @@ use crate::name::{Label, ObjectKey, QualifiedName};
 pub(super) enum Fact {
     /// Whether there is a service of this name, and its ports.
     Service(QualifiedName),
-    /// Where the endpoints of a service come from.
-    Backing(QualifiedName),
+    /// Which labels the endpoints of a service carry, by port.
+    Selectable(QualifiedName),
     /// Who may answer for a service.
     Identities(QualifiedName),
     /// The names of the services of a namespace.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backing::Backings;
+use super::backing::{Backings, Selectable};
 use super::claims::Claim;
 use super::matches::{covers, http_match};
 use super::report::Report;
@@ -17,7 +17,7 @@ use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
 use super::stage::Change;
 use crate::finding::Code;
 use crate::mesh::{
-    Backing, Consumer, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
+    Consumer, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
 };
 use crate::name::QualifiedName;
 use crate::rules::route::{DestinationSpec, HttpRuleSpec, RouteSpec};
@@ -298,8 +298,8 @@ fn destination(
         labels.insert("version".to_owned(), version.clone());
     }
     if !labels.is_empty() {
-        let backing = known.backings.backing(&service, report);
-        warn_of_nothing(written, at, &labels, &port.name, backing, report);
+        let selectable = known.backings.selectable(&service, report);
+        warn_of_nothing(written, at, &labels, &port.name, selectable, report);
     }
     Some(Destination { service, port: port.name.clone(), labels })
 }
@@ -310,18 +310,12 @@ fn warn_of_nothing(
     at: &str,
     labels: &BTreeMap<String, String>,
     port: &str,
-    backing: Option<&Backing>,
+    selectable: Option<BTreeSet<Selectable<'_>>>,
     report: &mut Report<'_>,
 ) {
-    let carried: Vec<&BTreeMap<String, String>> = match backing {
-        None => return,
-        Some(Backing::Workloads(list)) => {
-            list.iter().filter(|serving| serving.port == port).map(|serving| &serving.labels).collect()
-        }
-        Some(Backing::Static(list)) => {
-            list.iter().filter(|endpoint| endpoint.ports.contains_key(port)).map(|endpoint| &endpoint.labels).collect()
-        }
-    };
+    let Some(selectable) = selectable else { return };
+    let carried = selectable.into_iter().filter(|(of, _)| *of == port).map(|(_, labels)| labels);
+    let carried: Vec<&BTreeMap<String, String>> = carried.collect();
     let selected =
         |carried: &BTreeMap<String, String>| labels.iter().all(|(key, value)| carried.get(key) == Some(value));
     if carried.iter().any(|carried| selected(carried)) {
