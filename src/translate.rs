@@ -2,9 +2,9 @@
 //!
 //! Owns: the order of it: what is in force, where the mTLS modes stand, which resources follow. May use: `translators`,
 //! `fold`, `journal`, `snapshot`. Never: knows who is connected otherwise than as an instance, or looks at what a change
-//! does not concern. A change of endpoints rebuilds load assignments alone and does not pass through the rules.
 //! does not concern. A proxy that comes or goes rebuilds load assignments alone and does not pass through the rules; a
 //! list of endpoints is a rule itself, and of the others nothing but its service is looked at when it changes.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

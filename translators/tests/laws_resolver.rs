@@ -225,6 +225,30 @@ fn assert_follows(before: &Resolution, after: &Resolution, objects: &Objects) {
     }
 }
 
+fn assert_follows_all(batches: &[Vec<Edit>]) {
+    let mut objects = Objects::new();
+    let mut resolver = Resolver::default();
+    let mut before = resolver.update(&objects);
+    for batch in batches {
+        batch.iter().for_each(|edit| apply(edit, &mut objects));
+        let after = resolver.update(&objects);
+        assert_follows(&before, &after, &objects);
+        before = after;
+    }
+}
+
+/// What is written of one service and those who refer to it.
+fn edit_of_one() -> impl Strategy<Value = Edit> {
+    let written = prop_oneof![
+        3 => service().prop_map(|spec| document("MeshService", "a", "x", &spec)),
+        1 => workload().prop_map(|spec| document("Workload", "a", "x", &spec)),
+        1 => route().prop_map(|spec| document("TrafficRoute", "a", "x", &spec)),
+        1 => access().prop_map(|spec| document("AccessPolicy", "a", "x", &spec)),
+        1 => mtls().prop_map(|spec| document("MTLSPolicy", "a", "x", &spec)),
+    ];
+    written.prop_map(|text| Edit::Write(text, "1.yaml", 1))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -234,15 +258,15 @@ proptest! {
         first in proptest::collection::vec(edit(), 0..30),
         batches in proptest::collection::vec(proptest::collection::vec(edit(), 1..3), 1..12),
     ) {
-        let mut objects = Objects::new();
-        let mut resolver = Resolver::default();
-        let mut before = resolver.update(&objects);
-        for batch in std::iter::once(&first).chain(&batches) {
-            batch.iter().for_each(|edit| apply(edit, &mut objects));
-            let after = resolver.update(&objects);
-            assert_follows(&before, &after, &objects);
-            before = after;
-        }
+        assert_follows_all(&[vec![first], batches].concat());
+    }
+
+    /// The same where nearly every change concerns the others.
+    #[test]
+    fn it_says_so_of_a_service_that_all_refer_to(
+        batches in proptest::collection::vec(proptest::collection::vec(edit_of_one(), 1..2), 1..40),
+    ) {
+        assert_follows_all(&batches);
     }
 }
 
