@@ -22,7 +22,7 @@ mod feed;
 
 pub use feed::{Feed, Followed, Interest, Reader};
 
-pub use crate::snapshot::{self, Change, ResourceSet, Snapshot, Touched};
+pub use crate::snapshot::{self, Change, ResourceSet, Snapshot, Topic, Touched};
 
 /// The groups, each with what it holds and those who wait for more.
 type Groups = OrdMap<GroupKey, Arc<Feed<Snapshot>>>;
@@ -197,6 +197,7 @@ fn match_otherwise(former: Option<&Mesh>, next: Option<&Mesh>) -> bool {
 /// What has changed concerns whoever takes one of the names; another version concerns everybody.
 impl Followed for Snapshot {
     type Change = Touched;
+    type Topic = Topic;
 
     fn change_to(&self, newer: &Self) -> Option<Touched> {
         (self.said_version() == newer.said_version()).then(|| self.touched(newer))
@@ -208,6 +209,10 @@ impl Followed for Snapshot {
 
     fn size_of(change: &Touched) -> usize {
         change.len()
+    }
+
+    fn topics_of(change: &Touched) -> impl Iterator<Item = Topic> {
+        change.topics()
     }
 }
 

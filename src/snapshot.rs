@@ -5,6 +5,7 @@
 //! `translators::resource`, names of the form xdstp. Never: changes after it was published.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -40,6 +41,14 @@ pub struct Snapshot {
 /// The names by which what differs between two snapshots was or is found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Touched([BTreeSet<Name>; Kind::ALL.len()]);
+
+/// What of a snapshot can be followed: whatever goes by a name, or a whole kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Topic {
+    kind: Kind,
+    /// The sum of the name: who is told of another one that has the same looks in vain.
+    name: Option<u64>,
+}
 
 /// One difference between two sets.
 #[derive(Debug, Clone)]
@@ -188,12 +197,35 @@ impl FromIterator<Arc<Resource>> for ResourceSet {
     }
 }
 
+// === impl Topic ===
+
+impl Topic {
+    /// Whatever goes by this name, or is below it.
+    pub fn named(kind: Kind, name: &str) -> Self {
+        let mut sum = DefaultHasher::new();
+        name.hash(&mut sum);
+        Self { kind, name: Some(sum.finish()) }
+    }
+
+    /// Every resource of this kind.
+    pub fn all(kind: Kind) -> Self {
+        Self { kind, name: None }
+    }
+}
+
 // === impl Touched ===
 
 impl Touched {
-    /// The names of this kind.
-    pub fn of(&self, kind: Kind) -> &BTreeSet<Name> {
-        &self.0[kind as usize]
+    /// What concerns those who follow it: the names, the globs that stand for them, and the kinds.
+    pub fn topics(&self) -> impl Iterator<Item = Topic> {
+        let kinds = Kind::ALL.into_iter().zip(&self.0).filter(|(_, names)| !names.is_empty());
+        kinds.flat_map(|(kind, names)| {
+            let named = names.iter().flat_map(move |name| {
+                let globs = xdstp::globs_over(name).map(move |glob| Topic::named(kind, &glob));
+                std::iter::once(Topic::named(kind, name)).chain(globs)
+            });
+            std::iter::once(Topic::all(kind)).chain(named)
+        })
     }
 
     /// How many there are, of every kind.

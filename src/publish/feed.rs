@@ -3,13 +3,13 @@
 //! Owns: the current value, and who is woken when there is another one. May use: nothing of ours. Never: queues: who
 //! looks sees the latest value.
 //!
-//! Readers stay registered from one value to the next, those of one interest in one row: a change costs a question for
-//! each row, and a wake-up for each reader of the rows that it concerns. Whom nothing concerns for long is woken too
-//! when as much has changed as there is: what readers still hold of former values is never more than one value.
+//! Readers stay registered from one value to the next, those of one interest in one row. An index leads from topics to
+//! the rows that follow them: a change costs a look for each topic that it touches and a wake-up for each reader of the
+//! rows that it concerns, however many other rows there are. Whom nothing concerns for long is woken too when as much
+//! has changed as there is: what readers still hold of former values is never more than one value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,16 +17,21 @@ use std::task::{Context, Poll, Waker};
 use arc_swap::ArcSwap;
 use slab::Slab;
 
-/// So many rows are asked at once, and so many readers woken; between them others may come and go.
+/// So many rows are looked up at once, and so many readers woken; between them others may come and go.
 const BATCH: usize = 64;
 
 /// What the number of a value is when there will be no other.
 const CLOSED: u64 = u64::MAX;
 
+/// The place of no interest: everything concerns who has none.
+const EVERYTHING: usize = 0;
+
 /// What can be followed.
 pub trait Followed {
     /// What makes two values differ.
     type Change;
+    /// What of it can be followed.
+    type Topic: Ord + Copy + Send;
 
     /// What makes `newer` another value; `None` for what concerns everybody.
     fn change_to(&self, newer: &Self) -> Option<Self::Change>;
@@ -34,14 +39,17 @@ pub trait Followed {
     /// How many parts it has,
     fn size(&self) -> usize;
 
-    /// and how many of them are others.
+    /// how many of them are others,
     fn size_of(change: &Self::Change) -> usize;
+
+    /// and whose followers that concerns.
+    fn topics_of(change: &Self::Change) -> impl Iterator<Item = Self::Topic>;
 }
 
 /// What a reader follows of a value.
 pub trait Interest<T: Followed>: Send + Sync {
-    /// Whether a change is one for it.
-    fn concerns(&self, change: &T::Change) -> bool;
+    /// The topics.
+    fn topics(&self) -> Box<dyn Iterator<Item = T::Topic> + '_>;
 }
 
 /// The writer's side. Readers see its end.
@@ -55,7 +63,14 @@ pub struct Reader<T: Followed> {
     /// What concerns it; everything if there is none.
     interest: Option<Arc<dyn Interest<T>>>,
     /// Where it waits, once it does, and for whom.
-    seat: Option<(usize, Waker)>,
+    seat: Option<(Seat, Waker)>,
+}
+
+/// A place in a row.
+#[derive(Clone, Copy)]
+struct Seat {
+    row: usize,
+    number: usize,
 }
 
 struct Shared<T: Followed> {
@@ -66,8 +81,11 @@ struct Shared<T: Followed> {
 
 /// Those who wait.
 struct Waiting<T: Followed> {
-    /// By where their interest lies in memory: who follows the same shares it.
-    rows: BTreeMap<usize, Row<T>>,
+    rows: Slab<Row<T>>,
+    /// The rows by where their interest lies in memory: who follows the same shares it.
+    by_interest: BTreeMap<usize, usize>,
+    /// Which rows follow a topic; those that follow everything follow none.
+    by_topic: BTreeSet<(T::Topic, usize)>,
     /// How much has changed since everybody was woken.
     untold: usize,
 }
@@ -84,7 +102,7 @@ impl<T: Followed> Feed<T> {
     /// A feed of this value.
     pub fn new(value: Arc<T>) -> Self {
         let (current, number) = (ArcSwap::new(value), AtomicU64::new(0));
-        let waiting = Mutex::new(Waiting { rows: BTreeMap::new(), untold: 0 });
+        let waiting = Mutex::new(Waiting::default());
         Self(Arc::new(Shared { current, number, waiting }))
     }
 
@@ -138,15 +156,11 @@ impl<T: Followed> Reader<T> {
     /// same interest is to give the same allocation.
     pub fn follow(&mut self, interest: Arc<dyn Interest<T>>) -> Arc<T> {
         let former = self.interest.replace(interest);
-        if row_of(former.as_ref()) != row_of(self.interest.as_ref())
-            && let Some((seat, waker)) = self.seat.take()
+        if place_of(former.as_ref()) != place_of(self.interest.as_ref())
+            && let Some((_, waker)) = &self.seat
         {
-            let mut waiting = self.shared.lock();
-            let left = waiting.leave(row_of(former.as_ref()), seat);
-            let seat = waiting.sit_down(self.interest.as_ref(), waker.clone());
-            drop(waiting);
-            self.seat = Some((seat, waker));
-            drop(left);
+            let waker = waker.clone();
+            self.sit_down(&waker);
         }
         // Only now: whoever sends after this look finds us where we are.
         self.current()
@@ -181,7 +195,7 @@ impl<T: Followed> Reader<T> {
         let former = self.seat.take();
         let mut waiting = self.shared.lock();
         let seat = waiting.sit_down(self.interest.as_ref(), waker.clone());
-        let left = former.as_ref().map(|(seat, _)| waiting.leave(row_of(self.interest.as_ref()), *seat));
+        let left = former.as_ref().map(|(seat, _)| waiting.leave(*seat));
         drop(waiting);
         self.seat = Some((seat, waker.clone()));
         drop((left, former));
@@ -198,7 +212,7 @@ impl<T: Followed> Clone for Reader<T> {
 impl<T: Followed> Drop for Reader<T> {
     fn drop(&mut self) {
         if let Some((seat, _)) = self.seat.take() {
-            let left = self.shared.lock().leave(row_of(self.interest.as_ref()), seat);
+            let left = self.shared.lock().leave(seat);
             // Not under the lock: what it wakes may be the last to hold something that reads.
             drop(left);
         }
@@ -219,30 +233,25 @@ impl<T: Followed> Shared<T> {
         too_much
     }
 
-    /// Wakes whom the change concerns; without one, everybody.
+    /// Wakes whom the change concerns; without one, everybody. Who sits down meanwhile looks at the value anyway.
     fn wake(&self, change: Option<&T::Change>) {
-        let mut after = Bound::Unbounded;
-        while let Some(row) = self.concerned(after, change) {
-            self.wake_row(row);
-            after = Bound::Excluded(row);
-        }
-    }
-
-    /// The next row that the change concerns.
-    fn concerned(&self, mut after: Bound<usize>, change: Option<&T::Change>) -> Option<usize> {
-        loop {
-            let waiting = self.lock();
-            let mut asked = 0;
-            for (place, row) in waiting.rows.range((after, Bound::Unbounded)).take(BATCH) {
-                let concerns = |change| row.interest.as_ref().is_none_or(|interest| interest.concerns(change));
-                if change.is_none_or(concerns) {
-                    return Some(*place);
+        let Some(change) = change else {
+            let rows = self.lock().rows.capacity();
+            return (0..rows).for_each(|row| self.wake_row(row));
+        };
+        let everything = self.lock().by_interest.get(&EVERYTHING).copied();
+        everything.into_iter().for_each(|row| self.wake_row(row));
+        // Each row once, though much that it follows may have changed.
+        let mut woken = BTreeSet::new();
+        for topic in T::topics_of(change) {
+            let mut from = 0;
+            loop {
+                let batch: Vec<usize> = self.lock().following(topic, from).take(BATCH).collect();
+                batch.iter().filter(|row| woken.insert(**row)).for_each(|row| self.wake_row(*row));
+                match batch.last() {
+                    Some(last) if batch.len() == BATCH => from = last + 1,
+                    Some(_) | None => break,
                 }
-                after = Bound::Excluded(*place);
-                asked += 1;
-            }
-            if asked < BATCH {
-                return None;
             }
         }
     }
@@ -251,8 +260,7 @@ impl<T: Followed> Shared<T> {
         let mut from = 0;
         loop {
             let waiting = self.lock();
-            // Who has left it since, or come, looks at the value anyway.
-            let Some(seats) = waiting.rows.get(&row).map(|row| &row.seats) else { return };
+            let Some(seats) = waiting.rows.get(row).map(|row| &row.seats) else { return };
             let end = seats.capacity();
             let batch: Vec<Waker> = (from..end.min(from + BATCH)).filter_map(|seat| seats.get(seat).cloned()).collect();
             drop(waiting);
@@ -271,24 +279,47 @@ impl<T: Followed> Shared<T> {
 
 // === impl Waiting ===
 
-impl<T: Followed> Waiting<T> {
-    fn sit_down(&mut self, interest: Option<&Arc<dyn Interest<T>>>, waker: Waker) -> usize {
-        let row = self.rows.entry(row_of(interest));
-        row.or_insert_with(|| Row { interest: interest.cloned(), seats: Slab::new() }).seats.insert(waker)
-    }
-
-    /// Gives what is left behind, to be dropped when nothing is locked.
-    fn leave(&mut self, row: usize, seat: usize) -> (Option<Waker>, Option<Row<T>>) {
-        let Some(seats) = self.rows.get_mut(&row).map(|row| &mut row.seats) else { return (None, None) };
-        let waker = seats.try_remove(seat);
-        let empty = seats.is_empty();
-        (waker, if empty { self.rows.remove(&row) } else { None })
+impl<T: Followed> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { rows: Slab::new(), by_interest: BTreeMap::new(), by_topic: BTreeSet::new(), untold: 0 }
     }
 }
 
-/// Where those sit who have this interest: it lies where it does for as long as one of them has it.
-fn row_of<T: Followed>(interest: Option<&Arc<dyn Interest<T>>>) -> usize {
-    interest.map_or(0, |interest| Arc::as_ptr(interest).addr())
+impl<T: Followed> Waiting<T> {
+    fn sit_down(&mut self, interest: Option<&Arc<dyn Interest<T>>>, waker: Waker) -> Seat {
+        let row = *self.by_interest.entry(place_of(interest)).or_insert_with(|| {
+            let row = self.rows.insert(Row { interest: interest.cloned(), seats: Slab::new() });
+            let topics = interest.into_iter().flat_map(|interest| interest.topics());
+            self.by_topic.extend(topics.map(|topic| (topic, row)));
+            row
+        });
+        Seat { row, number: self.rows[row].seats.insert(waker) }
+    }
+
+    /// The rows that follow a topic, from this one on.
+    fn following(&self, topic: T::Topic, from: usize) -> impl Iterator<Item = usize> + '_ {
+        self.by_topic.range((topic, from)..).take_while(move |(of, _)| *of == topic).map(|(_, row)| *row)
+    }
+
+    /// Gives what is left behind, to be dropped when nothing is locked.
+    fn leave(&mut self, seat: Seat) -> (Option<Waker>, Option<Row<T>>) {
+        let Some(seats) = self.rows.get_mut(seat.row).map(|row| &mut row.seats) else { return (None, None) };
+        let waker = seats.try_remove(seat.number);
+        if !seats.is_empty() {
+            return (waker, None);
+        }
+        let row = self.rows.remove(seat.row);
+        self.by_interest.remove(&place_of(row.interest.as_ref()));
+        for topic in row.interest.iter().flat_map(|interest| interest.topics()) {
+            self.by_topic.remove(&(topic, seat.row));
+        }
+        (waker, Some(row))
+    }
+}
+
+/// What tells an interest from others, as long as anybody has it.
+fn place_of<T: Followed>(interest: Option<&Arc<dyn Interest<T>>>) -> usize {
+    interest.map_or(EVERYTHING, |interest| Arc::as_ptr(interest).addr())
 }
 
 impl<T: Followed> fmt::Debug for Feed<T> {
@@ -305,7 +336,7 @@ impl<T: Followed> fmt::Debug for Reader<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::cell::Cell;
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
@@ -323,6 +354,7 @@ mod tests {
     /// Changes concern everybody.
     impl Followed for i32 {
         type Change = ();
+        type Topic = ();
 
         fn change_to(&self, _: &Self) -> Option<()> {
             None
@@ -335,16 +367,21 @@ mod tests {
         fn size_of((): &()) -> usize {
             1
         }
+
+        fn topics_of((): &()) -> impl Iterator<Item = ()> {
+            std::iter::empty()
+        }
     }
 
     /// Numbers by name.
-    type Many = BTreeMap<u8, u8>;
+    type Many = BTreeMap<u16, u8>;
 
     impl Followed for Many {
-        type Change = BTreeSet<u8>;
+        type Change = BTreeSet<u16>;
+        type Topic = Counted;
 
-        fn change_to(&self, newer: &Self) -> Option<BTreeSet<u8>> {
-            let names: BTreeSet<u8> = self.keys().chain(newer.keys()).copied().collect();
+        fn change_to(&self, newer: &Self) -> Option<BTreeSet<u16>> {
+            let names: BTreeSet<u16> = self.keys().chain(newer.keys()).copied().collect();
             Some(names.into_iter().filter(|name| self.get(name) != newer.get(name)).collect())
         }
 
@@ -352,18 +389,42 @@ mod tests {
             self.len()
         }
 
-        fn size_of(change: &BTreeSet<u8>) -> usize {
+        fn size_of(change: &BTreeSet<u16>) -> usize {
             change.len()
+        }
+
+        fn topics_of(change: &BTreeSet<u16>) -> impl Iterator<Item = Counted> {
+            change.iter().copied().map(Counted)
         }
     }
 
-    /// One of them, and how often it was asked.
-    struct One(u8, Arc<Count>);
+    /// A number, and how often it was held against others.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub struct Counted(u16);
 
-    impl Interest<Many> for One {
-        fn concerns(&self, change: &BTreeSet<u8>) -> bool {
-            self.1.wake_by_ref();
-            change.contains(&self.0)
+    thread_local! {
+        static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    impl Ord for Counted {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            COMPARED.set(COMPARED.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl PartialOrd for Counted {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    /// Some of them.
+    struct These(Vec<u16>);
+
+    impl Interest<Many> for These {
+        fn topics(&self) -> Box<dyn Iterator<Item = Counted> + '_> {
+            Box::new(self.0.iter().copied().map(Counted))
         }
     }
 
@@ -373,16 +434,16 @@ mod tests {
         }
     }
 
+    fn put(feed: &Feed<Many>, names: &[u16], number: u8) {
+        let mut next = Many::clone(&feed.current());
+        next.extend(names.iter().map(|name| (*name, number)));
+        feed.send(Arc::new(next));
+    }
+
     #[test]
-    fn a_change_asks_every_interest_once_and_wakes_whom_it_concerns() {
-        let put = |feed: &Feed<Many>, name, number| {
-            let mut next = Many::clone(&feed.current());
-            next.insert(name, number);
-            feed.send(Arc::new(next));
-        };
+    fn a_change_wakes_whom_it_concerns() {
         let feed = Feed::new(Arc::new((0..100).map(|name| (name, 0)).collect::<Many>()));
-        let asked: Arc<Count> = Arc::default();
-        let interests: Vec<_> = (0..20).map(|name| Arc::new(One(name, Arc::clone(&asked)))).collect();
+        let interests: Vec<_> = (0..20).map(|name| Arc::new(These(vec![name, name + 20]))).collect();
         let wakes: Vec<Arc<Count>> = (0..2_000).map(|_| Arc::default()).collect();
         let follow = |number: usize| {
             let mut reader = feed.subscribe();
@@ -393,36 +454,69 @@ mod tests {
         };
         let mut readers: Vec<_> = (0..2_000).map(follow).collect();
         let woken = || wakes.iter().map(|wakes| wakes.taken()).enumerate().filter(|(_, woken)| *woken > 0);
-        put(&feed, 7, 1);
+        put(&feed, &[7], 1);
         assert!(woken().eq((0..100).map(|row| (20 * row + 7, 1))));
-        assert_eq!(asked.taken(), 20, "every interest once");
-        put(&feed, 50, 1);
-        assert_eq!((woken().count(), asked.taken()), (0, 20), "it concerns nobody");
+        put(&feed, &[5, 25, 9, 29, 9], 1);
+        assert!(woken().map(|(_, times)| times).eq([1; 200]), "once, though two of what they follow have changed");
+        put(&feed, &[50], 1);
+        assert_eq!(woken().count(), 0, "it concerns nobody");
         // Who follows something else is woken for that alone, and sees what came before.
-        put(&feed, 8, 1);
+        put(&feed, &[8], 1);
         assert_eq!(woken().count(), 100);
         assert_eq!(readers[7].follow(interests[8].clone())[&8], 1);
-        put(&feed, 7, 2);
+        put(&feed, &[7], 2);
         assert_eq!(woken().count(), 99);
-        put(&feed, 8, 2);
+        put(&feed, &[8], 2);
         assert_eq!(woken().count(), 101);
         assert!(readers[0].is_behind());
+        // Who has not said what concerns it is woken for everything.
+        let (mut eager, all): (_, Arc<Count>) = (feed.subscribe(), Arc::default());
+        let waker = Waker::from(Arc::clone(&all));
+        assert!(eager.poll_next(&Context::from_waker(&waker)).is_pending());
+        put(&feed, &[60, 28], 9);
+        assert_eq!((woken().count(), all.taken()), (101, 1));
+        drop(eager);
         // After as many changes as there are parts, everybody is.
-        asked.taken();
-        for number in 0..95 {
+        for number in 0..89 {
             assert_eq!(woken().count(), 0, "{number}");
-            put(&feed, 60, number + 1);
+            put(&feed, &[60], number + 1);
         }
         assert_eq!(woken().count(), 2_000);
-        put(&feed, 60, 100);
+        put(&feed, &[60], 100);
         assert_eq!(woken().count(), 0, "from now on, again");
         // Nothing is left of who has gone.
         readers.truncate(10);
-        asked.taken();
-        put(&feed, 60, 101);
-        assert_eq!(asked.taken(), 9, "two of them follow the same");
+        let waiting = feed.0.lock();
+        assert_eq!((waiting.rows.len(), waiting.by_interest.len()), (9, 9), "two of them follow the same");
+        assert_eq!(waiting.by_topic.len(), 18);
+        drop(waiting);
         drop(feed);
         assert_eq!(woken().count(), 10, "the end concerns everybody");
+    }
+
+    #[test]
+    fn a_change_looks_only_at_those_who_follow_it() {
+        let compared = |rows: u16| {
+            let feed = Feed::new(Arc::new((0..=rows).map(|name| (name, 0)).collect::<Many>()));
+            let wakes: Arc<Count> = Arc::default();
+            let follow = |name: u16| {
+                let mut reader = feed.subscribe();
+                reader.follow(Arc::new(These((name..rows.min(name + 10)).chain([rows]).collect())));
+                let waker = Waker::from(Arc::clone(&wakes));
+                assert!(reader.poll_next(&Context::from_waker(&waker)).is_pending());
+                reader
+            };
+            let _readers: Vec<_> = (0..rows).map(follow).collect();
+            COMPARED.set(0);
+            put(&feed, &[rows / 2], 1);
+            assert_eq!(wakes.taken(), 10, "each other follows something else");
+            let compared = COMPARED.get();
+            put(&feed, &[rows], 1);
+            assert_eq!(wakes.taken(), usize::from(rows), "this they all follow");
+            compared
+        };
+        let (few, many) = (compared(100), compared(10_000));
+        assert!(many <= 2 * few && many < 200, "{many} rows looked at among 10,000, {few} among 100");
     }
 
     #[test]

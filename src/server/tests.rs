@@ -66,6 +66,7 @@ impl<C> Connected for Counting<C> {
 /// Whatever is said is for everybody.
 impl Followed for Bytes {
     type Change = ();
+    type Topic = ();
 
     fn change_to(&self, _: &Self) -> Option<()> {
         None
@@ -77,6 +78,10 @@ impl Followed for Bytes {
 
     fn size_of((): &()) -> usize {
         1
+    }
+
+    fn topics_of((): &()) -> impl Iterator<Item = ()> {
+        std::iter::empty()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a stream is to be told of: whatever it subscribes to, of every type.
 //!
-//! Owns: telling whether a change is for a stream. May use: the names that it subscribes to. Never: looks at what there
+//! Owns: the topics that a stream follows. May use: the names that it subscribes to. Never: looks at what there
 //! is: who is told too much finds that nothing is due, who is told too little misses something.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use translators::resource::{Kind, Version};
 
 use super::names::Names;
 use super::subscription::Subscription;
-use crate::publish::{self, Snapshot, Touched};
+use crate::publish::{self, Snapshot, Topic};
 
 /// What streams are to be told of that subscribe to the same.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,11 +47,12 @@ impl Interest {
 }
 
 impl publish::Interest<Snapshot> for Interest {
-    fn concerns(&self, touched: &Touched) -> bool {
-        self.0.iter().any(|part| {
-            let names = touched.of(part.kind);
-            let covers = || part.wildcard || part.names.as_ref().is_some_and(|taken| taken.match_any(names));
-            !names.is_empty() && covers()
-        })
+    fn topics(&self) -> Box<dyn Iterator<Item = Topic> + '_> {
+        Box::new(self.0.iter().flat_map(|part| {
+            let all = part.wildcard.then(|| Topic::all(part.kind));
+            // Who follows all of them follows each.
+            let names = part.names.iter().filter(|_| !part.wildcard).flat_map(|names| names.iter());
+            all.into_iter().chain(names.map(|name| Topic::named(part.kind, name)))
+        }))
     }
 }

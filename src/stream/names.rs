@@ -2,8 +2,6 @@
 //!
 //! Owns: a set with a sum that tells it from others. May use: resources' names. Never: changes a set that is shared.
 
-use std::collections::BTreeSet;
-
 use imbl::OrdSet;
 use translators::resource::{Name, Version};
 use translators::xdstp;
@@ -43,14 +41,6 @@ impl Names {
     /// Whether it is one of them, or below a glob that is.
     pub(super) fn matches(&self, name: &str) -> bool {
         self.contains(name) || (self.globs > 0 && xdstp::globs_over(name).any(|glob| self.contains(&glob)))
-    }
-
-    /// Whether one of these is among them, or below a glob that is.
-    pub(super) fn match_any(&self, names: &BTreeSet<Name>) -> bool {
-        if self.globs == 0 && self.len() < names.len() {
-            return self.iter().any(|name| names.contains(name));
-        }
-        names.iter().any(|name| self.matches(name))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -67,7 +67,8 @@ impl Client {
             Step::Ask(..) => {}
         }
         let touched = before.touched(&self.peer.snapshot);
-        self.interest.as_ref().is_none_or(|interest| interest.concerns(&touched))
+        let follows = |topic| self.interest.iter().any(|interest| interest.topics().any(|followed| followed == topic));
+        self.interest.is_none() || touched.topics().any(follows)
     }
 
     /// What it is sent when it asks, and after that.
