@@ -1,9 +1,10 @@
 //! `/metrics`: what the process knows, as Prometheus reads it.
 //!
-//! Owns: the names of our metrics. May use: prometheus-client, `report`, `telemetry`. Never: counts on its
+//! Owns: the names of our metrics. May use: prometheus-client, tokio, `report`, `telemetry`. Never: counts on its
 //! own: every scrape is written from the state that the rest of the API shows.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use prometheus_client::encoding::text::encode;
@@ -12,7 +13,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::runtime::Handle;
 use translators::finding::Severity;
 use translators::resource::Kind;
 
@@ -60,6 +62,11 @@ struct ByWorkload {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByWorker {
+    worker: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByEdge {
     caller: Text,
     service: Text,
@@ -79,6 +86,7 @@ pub(super) fn text(state: &AdminState, status: &Status) -> Result<String, fmt::E
     certificates(&mut registry, status);
     edges(&mut registry, state);
     loads(&mut registry, state);
+    workers(&mut registry);
     if let Some(bytes) = resident_memory() {
         gauge(&mut registry, "process_resident_memory_bytes", "Memory in RAM", bytes);
     }
@@ -169,6 +177,18 @@ fn loads(registry: &mut Registry, state: &AdminState) {
     let lost = Counter::<u64>::default();
     lost.inc_by(state.loads.lost());
     registry.register("chancery_load_reports_lost", "Reports of a cluster that were not kept", lost);
+}
+
+/// The threads that serve connections, one for each core, and how long each of them had something to do.
+fn workers(registry: &mut Registry) {
+    let busy = Family::<ByWorker, Counter<f64, AtomicU64>>::default();
+    let Ok(runtime) = Handle::try_current().map(|runtime| runtime.metrics()) else { return };
+    for worker in 0..runtime.num_workers() {
+        let seconds = runtime.worker_total_busy_duration(worker).as_secs_f64();
+        busy.get_or_create(&ByWorker { worker }).inc_by(seconds);
+    }
+    let help = "Time that a thread which serves connections was busy";
+    registry.register_with_unit("chancery_worker_busy", help, Unit::Seconds, busy);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {

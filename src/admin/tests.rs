@@ -252,7 +252,8 @@ async fn metrics_are_prometheus_text() {
     let (code, kind, text) = ask(&state, "GET", "/metrics", "localhost").await;
     assert_eq!((code, kind.as_deref()), (StatusCode::OK, Some(prometheus::CONTENT_TYPE)));
     let samples = |text: &str| -> Vec<String> {
-        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("process_"));
+        let measured = ["#", "process_", "chancery_worker_"];
+        let lines = text.lines().filter(|line| !measured.iter().any(|measured| line.starts_with(measured)));
         let mut lines: Vec<_> = lines.map(str::to_owned).collect();
         lines.sort();
         lines
@@ -295,6 +296,8 @@ async fn metrics_are_prometheus_text() {
     assert_eq!(samples(&text), expected);
     let memory = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
     assert!(memory.is_some_and(|bytes| bytes.parse::<u64>().is_ok_and(|bytes| bytes > 1 << 20)), "{memory:?}");
+
+    assert!(text.contains("\nchancery_worker_busy_seconds_total{worker=\"0\"} "), "{text}");
 
     // Counters stay when a proxy goes.
     drop(stream);
