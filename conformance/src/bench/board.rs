@@ -160,7 +160,7 @@ impl Holdings {
                 None => Taken::First,
                 // What names no change may be sent again for another reason.
                 Some(held) if held == number => Taken::Again,
-                Some(held) if held > number && number > 0 => {
+                Some(held) if held > number => {
                     return Err(Fault::Backwards { name: text(), from: held, to: number });
                 }
                 Some(held) => Taken::Newer { after: held, number },
@@ -406,6 +406,19 @@ mod tests {
             client.receive(1, 2).expect("the second change");
             assert_eq!(client.receive(1, 1), Err(Fault::Backwards { name: resource_name(1), from: 2, to: 1 }));
         }
+    }
+
+    #[test]
+    fn a_change_that_vanishes_is_a_fault() {
+        let mut client = Client::new(false);
+        client.board.change(None);
+        let mut receive = |body: &str| {
+            let entry = Entry { name: b"r", version: b"", type_url: b"", body: body.as_bytes() };
+            client.board.take(&mut client.holdings, ROUTES, entry)
+        };
+        assert_eq!((receive("x"), receive("y")), (Ok(true), Ok(false)), "what carries no change may be sent again");
+        assert_eq!(receive(&marked(1)), Ok(false));
+        assert_eq!(receive("x"), Err(Fault::Backwards { name: "r".to_owned(), from: 1, to: 0 }));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Fault};
 use super::catalogue::Catalogue;
-use super::wire::Protocol;
+use super::wire::{CLUSTERS, ENDPOINTS, LISTENERS, Protocol, ROUTES};
 
 /// How much a client lets a server send unread, on a stream and on a connection: as Envoy does.
 const WINDOW: u32 = 256 << 20;
@@ -89,7 +89,15 @@ impl Subscription {
     /// All load assignments.
     pub fn endpoints(catalogue: &Catalogue) -> Self {
         let names = catalogue.names();
-        Self { type_url: super::wire::ENDPOINTS, expected: names.len(), names, held: Vec::new() }
+        Self { type_url: ENDPOINTS, expected: names.len(), names, held: Vec::new() }
+    }
+
+    /// Everything that a proxy has which calls these services.
+    pub fn whole(catalogue: &Catalogue) -> Vec<Self> {
+        let services = catalogue.len();
+        let of = Self::endpoints(catalogue);
+        let routes = Self { type_url: ROUTES, ..of.clone() };
+        vec![Self::all(CLUSTERS, services), of, Self::all(LISTENERS, services), routes]
     }
 
     /// Everything of a type, of which there are so many.

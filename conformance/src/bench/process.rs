@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_memory_and_its_time_never_falls() {
+    fn a_process_has_memory_and_work_takes_time() {
         let memory = memory(std::process::id()).expect("this process runs");
         assert!(memory.peak >= memory.resident && memory.resident > 1 << 20);
         let meter = CpuMeter::new(std::process::id());
         let before = meter.read().expect("this process runs");
         let worked = std::thread::spawn(|| (0..20_000_000u64).fold(1u64, |sum, x| sum.wrapping_mul(x | 1)));
         worked.join().expect("the thread ends");
-        assert!(meter.read().expect("this process runs") >= before);
+        assert!(meter.read().expect("this process runs") > before);
     }
 }

@@ -72,6 +72,7 @@ use Bound::{AtLeast, AtMost};
 
 const TARGETS: &[Target] = &[
     target("W1", "CPU against the floor", "cpu/floor", Some(AtMost(2.5)), Some(AtMost(1.5))),
+    target("W1", "CPU against the floor of connections", "cpu/floor-conn", None, None),
     target("W1", "CPU against the best Go", "cpu/go-best", Some(AtMost(1.0 / 12.0)), Some(AtMost(1.0 / 20.0))),
     target("W1", "p99 against the floor", "p99/floor", Some(AtMost(2.0)), None),
     target("W1", "p99 against the best Go", "p99/go-best", Some(AtMost(1.0 / 6.0)), None),
@@ -80,7 +81,9 @@ const TARGETS: &[Target] = &[
     target("W1s", "CPU against Go linear", "cpu/go-linear", Some(AtMost(1.0 / 15.0)), None),
     target("W1s", "CPU against Go snapshot", "cpu/go-snapshot", Some(AtMost(1.0 / 200.0)), None),
     target("W1s", "CPU against the floor", "cpu/floor", None, Some(AtMost(1.3))),
+    target("W1s", "CPU against the floor of connections", "cpu/floor-conn", None, None),
     target("W2", "CPU against the floor", "cpu/floor", Some(AtMost(1.5)), None),
+    target("W2", "CPU against the floor of connections", "cpu/floor-conn", None, None),
     target("W2", "peak memory against the best Go", "peak/go-best", Some(AtMost(1.0 / 8.0)), None),
     target("W2", "time against Go linear", "last/go-linear", Some(AtMost(1.0)), None),
     target(
@@ -131,6 +134,7 @@ const TARGETS: &[Target] = &[
     target("W11", "seconds with mTLS", "seconds mTLS", Some(AtMost(1.0)), None),
     target("W12", "pushes", "pushes", Some(AtMost(0.0)), None),
     target("W13", "CPU against the floor", "cpu/floor", Some(AtMost(1.5)), Some(AtMost(1.2))),
+    target("W13", "CPU against the floor of connections", "cpu/floor-conn", None, None),
     target("W13", "CPU against the best Go", "cpu/go-best", Some(AtMost(1.0 / 2.0)), None),
     target("W13", "p99 against the best Go", "p99/go-best", Some(AtMost(1.25)), None),
     target("replicas", "memory of a replica against the model", "memory/model", Some(AtMost(1.25)), None),

@@ -31,7 +31,7 @@ fn narrow(address: SocketAddr) -> anyhow::Result<Channel> {
 }
 
 // What is held for it is seen in two places: in the kernel, which has taken bytes of the server that are not read, and
-// in the memory of the process. That it can be no more than one response is counted in tests/stream_costs.rs.
+// in the memory of the process. That no second response is made for it is counted in src/stream/tests/grpc.rs.
 #[tokio::test]
 async fn a_reader_that_stops_for_a_minute_among_200_costs_itself_only() -> anyhow::Result<()> {
     let content = |number: usize| format!("{number}-{}", "x".repeat(SIZE));

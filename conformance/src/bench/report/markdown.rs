@@ -16,9 +16,10 @@ Chancery runs whole: a change is a rule file that is renamed into place. Beside 
 const PEERS: &str = "\
 (its linear and its snapshot cache; the better one counts), a naive tonic server, and two floors that send pre-encoded
 frames and check nothing: one in which each stream is a response body of its own, as in any gRPC server, against which the
-targets are, and one (`floor-conn`) in which one task serves all streams of a connection. All serve the same bytes; the
-clients check every one that they receive, and a wrong, missing, repeated or older one makes the run void. Times and CPU of
-a server are its own; ratios are medians of those of each round.";
+targets are, and one (`floor-conn`) in which one task serves all streams of a connection. All serve the same load
+assignments, of which clients check every byte: a wrong, missing, repeated or older one makes the run void. Clients share 16
+connections, those with mTLS have one each. Times and CPU of a server are its own; ratios are medians of those of each
+round. W7, and by how much a change of W3 is cheaper, are of the translation alone, in the process of the bench.";
 
 /// Who is in the figures of W1, in which order and by which name.
 const FIGURES: &[(Contender, &str)] = &[
@@ -35,9 +36,9 @@ const FIGURES: &[(Contender, &str)] = &[
 const COSTS: &[(&str, &str)] = &[
     ("memory, KiB", "KiB a proxy"),
     ("CPU of a push, us", "us a push"),
-    ("bytes of a push", "bytes a push"),
+    ("bytes of a push, without HTTP/2's own", "bytes a push"),
     ("CPU of a cold start, us", "us a cold start"),
-    ("bytes of a cold start, KB", "KB a cold start"),
+    ("bytes of a cold start, without HTTP/2's own, KB", "KB a cold start"),
 ];
 
 // === impl Report ===
@@ -86,6 +87,7 @@ impl Report {
         if let Some(outcome) = self.workloads.get("W1") {
             self.figures(text, outcome);
         }
+        self.tls(text);
     }
 
     fn figures(&self, text: &mut String, outcome: &Outcome) {
@@ -106,6 +108,29 @@ impl Report {
         _ = writeln!(text, "{}.", FIGURES.iter().filter_map(of).collect::<Vec<_>>().join(",\n"));
     }
 
+    /// What mTLS costs beside plaintext, in the workloads that both take part in.
+    fn tls(&self, text: &mut String) {
+        let row = |id: &'static str, what: &str| {
+            let servers = &self.workloads.get(id)?.servers;
+            let median = |contender: Contender| Some(servers.get(contender.name())?.get(what)?.median);
+            Some((id, median(Contender::Chancery)?, median(Contender::ChanceryTls)?))
+        };
+        let rows: Vec<_> = ["W1", "W1s", "W2", "W9", "W13"].into_iter().filter_map(|id| row(id, "cpu")).collect();
+        if rows.is_empty() {
+            return;
+        }
+        _ = writeln!(
+            text,
+            "\nmTLS beside plaintext, CPU of the server in us for a push to a client (W2: for a client that connects):\n"
+        );
+        _ = writeln!(text, "| | plaintext | mTLS |\n|---|---|---|");
+        for (id, plaintext, tls) in rows {
+            // CPU seconds for 1,000 pushes are milliseconds for one; those of W2 are of all clients together.
+            let each = if id == "W2" { 1e6 / self.scale.clients as f64 } else { 1e3 };
+            _ = writeln!(text, "| {id} | {} | {} |", grouped(plaintext * each), grouped(tls * each));
+        }
+    }
+
     fn replicas(&self, text: &mut String, outcome: &Outcome) {
         let value = |name: &str| outcome.values.get(name).map_or(f64::NAN, |spread| spread.median);
         let [half, one, two] = [1, 2, 4].map(|times| count((times * self.scale.clients / 2) as f64));
@@ -113,8 +138,8 @@ impl Report {
         _ = writeln!(text, "\n### What a proxy costs, and 100,000 of them\n");
         _ = writeln!(
             text,
-            "`bench -- --only replicas` draws lines through fleets of {half}, {one} and {two} proxies ({services} services of \
-             {ENDPOINTS_EACH} endpoints\neach), holds four control planes with fleets of their own against them (measured memory {:.2} \
+            "`cargo run --release -p conformance --bin bench -- --only replicas` draws lines through fleets of {half}, {one} and {two} proxies\n({services} services of \
+             {ENDPOINTS_EACH} endpoints each), holds four control planes with fleets of their own against them (measured memory {:.2} \
              times, CPU of a change\n{:.2} times what the line says), and then ends one of the four, whose proxies get {:.1} % of \
              a cold start from the others.\n",
             value("memory/model"),
@@ -140,13 +165,14 @@ fn footprint(text: &mut String, outcome: &Outcome) {
     _ = writeln!(text, "\n### Footprint\n");
     _ = writeln!(
         text,
-        "`bench -- --only size`: the binary {} MiB stripped; {} MiB of memory without rules, {} MiB with {} services of\n\
-         {ENDPOINTS_EACH} endpoints that one workload calls; {} s from start to the first xDS answer with those.",
+        "`cargo run --release -p conformance --bin bench -- --only size`: the binary {} MiB\n\
+         stripped; {} MiB of memory without rules, {} MiB with {} services of {ENDPOINTS_EACH} endpoints that one\n\
+         workload calls; {} s from start until a proxy has the answer to its first request, for the clusters of all.",
         value("binary stripped MiB"),
         value("idle MiB"),
         value("MiB with services"),
         count(outcome.values.get("services").map_or(f64::NAN, |spread| spread.median)),
-        value("first answer s")
+        value("answered s")
     );
 }
 
@@ -209,6 +235,21 @@ mod tests {
         }
         let text = report_of([("W1", samples.outcome("x"))].into()).markdown();
         assert!(text.contains("a push is 1,200 bytes") && text.contains("\nChancery 12.5 us and 18.2 ms.\n"), "{text}");
+    }
+
+    #[test]
+    fn what_mtls_costs_stands_beside_plaintext_where_both_ran() {
+        let of = |contenders: &[(Contender, f64)]| {
+            let mut samples = Samples::default();
+            contenders.iter().for_each(|(contender, cpu)| samples.enter(*contender, "cpu", *cpu));
+            samples.outcome("x")
+        };
+        let both = of(&[(Contender::Chancery, 0.5), (Contender::ChanceryTls, 2.5)]);
+        let alone = of(&[(Contender::Chancery, 0.5)]);
+        let text = report_of([("W2", both.clone()), ("W9", alone), ("W13", both)].into()).markdown();
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| W") && line.ends_with("500 |")).collect();
+        assert_eq!(rows, ["| W2 | 2,500 | 12,500 |", "| W13 | 500.0 | 2,500 |"], "{text}");
+        assert!(!report_of([("W9", of(&[]))].into()).markdown().contains("mTLS beside"));
     }
 
     #[test]

@@ -9,8 +9,14 @@ use crate::bench::server::{Contender, Server, World};
 use crate::bench::statistics::percentile;
 use crate::bench::wire::Protocol;
 
-const CONTENDERS: &[Contender] =
-    &[Contender::Floor, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot, Contender::ChanceryTls];
+const CONTENDERS: &[Contender] = &[
+    Contender::Floor,
+    Contender::FloorOfConnections,
+    Contender::Chancery,
+    Contender::GoLinear,
+    Contender::GoSnapshot,
+    Contender::ChanceryTls,
+];
 const MIB: f64 = 1024.0 * 1024.0;
 /// How long a server has to read what was accepted before its CPU is read.
 const SETTLE: Duration = Duration::from_millis(200);

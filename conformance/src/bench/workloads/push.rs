@@ -16,8 +16,14 @@ const DELTA: &[Contender] = &[
     Contender::Naive,
     Contender::ChanceryTls,
 ];
-const SOTW: &[Contender] =
-    &[Contender::Floor, Contender::FloorOfConnections, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
+const SOTW: &[Contender] = &[
+    Contender::Floor,
+    Contender::FloorOfConnections,
+    Contender::Chancery,
+    Contender::GoLinear,
+    Contender::GoSnapshot,
+    Contender::ChanceryTls,
+];
 
 /// Many load assignments, delta.
 pub async fn w1(lab: &mut Lab) -> anyhow::Result<Outcome> {
@@ -35,7 +41,7 @@ pub async fn w1s(lab: &mut Lab) -> anyhow::Result<Outcome> {
 pub async fn w13(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let world = lab.world_of(Rules::one_group(1, ENDPOINTS_EACH)).await?;
     let clients = lab.scale.clients * if lab.scale.quick { 1 } else { 5 };
-    run(lab, "W13", &world, clients, Protocol::Delta, &DELTA[..6]).await
+    run(lab, "W13", &world, clients, Protocol::Delta, DELTA).await
 }
 
 async fn run(

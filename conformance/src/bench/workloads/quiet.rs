@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::bench::fanout::Station;
+use crate::bench::fleet::Subscription;
 use crate::bench::lab::{ENDPOINTS_EACH, Lab, of, progress};
 use crate::bench::outcome::Outcome;
 use crate::bench::rules::service_file;
@@ -17,7 +18,10 @@ const WAIT: Duration = Duration::from_millis(500);
 pub async fn w12(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let Lab { scale, .. } = *lab;
     let world = lab.world(scale.services, ENDPOINTS_EACH).await?;
-    let mut station = Station::start(lab, Contender::Chancery, &world, Protocol::Delta, scale.clients / 10).await?;
+    let server = lab.server(Contender::Chancery, &world, Protocol::Delta).await?;
+    let mut spec = lab.fleet_spec(&server, &world, Protocol::Delta, scale.clients / 10);
+    spec.subscriptions = Subscription::whole(&world.catalogue);
+    let mut station = Station::with(lab, server, spec).await?;
     let mut pushes = Vec::new();
     for round in 1..=scale.rounds {
         progress(&format!("W12: round {round} of {}", scale.rounds));
@@ -37,7 +41,7 @@ pub async fn w12(lab: &mut Lab) -> anyhow::Result<Outcome> {
         pushes.push((station.fleet.board().totals().responses - before) as f64);
     }
     let mut outcome = Outcome {
-        what: "a rule file is written again as it was, with a comment, an annotation, a label, and as it was".into(),
+        what: "clients hold everything of every type, and a rule file is written again as it was, with a comment, an annotation, a label, and as it was".into(),
         ..Outcome::default()
     };
     outcome.value("pushes", Spread::of(&pushes));

@@ -11,7 +11,8 @@ use crate::bench::server::Contender;
 use crate::bench::statistics::percentile;
 use crate::bench::wire::Protocol;
 
-const CONTENDERS: &[Contender] = &[Contender::Floor, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot];
+const CONTENDERS: &[Contender] =
+    &[Contender::Floor, Contender::Chancery, Contender::GoLinear, Contender::GoSnapshot, Contender::ChanceryTls];
 /// How long in all.
 const LASTING: Duration = Duration::from_secs(60);
 /// Changes a second.

@@ -41,8 +41,8 @@ pub async fn replicas(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let services = scale.services / 10;
     let world = lab.world(services, ENDPOINTS_EACH).await?;
     let sizes = [1, 2, 4].map(|times| times * scale.clients / 2);
-    // Each of the others is a connection of its own, and a handshake.
-    let each = |contender| if contender == Contender::Chancery { 5 * scale.clients } else { 2 * scale.clients };
+    // More than the line was drawn through. Each of the others is a connection of its own, and a handshake.
+    let each = |contender| if contender == Contender::Chancery { 5 * scale.clients } else { 3 * scale.clients };
 
     let (mut samples, mut notes, mut outcome) = (Samples::default(), Vec::new(), Outcome::default());
     for contender in [Contender::Chancery, Contender::ChanceryTls] {

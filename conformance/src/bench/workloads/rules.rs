@@ -10,7 +10,7 @@ use crate::bench::outcome::{Outcome, Samples};
 use crate::bench::rules::{POLICY_FILE, ROUTE_FILE, Rules, Workloads, policy, route};
 use crate::bench::server::Contender;
 use crate::bench::statistics::Spread;
-use crate::bench::wire::{CLUSTERS, LISTENERS, Protocol, ROUTES};
+use crate::bench::wire::{LISTENERS, Protocol};
 
 /// Services that a proxy calls when there are many workloads.
 const CALLS: usize = 10;
@@ -27,13 +27,7 @@ pub async fn w3(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let server = lab.server(Contender::Chancery, &world, Protocol::Delta).await?;
     server.write_rules(ROUTE_FILE, &route(0, 0))?;
     let mut spec = lab.fleet_spec(&server, &world, Protocol::Delta, clients);
-    let names = world.catalogue.names();
-    spec.subscriptions = vec![
-        Subscription::all(CLUSTERS, scale.services),
-        Subscription::endpoints(&world.catalogue),
-        Subscription::all(LISTENERS, scale.services),
-        Subscription { type_url: ROUTES, expected: names.len(), names, held: Vec::new() },
-    ];
+    spec.subscriptions = Subscription::whole(&world.catalogue);
     let mut station = Station::with(lab, server, spec).await?.changing(ROUTE_FILE, first_route);
     let mut samples = Samples::default();
     station.flips(1, scale.round).await?;
