@@ -10,7 +10,7 @@ use super::fleet::{Fleet, FleetSpec};
 use super::lab::{Lab, of, progress};
 use super::orders::Order;
 use super::outcome::Samples;
-use super::server::{Contender, Server, World};
+use super::server::{Contender, Server, Start, World};
 use super::statistics::percentile;
 use super::wire::{ENDPOINTS, Protocol};
 
@@ -67,7 +67,7 @@ impl Station {
         protocol: Protocol,
         clients: usize,
     ) -> anyhow::Result<Self> {
-        let server = lab.server(contender, world, protocol).await?;
+        let server = lab.server_with(contender, world, Start { protocol, clients, arguments: &[] }).await?;
         let spec = lab.fleet_spec(&server, world, protocol, clients);
         Self::with(lab, server, spec).await
     }

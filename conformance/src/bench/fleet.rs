@@ -224,7 +224,8 @@ async fn connect(shared: &Shared, connection: usize, clients: Vec<usize>) -> Res
         }
         Some(configs) => {
             let name = ServerName::try_from("chancery").expect("a DNS name");
-            let config = Arc::clone(&configs[clients[0]]);
+            let config = configs.get(clients[0]).ok_or_else(|| Fault::Ended("it has no certificate".into()))?;
+            let config = Arc::clone(config);
             let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(ended)?;
             drop(permit);
             drive(shared, tls, connection, clients).await
