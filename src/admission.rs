@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use http::Extensions;
 use proto::wire;
 use tokio::sync::watch;
@@ -69,7 +70,7 @@ impl Admissions {
             Some(snapshots) => Ok((owner, snapshots)),
             None => {
                 self.features.send_if_modified(|known| known.insert(features));
-                Err(Refusal::NotReady(format!("the configuration of {owner} is not there yet")))
+                Err(Refusal::BeingMade(format!("the configuration of {owner} is not there yet")))
             }
         }
     }
@@ -92,6 +93,11 @@ impl Admissions {
             }
             std::future::pending().await
         }
+    }
+
+    fn news(&self) -> BoxFuture<'static, ()> {
+        let mut news = self.table.news();
+        Box::pin(async move { _ = news.changed().await })
     }
 
     fn verify(&self, extensions: &Extensions) -> Result<ProxyCredential, Refusal> {
@@ -123,6 +129,10 @@ impl Directory for Admissions {
         };
         Ok(Admission { owner, address, proven: true, snapshots, ended: Box::pin(ended) })
     }
+
+    fn news(&self) -> BoxFuture<'static, ()> {
+        Self::news(self)
+    }
 }
 
 /// A group, and what it is to hold.
@@ -139,6 +149,10 @@ impl Directory for Unproven {
         let address = address_of(extensions.get().and_then(TcpConnectInfo::remote_addr), node)?;
         let ended = Box::pin(self.0.moved(owner.clone(), node, matches));
         Ok(Admission { owner, address, proven: false, snapshots, ended })
+    }
+
+    fn news(&self) -> BoxFuture<'static, ()> {
+        self.0.news()
     }
 }
 

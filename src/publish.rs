@@ -33,6 +33,8 @@ pub struct Table {
     current: Arc<ArcSwap<Published>>,
     /// Wakes when nodes may be matched by something else than before.
     matches: watch::Sender<()>,
+    /// Wakes when there is another publication.
+    news: watch::Sender<()>,
 }
 
 /// One publication: the rules that it follows from, and its groups.
@@ -71,6 +73,7 @@ pub async fn run(
             if match_otherwise(former.mesh(), table.current().mesh()) {
                 table.matches.send_replace(());
             }
+            table.news.send_replace(());
             if let Some(number) = awaited {
                 published.send_replace(number);
             }
@@ -94,6 +97,11 @@ impl Table {
     /// Wakes when nodes may be matched by something else than when this was called.
     pub fn matches(&self) -> watch::Receiver<()> {
         self.matches.subscribe()
+    }
+
+    /// Wakes when there is another publication than when this was called.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 }
 

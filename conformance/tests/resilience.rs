@@ -214,3 +214,46 @@ async fn a_service_that_is_deleted_takes_nothing_else_from_its_callers() -> anyh
     ensure!(counts.failed == 0, "{counts:?}");
     Ok(())
 }
+
+/// The cart goes by another name, in one write, for those who serve it and who call it; and back.
+async fn a_renamed_service_loses_no_request(bootstrap: &[&str]) -> anyhow::Result<()> {
+    let shop = Shop::start_with(&strict(), &[], bootstrap).await?;
+    let url = format!("http://{}/", shop.web_cart());
+    let loads = [Load::start(&url, 100)?, Load::connecting(&url, 50)?];
+    let cart = std::fs::read_to_string(shop.chancery.rules_directory().join(INVENTORY))?;
+    let basket = cart.replace("name: cart,", "name: basket,").replace("service: cart,", "service: basket,");
+    ensure!(basket.matches("basket").count() == 4, "{basket}");
+    for (inventory, name) in [(&basket, "basket"), (&cart, "cart")] {
+        shop.chancery.write_rules(INVENTORY, inventory)?;
+        for (envoy, listener) in [(&shop.envoys[0], "out"), (&shop.envoys[1], "in"), (&shop.envoys[2], "in")] {
+            eventually(SOON, "the new name", async || {
+                let listeners = envoy.text("/listeners").await?;
+                ensure!(listeners.contains(&format!("{listener}/shop/{name}/http")), "{listeners}");
+                Ok(())
+            })
+            .await?;
+        }
+        // What drains still leads somewhere.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        for load in &loads {
+            let counts = load.counts();
+            ensure!(counts.failed == 0, "{name}: {counts:?}");
+        }
+    }
+    for load in loads {
+        let counts = load.stop().await?;
+        ensure!(counts.failed == 0 && counts.ok > 1_000, "{counts:?}");
+    }
+    shop.chancery.in_sync(4).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_renamed_service_loses_no_request_by_delta() -> anyhow::Result<()> {
+    a_renamed_service_loses_no_request(&[]).await
+}
+
+#[tokio::test]
+async fn a_renamed_service_loses_no_request_by_sotw() -> anyhow::Result<()> {
+    a_renamed_service_loses_no_request(&["--sotw"]).await
+}

@@ -27,7 +27,7 @@ use super::pulse::Pulse;
 use super::push::MOST_TAKEN;
 use super::refusal::Standing;
 use super::request::Request;
-use super::service::{Admission, Directory, Shared};
+use super::service::{Admission, Directory, Refusal, Shared};
 use super::session::{Answer, Outcome, Protocol, Response, Session};
 use super::stance::takes_part;
 use crate::bell::Bell;
@@ -55,11 +55,21 @@ pub(super) struct Driver<D, B> {
     ends: Vec<BoxFuture<'static, Status>>,
     /// Rings when one of `ends` has something to say.
     bell: Bell,
+    /// Until it is let in: its first request.
+    coming: Option<Coming>,
     open: Option<Admitted>,
     /// What is left of the response that is being sent.
     chunks: Chunks,
     /// The trailers were given.
     done: bool,
+}
+
+/// A stream that is not let in yet, though what it asked is known.
+struct Coming {
+    message: Bytes,
+    remembered: Remembered,
+    node: wire::Node,
+    admission: BoxFuture<'static, Result<Admission, Refusal>>,
 }
 
 /// When a stream has become old enough.
@@ -112,7 +122,8 @@ where
         let stopped = shared.stop.clone().cancelled_owned();
         let ends = vec![stopped.map(|()| Status::unavailable("the server stops")).boxed()];
         let (bell, chunks) = (Bell::default(), Chunks::default());
-        Self { shared, protocol, kind, extensions, pulse, requests, age, ends, bell, open: None, chunks, done: false }
+        let (coming, open) = (None, None);
+        Self { shared, protocol, kind, extensions, pulse, requests, age, ends, bell, coming, open, chunks, done: false }
     }
 
     /// The next chunk, or how the stream ends.
@@ -124,6 +135,9 @@ where
         self.chunks = Chunks::default();
         // Requests come first: most of them answer a response and make no other, so one look at the session is enough.
         for _ in 0..MOST_REQUESTS {
+            if self.poll_coming(context)?.is_pending() {
+                return self.poll_response(context);
+            }
             let Poll::Ready(message) = self.requests.poll_next(context)? else {
                 return self.poll_response(context);
             };
@@ -141,12 +155,14 @@ where
                     admitted.tell(open);
                 }
                 None => {
-                    let admitted = self.admit(&request)?;
-                    self.requests.let_in();
-                    let mut open = lock(&admitted.open);
-                    open.on_request(&request)?;
-                    admitted.tell(open);
-                    self.open = Some(admitted);
+                    if !self.shared.gate.lets_in(Instant::now()) {
+                        return Poll::Ready(Err(Status::resource_exhausted(
+                            "too many streams are opened, come again later",
+                        )));
+                    }
+                    let (remembered, node) = Remembered::first(request.node)?;
+                    let admission = self.shared.admit(&self.extensions, &node);
+                    self.coming = Some(Coming { message, remembered, node, admission });
                 }
             }
         }
@@ -181,13 +197,22 @@ where
         Poll::Ready(Ok(self.chunks.next().unwrap_or_default()))
     }
 
-    /// Lets the stream in on its first request.
-    fn admit(&mut self, request: &Request<'_>) -> Result<Admitted, Status> {
-        if !self.shared.gate.lets_in(Instant::now()) {
-            return Err(Status::resource_exhausted("too many streams are opened, come again later"));
-        }
-        let (remembered, node) = Remembered::first(request.node)?;
-        let admission = self.shared.directory.admit(&self.extensions, &node)?;
+    /// Lets a stream in that is coming; pending while what it is to be served is being made.
+    fn poll_coming(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, Status> {
+        let Some(coming) = &mut self.coming else { return Ok(Poll::Ready(())) };
+        let Poll::Ready(admission) = coming.admission.poll_unpin(context) else { return Ok(Poll::Pending) };
+        let admission = admission?;
+        let Some(Coming { message, remembered, node, .. }) = self.coming.take() else { return Ok(Poll::Ready(())) };
+        let admitted = self.let_in(admission, remembered, node);
+        self.requests.let_in();
+        let mut open = lock(&admitted.open);
+        open.on_request(&Request::read(self.protocol, &message)?)?;
+        admitted.tell(open);
+        self.open = Some(admitted);
+        Ok(Poll::Ready(()))
+    }
+
+    fn let_in(&mut self, admission: Admission, remembered: Remembered, node: wire::Node) -> Admitted {
         let client = Client::of(&node);
         let group = self.shared.groups.of(&admission.owner, &admission.snapshots);
         let kind = self.kind.filter(|kind| takes_part(*kind));
@@ -218,7 +243,7 @@ where
             refusing: false,
             to_tell: false,
         }));
-        Ok(Admitted { report: self.shared.report.connect(open.clone()), open })
+        Admitted { report: self.shared.report.connect(open.clone()), open }
     }
 }
 

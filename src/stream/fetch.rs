@@ -43,7 +43,7 @@ where
     let message = message.map_err(|_| Status::deadline_exceeded("the request does not come"))??;
     let message = message.ok_or_else(|| Status::invalid_argument("there is no request"))?;
     let request = Request::read(Protocol::Sotw, &message)?;
-    let poll = Poll::admit(&shared, &parts.extensions, kind, "fetch", &request)?;
+    let poll = Poll::admit(&shared, &parts.extensions, kind, "fetch", &request).await?;
     let said = poll.now(&request)?;
     let more = said.entries.iter().map(Bytes::len).sum();
     let head = frame::head(&said.head.encode_to_vec(), more);

@@ -67,15 +67,15 @@ struct Whole {
 
 impl Poll {
     /// Lets a client in.
-    pub(super) fn admit<D: Directory>(
-        shared: &Shared<D>,
+    pub(super) async fn admit<D: Directory>(
+        shared: &Arc<Shared<D>>,
         extensions: &http::Extensions,
         kind: Kind,
         transport: &'static str,
         request: &Request<'_>,
     ) -> Result<Self, Status> {
         let (_, node) = Remembered::first(request.node)?;
-        let admission = shared.directory.admit(extensions, &node)?;
+        let admission = shared.admit(extensions, &node).await?;
         let names = match &request.wants {
             Wants::Sotw { names, .. } => names.digest(),
             Wants::Delta { .. } => Version::EMPTY,

@@ -75,7 +75,7 @@ where
     let message = request::read(&text)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, format!("this is no DiscoveryRequest: {error}")))?;
     let request = Request::read(Protocol::Sotw, &message).map_err(Status::from)?;
-    let mut poll = Poll::admit(shared, &parts.extensions, kind, "rest", &request)?;
+    let mut poll = Poll::admit(shared, &parts.extensions, kind, "rest", &request).await?;
     let Some(said) = poll.news(&request, shared.limits.poll).await? else { return Ok(None) };
     Ok(Some(shared.texts.of(&poll).text(kind, said).await?))
 }

@@ -8,7 +8,7 @@ use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either};
@@ -31,10 +31,19 @@ use super::{fetch, rest};
 use crate::publish::{Reader, Snapshot};
 use crate::report::Report;
 
+/// How long a client waits at most for what is being made for it.
+const MADE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Who knows the proxies.
 pub trait Directory: Send + Sync + 'static {
     /// Lets a stream in: `extensions` are those of its HTTP request, `node` is what it says of itself.
     fn admit(&self, extensions: &http::Extensions, node: &wire::Node) -> Result<Admission, Refusal>;
+
+    /// Ready when whom [`Refusal::BeingMade`] turned away before it was called may be let in. Who turns nobody away by that
+    /// has no news.
+    fn news(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A stream that was let in.
@@ -64,6 +73,9 @@ pub enum Refusal {
     /// There is nothing to serve yet.
     #[error("{0}")]
     NotReady(String),
+    /// What it is to be served is being made now, since nobody like it was there before.
+    #[error("{0}")]
+    BeingMade(String),
 }
 
 /// The services, to be mounted in tonic's server. Cloning shares them.
@@ -179,6 +191,37 @@ where
     }
 }
 
+// === impl Shared ===
+
+impl<D: Directory> Shared<D> {
+    /// Lets a client in; what is being made for it is waited for, for a while.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        extensions: &http::Extensions,
+        node: &wire::Node,
+    ) -> BoxFuture<'static, Result<Admission, Refusal>> {
+        match self.directory.admit(extensions, node) {
+            Err(Refusal::BeingMade(_)) => {}
+            decided => return Box::pin(ready(decided)),
+        }
+        let (shared, extensions, node) = (Arc::clone(self), extensions.clone(), node.clone());
+        Box::pin(async move {
+            let deadline = tokio::time::Instant::now() + MADE_WITHIN;
+            loop {
+                // Before it is asked: it may be made in between.
+                let news = shared.directory.news();
+                match shared.directory.admit(&extensions, &node) {
+                    Err(Refusal::BeingMade(reason)) => {
+                        let made = tokio::time::timeout_at(deadline, news).await;
+                        made.map_err(|_| Refusal::BeingMade(reason))?;
+                    }
+                    decided => return decided,
+                }
+            }
+        })
+    }
+}
+
 /// An answer with a body of gRPC frames.
 fn grpc(body: tonic::body::Body) -> http::Response<tonic::body::Body> {
     let mut response = http::Response::new(body);
@@ -193,7 +236,7 @@ impl From<Refusal> for Status {
         match refusal {
             Refusal::Unauthenticated(reason) => Self::unauthenticated(reason),
             Refusal::Denied(reason) => Self::permission_denied(reason),
-            Refusal::NotReady(reason) => Self::unavailable(reason),
+            Refusal::NotReady(reason) | Refusal::BeingMade(reason) => Self::unavailable(reason),
         }
     }
 }

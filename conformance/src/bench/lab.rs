@@ -172,21 +172,16 @@ async fn read_all(server: &Server, services: usize) -> anyhow::Result<HashMap<St
         ..Default::default()
     };
     let mut served = HashMap::new();
-    for _attempt in 0..100 {
-        let requests = futures::stream::iter([request.clone()]).chain(futures::stream::pending());
-        let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
-        // A group that nobody was of yet is refused once.
-        while let Ok(Ok(Some(response))) = tokio::time::timeout(Duration::from_secs(10), responses.message()).await {
-            for resource in response.resources {
-                served.insert(resource.name, Bytes::from(resource.resource.unwrap_or_default().value));
-            }
-            if served.len() >= services {
-                return Ok(served);
-            }
+    let requests = futures::stream::iter([request]).chain(futures::stream::pending());
+    let mut responses = client.delta_aggregated_resources(requests).await?.into_inner();
+    while served.len() < services {
+        let response = tokio::time::timeout(Duration::from_secs(20), responses.message()).await;
+        let response = response.with_context(|| format!("{} of {services} load assignments came", served.len()))??;
+        for resource in response.context("the stream has ended")?.resources {
+            served.insert(resource.name, Bytes::from(resource.resource.unwrap_or_default().value));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    anyhow::bail!("chancery serves {} of {services} load assignments", served.len())
+    Ok(served)
 }
 
 /// Says on standard error what goes on.

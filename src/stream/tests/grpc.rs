@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use prost::Message;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::wire;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -29,6 +30,8 @@ type Client =
 /// Admits everybody but a few, to one group.
 pub(super) struct Fake {
     pub(super) snapshots: Reader<Snapshot>,
+    /// Whether there is what `late` is to be served.
+    pub(super) made: watch::Sender<bool>,
 }
 
 impl Directory for Fake {
@@ -37,6 +40,7 @@ impl Directory for Fake {
             "nobody" => return Err(Refusal::Unauthenticated("who".into())),
             "other" => return Err(Refusal::Denied("not you".into())),
             "early" => return Err(Refusal::NotReady("not yet".into())),
+            "late" if !*self.made.borrow() => return Err(Refusal::BeingMade("soon".into())),
             _ => {}
         }
         Ok(Admission {
@@ -53,10 +57,16 @@ impl Directory for Fake {
             },
         })
     }
+
+    fn news(&self) -> BoxFuture<'static, ()> {
+        let mut made = self.made.subscribe();
+        Box::pin(async move { _ = made.changed().await })
+    }
 }
 
 struct Fixture {
     snapshots: Option<Feed<Snapshot>>,
+    made: watch::Sender<bool>,
     report: Report,
     stop: CancellationToken,
     address: SocketAddr,
@@ -69,14 +79,15 @@ impl Fixture {
         let sender = Feed::new(Arc::new(snapshot));
         let snapshots = sender.subscribe();
         let (report, stop) = (Report::default(), CancellationToken::new());
-        let service = Service::new(Fake { snapshots }, report.clone(), stop.clone());
+        let made = watch::Sender::new(false);
+        let service = Service::new(Fake { snapshots, made: made.clone() }, report.clone(), stop.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let server = tonic::transport::Server::builder().add_service(service);
         spawn(async move {
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("serves");
         });
-        Self { snapshots: Some(sender), report, stop, address }
+        Self { snapshots: Some(sender), made, report, stop, address }
     }
 
     fn edit(&self, text: &str) {
@@ -253,6 +264,45 @@ async fn stop_and_a_lost_configuration_end_streams() {
 }
 
 #[tokio::test]
+async fn what_is_being_made_for_a_stream_is_waited_for() {
+    let mut fixture = Fixture::start("EDS a=1").await;
+    let (requests, mut responses) = fixture.delta().await;
+    requests.send(delta_request("late", Kind::Endpoints, &["a"])).await.expect("open");
+    let more = delta_request("late", Kind::Endpoints, &["b"]);
+    requests.send(more).await.expect("open");
+    let early = tokio::time::timeout(Duration::from_millis(200), responses.message()).await;
+    assert!(early.is_err(), "{early:?}");
+    // News of something else.
+    fixture.made.send_replace(false);
+    fixture.edit("EDS b=2");
+    fixture.made.send_replace(true);
+    let response = soon(responses.message()).await.expect("no error").expect("a response");
+    let names: Vec<&str> = response.resources.iter().map(|resource| resource.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"], "what it asked for meanwhile counts");
+    assert_eq!(fixture.report.proxies().len(), 1);
+    // Whoever is gone meanwhile, or is told to go, is not waited for.
+    fixture.made.send_replace(false);
+    let (requests, mut responses) = fixture.delta().await;
+    requests.send(delta_request("late", Kind::Endpoints, &["a"])).await.expect("open");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    fixture.stop.cancel();
+    assert_eq!(end(&mut responses).await.code(), Code::Unavailable);
+    fixture.snapshots = None;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_made_in_time_is_said() {
+    let feed = Feed::new(Arc::default());
+    let fake = Fake { snapshots: feed.subscribe(), made: watch::Sender::default() };
+    let shared = Service::new(fake, Report::default(), CancellationToken::new()).shared;
+    let node = wire::Node { id: "late".to_owned(), ..Default::default() };
+    let began = tokio::time::Instant::now();
+    let refused = shared.admit(&http::Extensions::new(), &node).await.err();
+    assert_eq!(refused, Some(Refusal::BeingMade("soon".into())));
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+#[tokio::test]
 async fn a_slow_reader_costs_itself_only() {
     let fixture = Fixture::start(&format!("EDS a={}", "x".repeat(4 << 20))).await;
     let (slow, _unread) = fixture.delta().await;
@@ -290,7 +340,7 @@ fn service(resources: &[Arc<Resource>]) -> (Feed<Snapshot>, Service<Fake>) {
     }
     let sender = Feed::new(Arc::new(snapshot));
     let snapshots = sender.subscribe();
-    (sender, Service::new(Fake { snapshots }, Report::default(), CancellationToken::new()))
+    (sender, Service::new(Fake { snapshots, made: watch::Sender::default() }, Report::default(), CancellationToken::new()))
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use prost::Message;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::wire;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -48,7 +49,7 @@ impl Control {
         let mut snapshot = Snapshot::default();
         edit(&mut snapshot, contents);
         let snapshots = Feed::new(Arc::new(snapshot));
-        let (directory, report) = (Fake { snapshots: snapshots.subscribe() }, Report::default());
+        let (directory, report) = (Fake { snapshots: snapshots.subscribe(), made: watch::Sender::default() }, Report::default());
         let service = Service::within(limits, directory, report.clone(), CancellationToken::new());
         Self { snapshots, report, service }
     }
