@@ -57,7 +57,7 @@ where
 }
 
 /// The text of the answer; `None` if the client holds all of it.
-async fn poll<D, B>(shared: &Shared<D>, request: http::Request<B>) -> Result<Option<Bytes>, Failure>
+async fn poll<D, B>(shared: &Arc<Shared<D>>, request: http::Request<B>) -> Result<Option<Bytes>, Failure>
 where
     D: Directory,
     B: Body<Data = Bytes>,

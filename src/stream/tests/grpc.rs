@@ -340,7 +340,10 @@ fn service(resources: &[Arc<Resource>]) -> (Feed<Snapshot>, Service<Fake>) {
     }
     let sender = Feed::new(Arc::new(snapshot));
     let snapshots = sender.subscribe();
-    (sender, Service::new(Fake { snapshots, made: watch::Sender::default() }, Report::default(), CancellationToken::new()))
+    (
+        sender,
+        Service::new(Fake { snapshots, made: watch::Sender::default() }, Report::default(), CancellationToken::new()),
+    )
 }
 
 #[tokio::test]

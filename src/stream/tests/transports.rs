@@ -49,7 +49,8 @@ impl Control {
         let mut snapshot = Snapshot::default();
         edit(&mut snapshot, contents);
         let snapshots = Feed::new(Arc::new(snapshot));
-        let (directory, report) = (Fake { snapshots: snapshots.subscribe(), made: watch::Sender::default() }, Report::default());
+        let (directory, report) =
+            (Fake { snapshots: snapshots.subscribe(), made: watch::Sender::default() }, Report::default());
         let service = Service::within(limits, directory, report.clone(), CancellationToken::new());
         Self { snapshots, report, service }
     }
