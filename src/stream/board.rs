@@ -124,7 +124,8 @@ impl<'a> Siblings<'a> {
         let others = self.members.into_iter().flatten().filter(move |(at, _)| *at != self.but);
         let of_kind = others.filter(move |(_, member)| member.kind == kind);
         of_kind.filter_map(|(_, member)| {
-            Some(Stance { warming: member.warming.as_deref(), ..member.stance.as_deref()?.borrowed() })
+            let warming = member.warming.as_deref();
+            Some(Stance { warming, fresh: warming, ..member.stance.as_deref()?.borrowed() })
         })
     }
 }

@@ -9,8 +9,8 @@ use std::time::Instant;
 use translators::resource::{Kind, Name};
 
 use super::node::Client;
-use super::session::{GRACE, Protocol};
-use super::types::TypeState;
+use super::session::Protocol;
+use super::types::{Leaving, TypeState};
 use crate::publish::ResourceSet;
 use crate::publish::snapshot::Change;
 
@@ -100,8 +100,7 @@ impl TypeState {
                             if !names.contains(name) && self.refused.form(resource).is_some() =>
                         {
                             let form = self.refused.form(resource).cloned();
-                            self.held.insert(Name::clone(name), form);
-                            self.release_at.get_or_insert(now + GRACE);
+                            self.held.insert(Name::clone(name), Leaving { form, since: now });
                         }
                         (Kind::ExtensionConfig, Some(_)) => _ = self.kept.insert(Name::clone(name)),
                         _ => {
@@ -117,9 +116,6 @@ impl TypeState {
             self.seen = current.clone();
         } else {
             self.saw(current);
-        }
-        if self.held.is_empty() {
-            self.release_at = None;
         }
         let Self { refused, subscription, .. } = self;
         // What it does not take any more is gone to it.

@@ -16,10 +16,11 @@ use super::news::News;
 use super::push::{Content, Made, Push};
 use super::session::{DRAIN, GRACE, Protocol, Response, Session};
 use super::stance::{REFERRERS, Stance};
-use super::types::TypeState;
-use super::warmth::endpoints_of;
+use super::types::{Leaving, TypeState};
+use super::warmth::{endpoints_of, has_no_endpoints, mentions};
 use super::{delta, sotw};
 use crate::publish::Snapshot;
+use crate::publish::snapshot::Change;
 
 /// Why a response is made beside its news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Session {
             return None;
         }
         let clusters =
-            if REFERRERS.contains(&kind) { self.new_clusters_until(siblings, snapshot, since) } else { None };
+            if REFERRERS.contains(&kind) { self.new_clusters_until(kind, siblings, snapshot, since) } else { None };
         let state = self.of_mut(kind);
         state.waits = clusters.filter(|until| now < *until).map(|until| (since, until));
         let waits = state.waits.is_some();
@@ -60,6 +61,10 @@ impl Session {
         // What answers a subscription to a whole says the whole.
         let whole = state.due || (kind.is_full_state() && state.owes());
         let waits = waits && !whole;
+        if kind == Kind::Listener && !waits {
+            self.note_drains(siblings, snapshot, now);
+        }
+        let state = self.of_mut(kind);
         let due_to_all = if waits { None } else { state.due_to_all(speech, kind, current) };
         if let Some(response) = due_to_all.and_then(|due| self.join(due, snapshot, now)) {
             return Some(response);
@@ -83,6 +88,10 @@ impl Session {
         let made = Made { names, woken, brings_new: news.brings_new, of, ..Made::default() };
         let push = self.respond(kind, &news, snapshot, reason, made, now)?;
         self.follow(&push, kind);
+        if kind == Kind::Cluster && push.made.brings_new && self.of(Kind::Listener).accepted.is_some() {
+            let state = self.of_mut(kind);
+            state.fresh = state.warming().map(Box::new);
+        }
         if let Some(due) = due_to_all.filter(|_| !alone) {
             self.group.put(due, &push);
         }
@@ -127,6 +136,27 @@ impl Session {
         }
     }
 
+    /// Notes to which clusters that are gone listeners lead that are replaced now, by themselves or by a route in them: their
+    /// connections go on to use them.
+    fn note_drains(&mut self, siblings: Siblings<'_>, snapshot: &Snapshot, now: Instant) {
+        let clusters = snapshot.of(Kind::Cluster);
+        let gone: BTreeSet<Name> =
+            self.stances(Kind::Cluster, siblings).flat_map(|stance| stance.gone(clusters)).collect();
+        let state = self.of_mut(Kind::Listener);
+        state.leads_to.retain(|_, since| *since + DRAIN + 2 * GRACE > now);
+        if gone.is_empty() {
+            return;
+        }
+        let replaced = state.seen.changes_to(snapshot.of(Kind::Listener));
+        let former = replaced.filter_map(|change| match change {
+            Change::Put(listener) => state.seen.get(listener.name()).cloned(),
+            Change::Removed(name) => state.seen.get(&name).cloned(),
+        });
+        for listener in former.filter(|listener| state.subscription.takes(listener)) {
+            state.leads_to.extend(gone.iter().filter(|name| mentions(&listener, name)).map(|name| (name.clone(), now)));
+        }
+    }
+
     /// Clusters and endpoints that are gone, once nothing that the proxy holds refers to them.
     pub(super) fn removals(
         &mut self,
@@ -144,12 +174,12 @@ impl Session {
         }
         let asks_for = |kind: Kind| self.stances(kind, siblings).next().is_some();
         let settled = |kind: Kind| {
-            self.stances(kind, siblings).all(|stance| stance.is_settled(snapshot.of(kind)) && !stance.holds)
+            self.stances(kind, siblings).all(|stance| stance.is_settled(snapshot.of(kind)) && stance.holds.is_empty())
         };
         // Of a client that reconnected it is not known what refers to them before it asks for its listeners. Nor is it on
         // a stream of one type, or what becomes of the clusters, unless others ask for these.
         let known = || match self.only {
-            None => state.held.values().all(Option::is_some) || asks_for(Kind::Listener),
+            None => state.held.values().all(|held| held.form.is_some()) || asks_for(Kind::Listener),
             Some(_) => asks_for(Kind::Cluster) && asks_for(Kind::Listener),
         };
         let replaced = || {
@@ -158,20 +188,26 @@ impl Session {
         };
         // What waits on another stream until the grace is sent and accepted after it.
         let grace = if self.only.is_some() && known() { GRACE } else { Duration::ZERO };
-        let late = state.release_at.is_some_and(|at| at + grace <= now);
-        if !late && !replaced() {
-            return None;
-        }
-        // A listener that was replaced goes on to ask for its route while its connections drain, though that is gone too.
+        let is_late = |held: &Leaving| held.late_at() + grace <= now;
+        let all_are = state.held.values().all(is_late);
+        let replaced = !all_are && replaced();
+        // A listener that was replaced goes on to use what it leads to while its connections drain, and asks for its route,
+        // though that is gone too.
         let routes = snapshot.of(Kind::Route);
-        let drained = state.release_at.is_some_and(|at| at + DRAIN <= now);
-        if !drained && self.stances(Kind::Route, siblings).any(|stance| stance.asks_for_gone(routes)) {
+        let asks = self.stances(Kind::Route, siblings).any(|stance| stance.asks_for_gone(routes));
+        let leads_to = |name: &Name| {
+            asks || self.stances(Kind::Listener, siblings).any(|stance| stance.leads_to.contains_key(name))
+        };
+        let goes =
+            |name: &Name, held: &Leaving| (replaced || is_late(held)) && (held.drained_at() <= now || !leads_to(name));
+        let going: BTreeSet<Name> =
+            state.held.iter().filter(|(name, held)| goes(name, held)).map(|(name, _)| name.clone()).collect();
+        if going.is_empty() {
             return None;
         }
         let state = self.of_mut(kind);
-        state.release_at = None;
-        let held = std::mem::take(&mut state.held);
-        let mut names: BTreeSet<Name> = held.into_keys().filter(|name| state.subscription.covers(name)).collect();
+        state.held.retain(|name, _| !going.contains(name));
+        let mut names: BTreeSet<Name> = going.into_iter().filter(|name| state.subscription.covers(name)).collect();
         state.join_suspects(&mut names);
         if names.is_empty() {
             return None;
@@ -205,11 +241,22 @@ impl Session {
 
     /// Until when what may lead to clusters that are on their way waits for them, if there are such; what was asked for
     /// does not wait.
-    fn new_clusters_until(&self, siblings: Siblings<'_>, snapshot: &Snapshot, since: Instant) -> Option<Instant> {
-        let clusters = snapshot.of(Kind::Cluster);
+    fn new_clusters_until(
+        &self,
+        kind: Kind,
+        siblings: Siblings<'_>,
+        snapshot: &Snapshot,
+        since: Instant,
+    ) -> Option<Instant> {
+        let (clusters, endpoints) = (snapshot.of(Kind::Cluster), snapshot.of(Kind::Endpoints));
+        // A proxy that comes has nothing to go on with meanwhile.
+        let goes_on = self.of(kind).accepted.is_some();
+        let is_empty = |name: &Name| goes_on && endpoints.find(name).is_some_and(|found| has_no_endpoints(found));
         let has = |name: &Name| siblings.of(Kind::Endpoints).any(|stance| stance.has(name));
-        let until =
-            |stance: Stance<'_>| stance.brings_new_until(clusters, since).or_else(|| stance.warms_until(since, has));
+        let until = |stance: Stance<'_>| {
+            let warm = stance.brings_new_until(clusters, since).or_else(|| stance.warms_until(since, has));
+            warm.max(stance.fills_until(since, is_empty))
+        };
         self.stances(Kind::Cluster, siblings).filter_map(until).max()
     }
 

@@ -22,7 +22,7 @@ use super::node::Client;
 use super::request::{List, Request, Wants};
 use super::sotw;
 use super::stance::Stance;
-use super::types::TypeState;
+use super::types::{Leaving, TypeState};
 use super::warmth::Warming;
 use crate::publish::{ResourceSet, Snapshot};
 use crate::report::TypeStatus;
@@ -254,10 +254,12 @@ impl Session {
     pub fn wake_at(&self) -> Option<Instant> {
         let asked = |kind: Kind| self.asks_for(kind).then(|| self.of(kind));
         let (cluster, endpoints) = (asked(Kind::Cluster), asked(Kind::Endpoints));
-        let wake = |state: &TypeState| state.release_at.filter(|_| state.outstanding.is_none());
-        let late = |at: Instant| [at, at + GRACE, at + DRAIN].into_iter().find(|at| Some(*at) > self.polled_at);
         // Endpoints go after their clusters.
-        let removals = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints).and_then(wake).and_then(late);
+        let holding = cluster.filter(|cluster| !cluster.held.is_empty()).or(endpoints);
+        let held =
+            holding.into_iter().filter(|state| state.outstanding.is_none()).flat_map(|state| state.held.values());
+        let late = |held: &Leaving| [held.late_at(), held.late_at() + GRACE, held.drained_at()];
+        let removals = held.flat_map(late).filter(|at| Some(*at) > self.polled_at).min();
         let sent = cluster.filter(|cluster| cluster.outstanding.is_some()).and_then(|cluster| cluster.sent_at);
         let unanswered = sent.map(|at| at + GRACE);
         let answered = Kind::ALL.into_iter().filter_map(asked).filter(|state| state.outstanding.is_none());

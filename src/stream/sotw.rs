@@ -51,7 +51,7 @@ pub(super) fn content(kind: Kind, news: &News, snapshot: &Snapshot, state: &Type
             if news.asked.contains(resource.name()) { Some(resource) } else { state.refused.form(resource) }
         });
         content.resources.extend(forms.cloned());
-        for resource in state.held.values().flatten() {
+        for resource in state.held.values().filter_map(|held| held.form.as_ref()) {
             content.said.version = content.said.version.with(resource.version());
             content.resources.push(Arc::clone(resource));
         }

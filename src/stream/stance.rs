@@ -4,12 +4,14 @@
 //! stream that waits is the same, as an aggregated one is, or another one of the same proxy.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use translators::resource::{Kind, Name};
 
 use super::session::GRACE;
 use super::subscription::Subscription;
+use super::types::Leaving;
 use super::warmth::Warming;
 use crate::publish::ResourceSet;
 use crate::publish::snapshot::Change;
@@ -45,10 +47,14 @@ pub(super) struct Stance<'a> {
     pub(super) brings_new: bool,
     /// Something is owed, or was refused.
     pub(super) is_behind: bool,
-    /// What is gone from the set is still with the proxy.
-    pub(super) holds: bool,
+    /// What is gone from the set, and still with the proxy.
+    pub(super) holds: Cow<'a, BTreeMap<Name, Leaving>>,
+    /// Of listeners: the clusters to which those lead that were replaced.
+    pub(super) leads_to: Cow<'a, BTreeMap<Name, Instant>>,
     /// Clusters that it has accepted, perhaps before they were warm.
     pub(super) warming: Option<&'a Warming>,
+    /// The last new clusters, whose endpoints may be still to come.
+    pub(super) fresh: Option<&'a Warming>,
 }
 
 // === impl Stance ===
@@ -71,6 +77,12 @@ impl Stance<'_> {
         Some(warming.at.min(since) + GRACE)
     }
 
+    /// Until when what leads to new clusters waits for them to have any endpoint: who serves them may be about to say so.
+    pub(super) fn fills_until(&self, since: Instant, is_empty: impl Fn(&Name) -> bool) -> Option<Instant> {
+        let fresh = self.fresh.filter(|fresh| fresh.endpoints.iter().any(is_empty))?;
+        Some(fresh.at.min(since) + GRACE)
+    }
+
     /// Whether the proxy has accepted what is called `name`.
     pub(super) fn has(&self, name: &Name) -> bool {
         self.sent_at.is_none() && !self.is_behind && self.subscription.covers(name)
@@ -81,6 +93,15 @@ impl Stance<'_> {
         self.sent_at.is_none() && !self.is_behind && !self.subscription.takes_any_change(&self.seen, current)
     }
 
+    /// What is gone, or is going from `current`, as far as the proxy had it.
+    pub(super) fn gone(&self, current: &ResourceSet) -> BTreeSet<Name> {
+        let going = self.seen.changes_to(current).filter_map(|change| match change {
+            Change::Put(_) => None,
+            Change::Removed(name) => Some(name),
+        });
+        going.filter(|name| self.subscription.covers(name)).chain(self.holds.keys().cloned()).collect()
+    }
+
     /// Whether it asks for something that there is not in `current`.
     pub(super) fn asks_for_gone(&self, current: &ResourceSet) -> bool {
         let mut names = self.subscription.names().into_iter().flat_map(|names| names.iter());
@@ -89,15 +110,23 @@ impl Stance<'_> {
 
     /// Whether it stands otherwise than this.
     pub(super) fn differs(&self, other: &Stance<'_>) -> bool {
-        let flags = |stance: &Stance<'_>| (stance.sent_at, stance.brings_new, stance.is_behind, stance.holds);
+        let flags = |stance: &Stance<'_>| (stance.sent_at, stance.brings_new, stance.is_behind);
         flags(self) != flags(other)
+            || self.holds != other.holds
+            || self.leads_to != other.leads_to
             || self.seen.version() != other.seen.version()
             || *self.subscription != *other.subscription
     }
 
     /// The same, to be looked at.
     pub(super) fn borrowed(&self) -> Stance<'_> {
-        Stance { subscription: Cow::Borrowed(&*self.subscription), seen: Cow::Borrowed(&*self.seen), ..*self }
+        Stance {
+            subscription: Cow::Borrowed(&*self.subscription),
+            seen: Cow::Borrowed(&*self.seen),
+            holds: Cow::Borrowed(&*self.holds),
+            leads_to: Cow::Borrowed(&*self.leads_to),
+            ..*self
+        }
     }
 
     /// The same, to be kept.
@@ -105,7 +134,10 @@ impl Stance<'_> {
         Stance {
             subscription: Cow::Owned(self.subscription.into_owned()),
             seen: Cow::Owned(self.seen.into_owned()),
+            holds: Cow::Owned(self.holds.into_owned()),
+            leads_to: Cow::Owned(self.leads_to.into_owned()),
             warming: None,
+            fresh: None,
             ..self
         }
     }

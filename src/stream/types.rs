@@ -17,7 +17,7 @@ use super::node::Client;
 use super::push::{Content, MOST_TAKEN, Push, Said};
 use super::refused::Refused;
 use super::request::Error;
-use super::session::{Answer, GRACE, Outcome, Protocol};
+use super::session::{Answer, DRAIN, GRACE, Outcome, Protocol};
 use super::stance::Stance;
 use super::subscription::{Difference, Subscription};
 use super::warmth::{Warming, nobody_of};
@@ -42,16 +42,17 @@ pub(super) struct TypeState {
     pub(super) due: bool,
     /// A request was taken, or something is gone: what was refused may make another response now.
     pub(super) retry: bool,
-    /// Removed from the snapshot, but not yet from the proxy; without its content if it came from a client
-    /// that reconnected.
-    pub(super) held: BTreeMap<Name, Option<Arc<Resource>>>,
+    /// Removed from the snapshot, but not yet from the proxy.
+    pub(super) held: BTreeMap<Name, Leaving>,
+    /// Of clusters: the last new ones, if the proxy had listeners when they were sent.
+    pub(super) fresh: Option<Box<Warming>>,
+    /// Of listeners: to which clusters those lead that were replaced while these were gone, and when that was.
+    pub(super) leads_to: BTreeMap<Name, Instant>,
     /// Gone from the snapshot, and left with the proxy for good: of these no removal is said.
     pub(super) kept: BTreeSet<Name>,
     /// What is gone though the client has it, as it said when it came back or as it refused the removal: asked for or
     /// not, it is removed.
     pub(super) lost: BTreeSet<Name>,
-    /// When the held go even if their successors were not accepted.
-    pub(super) release_at: Option<Instant>,
     /// Since when there is something that waits for clusters, and until when at most.
     pub(super) waits: Option<(Instant, Instant)>,
     /// The nonce of the last response.
@@ -74,6 +75,29 @@ pub(super) struct TypeState {
     /// How many of them were larger than what clients take by default.
     pub(super) large: u64,
     pub(super) refused: Refused,
+}
+
+/// What is gone, as the proxy has it still.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Leaving {
+    /// Its content; `None` if it came from a client that reconnected.
+    pub(super) form: Option<Arc<Resource>>,
+    /// When it was gone.
+    pub(super) since: Instant,
+}
+
+// === impl Leaving ===
+
+impl Leaving {
+    /// Until when it stays, if its successors are not accepted.
+    pub(super) fn late_at(&self) -> Instant {
+        self.since + GRACE
+    }
+
+    /// Until when it stays, if a listener that drains leads to it.
+    pub(super) fn drained_at(&self) -> Instant {
+        self.late_at() + DRAIN
+    }
 }
 
 // === impl TypeState ===
@@ -128,9 +152,6 @@ impl TypeState {
             self.kept.clear();
             self.refused = Refused::default();
         }
-        if self.held.is_empty() {
-            self.release_at = None;
-        }
     }
 
     /// Passes over what a reconnecting client says that it holds, if it is still so: that counts as accepted.
@@ -146,8 +167,7 @@ impl TypeState {
             self.owed.extend(other);
             match kind {
                 Kind::Cluster | Kind::Endpoints if !gone.is_empty() => {
-                    self.held.extend(gone.into_iter().map(|name| (name, None)));
-                    self.release_at = Some(now + GRACE);
+                    self.held.extend(gone.into_iter().map(|name| (name, Leaving { form: None, since: now })));
                 }
                 Kind::ExtensionConfig => self.kept.extend(gone),
                 _ => self.owed.extend(gone),
@@ -375,8 +395,10 @@ impl TypeState {
             sent_at: self.sent_at.filter(|_| self.outstanding.is_some()),
             brings_new: self.outstanding.as_ref().is_some_and(brings_new),
             is_behind: self.owes() || !self.refused.culprits.is_empty() || !self.refused.suspects.is_empty(),
-            holds: !self.held.is_empty(),
+            holds: Cow::Borrowed(&self.held),
+            leads_to: Cow::Borrowed(&self.leads_to),
             warming: None,
+            fresh: self.fresh.as_deref(),
         })
     }
 }

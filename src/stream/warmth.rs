@@ -100,6 +100,38 @@ pub(super) fn endpoints_of(cluster: &Resource) -> Name {
     }
 }
 
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`, as far as it is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct Assignment {
+    #[prost(message, repeated, tag = "2")]
+    localities: Vec<Locality>,
+}
+
+/// `envoy.config.endpoint.v3.LocalityLbEndpoints`, as far as it is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct Locality {
+    #[prost(message, repeated, tag = "2")]
+    endpoints: Vec<Anything>,
+    /// They are listed elsewhere,
+    #[prost(message, optional, tag = "7")]
+    list: Option<Anything>,
+    /// or discovered by themselves.
+    #[prost(message, optional, tag = "8")]
+    leds: Option<Anything>,
+}
+
+/// Whether a load assignment leads nowhere.
+pub(super) fn has_no_endpoints(assignment: &Resource) -> bool {
+    let has_none =
+        |locality: &Locality| locality.endpoints.is_empty() && locality.list.is_none() && locality.leds.is_none();
+    Assignment::decode(assignment.value()).is_ok_and(|assignment| assignment.localities.iter().all(has_none))
+}
+
+/// Whether the name stands in it, wherever: of a listener with its routes in it, or for bytes, the clusters that it leads to.
+pub(super) fn mentions(resource: &Resource, name: &Name) -> bool {
+    resource.value().windows(name.len().max(1)).any(|window| window == name.as_bytes())
+}
+
 /// The name, of no virtual host, whose removal tells a proxy that the route is not to wait for any; none if it does not.
 /// Envoy asks for no name at first, and serves no listener of the route before it has heard anything of a virtual host
 /// below it, or a timeout.
