@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use prost::Message;
+use prost::encoding::{WireType, encode_varint};
 use translators::resource::{Kind, Name, Resource};
 
 /// `envoy.config.cluster.v3.Cluster`, as far as it is looked at.
@@ -127,9 +128,21 @@ pub(super) fn has_no_endpoints(assignment: &Resource) -> bool {
     Assignment::decode(assignment.value()).is_ok_and(|assignment| assignment.localities.iter().all(has_none))
 }
 
-/// Whether the name stands in it, wherever: of a listener with its routes in it, or for bytes, the clusters that it leads to.
+/// Whether a field of it, wherever, says just this name: of a listener with its routes in it, or for bytes, the clusters
+/// that it leads to.
 pub(super) fn mentions(resource: &Resource, name: &Name) -> bool {
-    resource.value().windows(name.len().max(1)).any(|window| window == name.as_bytes())
+    // As it is encoded behind the number of its field, the last three bits of whose first byte say that a length follows.
+    let mut field = Vec::with_capacity(name.len() + 2);
+    encode_varint(name.len() as u64, &mut field);
+    field.extend_from_slice(name.as_bytes());
+    let value = resource.value();
+    let says_length = |first: u8| first & 7 == WireType::LengthDelimited as u8;
+    let mut found = value.windows(field.len()).enumerate().filter(|(_, window)| *window == field);
+    found.any(|(at, _)| match value[..at] {
+        [.., first, _] if first >= 0x80 => says_length(first),
+        [.., first] => says_length(first),
+        [] => false,
+    })
 }
 
 /// The name, of no virtual host, whose removal tells a proxy that the route is not to wait for any; none if it does not.
@@ -203,6 +216,21 @@ mod tests {
         assert_eq!([None, Some(""), Some("e")].map(called).map(|name| name.to_string()), ["c", "c", "e"]);
         let broken = Resource::from_bytes(Kind::Cluster, "c".into(), b"no message", [].into());
         assert_eq!(&*endpoints_of(&broken), "c");
+    }
+
+    #[test]
+    fn a_listener_mentions_the_clusters_that_it_leads_to() {
+        use proto::envoy::config::listener::v3 as listener_pb;
+        let long = "a/very/long/name/".repeat(20);
+        let listener = listener_pb::Listener {
+            name: "in/xy".to_owned(),
+            stat_prefix: long.clone(),
+            default_filter_chain: Some(listener_pb::FilterChain { name: "x".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let listener = Resource::new(Kind::Listener, "in/xy", &listener, []);
+        let mentioned = ["x", "in/xy", &long, "y", "xy", "in/x", ""].map(|name| mentions(&listener, &name.into()));
+        assert_eq!(mentioned, [true, true, true, false, false, false, false]);
     }
 
     #[test]

@@ -180,13 +180,26 @@ pub fn route(name: &str, domains: &[&str], to: &[(&str, u32)]) -> Value {
 
 /// An HTTP listener with a discovered route.
 pub fn listener(way: Way, name: &str, prefix: &str, port: &Port, route: &str) -> Value {
+    let rds = json!({"rds": {"route_config_name": route, "config_source": way.source()}});
+    listener_with(name, prefix, port, &rds)
+}
+
+/// One whose route is a part of it, and leads to a cluster.
+pub fn listener_to(name: &str, prefix: &str, port: &Port, cluster: &str) -> Value {
+    let everything = json!({"match": {"prefix": "/"}, "route": {"cluster": cluster}});
+    let hosts = json!([{"name": "all", "domains": ["*"], "routes": [everything]}]);
+    listener_with(name, prefix, port, &json!({"route_config": {"virtual_hosts": hosts}}))
+}
+
+fn listener_with(name: &str, prefix: &str, port: &Port, route: &Value) -> Value {
     let router = json!({"name": "router", "typed_config":
         {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}});
-    let manager = json!({
+    let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": prefix, "http_filters": [router],
-        "rds": {"route_config_name": route, "config_source": way.source()},
     });
+    let members = route.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
+    manager.as_object_mut().into_iter().for_each(|manager| manager.extend(members.clone()));
     typed(
         "envoy.config.listener.v3.Listener",
         json!({"name": name,

@@ -8,7 +8,7 @@ use conformance::harness::shop::SOON;
 use conformance::harness::{App, Load, Resolver, eventually};
 use serde_json::Value;
 
-use crate::fixture::{Pair, Way, cluster, endpoints, listener, resolved_cluster, route};
+use crate::fixture::{Pair, Way, cluster, endpoints, listener, listener_to, resolved_cluster, route};
 
 /// How long a cluster warms that is slow.
 const SLOW: Duration = Duration::from_secs(2);
@@ -159,6 +159,19 @@ async fn moves(release: &str, way: Way) -> anyhow::Result<()> {
     }
     holds_nothing_else(&pair, &ANEW).await.context(what)?;
     all_is_well(&loads).await.context(what)?;
+    // The same of what it leads to by itself, of which no route that it asks for tells.
+    let what = "a listener with its route in it is replaced, and its cluster goes";
+    let alone =
+        [listener_to("inline", "seven", &shop.port, "x"), cluster(way, "x"), endpoints("x", shop.one.address())];
+    pair.write(&alone)?;
+    pair.has("inline::127.0.0.1", true).await.context(what)?;
+    all_is_well(&loads).await.context(what)?;
+    pair.write(&shop.resources(&ANEW))?;
+    holds(&pair, &ANEW).await.context(what)?;
+    let until = Instant::now() + DRAINING;
+    while Instant::now() < until {
+        all_is_well(&loads).await.context(what)?;
+    }
     for load in loads {
         let counts = load.stop().await?;
         ensure!(counts.failed == 0 && counts.by_version.len() == 2, "{counts:?}");

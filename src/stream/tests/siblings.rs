@@ -58,9 +58,13 @@ fn names(service: &str) -> &'static [&'static str] {
 
 /// CDS, EDS, LDS and RDS, which have accepted the first contents.
 fn streams(board: &Arc<Board>, protocols: [Protocol; 4]) -> [Stream; 4] {
+    streams_of(board, protocols, FIRST)
+}
+
+fn streams_of(board: &Arc<Board>, protocols: [Protocol; 4], contents: &str) -> [Stream; 4] {
     let mut at = 0;
     SERVICES.map(|service| {
-        let mut stream = Stream::new(board, service, protocols[at], FIRST);
+        let mut stream = Stream::new(board, service, protocols[at], contents);
         at += 1;
         assert_eq!(stream.ask(names(service)).len(), 1);
         assert_eq!(stream.ack(names(service)), NOTHING);
@@ -228,6 +232,69 @@ fn a_listener_that_drains_keeps_what_its_route_leads_to() {
         routes.peer.leave();
         assert_eq!(clusters.peer.wakes(), 1);
         assert_eq!(clusters.peer.drain(), if protocols[0] == Sotw { ["CDS y=1"] } else { ["CDS -x"] });
+    }
+}
+
+/// What `z` is to say to be read as a message in which nothing is set that is looked at: a cluster that looks for no
+/// endpoints, a load assignment without any.
+fn nothing() -> String {
+    let (_, length) = (b'z', b'=');
+    "-".repeat(length.into())
+}
+
+#[test]
+fn a_listener_that_drains_keeps_what_it_leads_to_by_itself() {
+    for protocols in combinations() {
+        let (board, z) = (Arc::default(), nothing());
+        let contents = format!("CDS x=1, EDS x=1, CDS z={z}, LDS l=\n\u{1}x, RDS r=z");
+        let [mut clusters, mut endpoints, mut listeners, mut routes] = streams_of(&board, protocols, &contents);
+        for stream in [&mut clusters, &mut endpoints, &mut listeners, &mut routes] {
+            stream.peer.edit("LDS l=\n\u{1}y, RDS r=y, CDS y=1, EDS y=1, CDS -x, EDS -x, CDS -z");
+        }
+        clusters.peer.drain();
+        clusters.ack(&[]);
+        endpoints.peer.drain();
+        endpoints.ack(names("EDS"));
+        assert_eq!(listeners.peer.drain(), ["LDS l=\n\u{1}y"]);
+        listeners.ack(&[]);
+        routes.peer.drain();
+        routes.ack(&["r"]);
+        // What nothing leads to goes.
+        assert_eq!(clusters.peer.drain(), if protocols[0] == Sotw { ["CDS y=1 x=1"] } else { ["CDS -z"] });
+        clusters.ack(&[]);
+        clusters.peer.pass(GRACE * 2);
+        endpoints.peer.pass(GRACE * 2);
+        assert_eq!((clusters.peer.drain(), endpoints.peer.drain()), (vec![], vec![]));
+        assert_eq!(clusters.peer.session.wake_at(), Some(*START + GRACE + DRAIN), "not for ever");
+        clusters.peer.pass(DRAIN);
+        assert_eq!(clusters.peer.drain(), if protocols[0] == Sotw { ["CDS y=1"] } else { ["CDS -x"] });
+    }
+}
+
+#[test]
+fn what_leads_to_a_new_cluster_waits_for_its_first_endpoint() {
+    for protocols in combinations() {
+        let (board, none) = (Arc::default(), nothing());
+        let [mut clusters, mut endpoints, mut listeners, mut routes] = streams(&board, protocols);
+        for stream in [&mut clusters, &mut endpoints, &mut listeners, &mut routes] {
+            stream.peer.edit(&format!("CDS z=1, EDS z={none}, RDS r=z, LDS l=2"));
+        }
+        clusters.peer.drain();
+        clusters.ack(&[]);
+        let asked = ["x", "y", "z"];
+        assert_eq!(endpoints.ask(if protocols[1] == Sotw { &asked } else { &["z"] }), [format!("EDS z={none}")]);
+        endpoints.ack(&asked);
+        assert_eq!((listeners.peer.drain(), routes.peer.drain()), (vec![], vec![]));
+        assert_eq!(routes.peer.session.wake_at(), Some(*START + GRACE), "not for ever");
+        // Who comes has nothing to go on with meanwhile.
+        let mut new = Stream::new(&board, "LDS", protocols[2], "");
+        new.peer.snapshot = listeners.peer.snapshot.clone();
+        assert_eq!(new.ask(&[]), ["LDS l=2"]);
+        // The first endpoint has come.
+        listeners.peer.edit("EDS z=1");
+        assert_eq!(listeners.peer.drain(), ["LDS l=2"]);
+        routes.peer.pass(GRACE);
+        assert_eq!(routes.peer.drain(), ["RDS r=z"]);
     }
 }
 
