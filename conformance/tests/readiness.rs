@@ -3,12 +3,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use conformance::harness::{Chancery, Credential, Peer, World, chancery_binary, eventually};
+use anyhow::ensure;
+use conformance::harness::{Chancery, Credential, chancery_binary, eventually};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use tokio_stream::StreamExt;
-use translators::resource::Kind;
 
 const RULES: &str =
     "apiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {name: web, namespace: shop}\nspec: {}\n";
@@ -58,40 +57,13 @@ async fn a_control_plane_whose_rules_are_not_there_refuses_streams_and_begins_wh
     Ok(())
 }
 
-/// Streams are fanned out over all cores: there is a worker for each, and all of them serve while there is much to serve.
+/// Streams are fanned out over all cores: there is a worker for each, and all of them serve at the same moment, as
+/// `as_many_connections_are_served_at_the_same_moment_as_there_are_workers` of the server shows.
 #[tokio::test]
-async fn every_core_serves() -> anyhow::Result<()> {
-    const STREAMS: usize = 100;
-    const CHANGES: usize = 50;
-    let mut world = World::alone("cores", "RDS r=0", &[]).await?;
-    let mut peers = Vec::new();
-    for _ in 0..STREAMS {
-        let mut peer = Peer::sotw(world.address(), "cores").await?;
-        peer.ask(Kind::Route, &["r"]).await?;
-        peer.next_of(Kind::Route).await?;
-        peer.ack(Kind::Route, &["r"]).await?;
-        peers.push(peer);
-    }
-    let before = busy(world.chancery()).await?;
-    assert_eq!(before.len(), std::thread::available_parallelism()?.get(), "a worker for each core");
-    for number in 1..=CHANGES {
-        world.edit(&format!("RDS r={number}-{}", "x".repeat(10_000))).await?;
-        for peer in &mut peers {
-            assert!(peer.next_of(Kind::Route).await?.says(&format!("{number}-x")));
-            peer.ack(Kind::Route, &["r"]).await?;
-        }
-    }
-    let after = busy(world.chancery()).await?;
-    let worked: Vec<f64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
-    let all: f64 = worked.iter().sum();
-    // Had one of them served alone, the others would have next to nothing.
-    assert!(worked.iter().all(|worked| *worked > all / after.len() as f64 / 10.0), "{worked:?} seconds");
-    Ok(())
-}
-
-/// How long each worker was busy, in seconds.
-async fn busy(chancery: &Chancery) -> anyhow::Result<Vec<f64>> {
+async fn every_core_has_a_worker() -> anyhow::Result<()> {
+    let chancery = Chancery::start(&[("rules.yaml", "")], &[]).await?;
     let metrics = chancery.text("/metrics").await?;
-    let samples = metrics.lines().filter(|line| line.starts_with("chancery_worker_busy_seconds_total{"));
-    samples.map(|line| Ok(line.rsplit(' ').next().context("a number")?.parse()?)).collect()
+    let workers = metrics.lines().filter(|line| line.starts_with("chancery_worker_busy_seconds_total{")).count();
+    assert_eq!(workers, std::thread::available_parallelism()?.get(), "{metrics}");
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,17 +16,26 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::service::discovery::v3 as discovery_pb;
+use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::wire;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::transport::server::Connected;
+use tonic::service::Routes;
+use tonic::transport::server::{Connected, TcpIncoming};
+use translators::resource::Kind;
 
-use super::connection;
 use super::cork::Corked;
 use super::patience::Patience;
+use super::{Front, connection, serve};
+use crate::csds::ClientStatus;
 use crate::publish::{Feed, Followed, Reader};
-use crate::stream::Pulse;
+use crate::report::Report;
+use crate::stream::{self, Admission, Directory, Pulse, Refusal};
 
 /// A connection that counts what is written, and takes so much at once.
 struct Counting<C> {
@@ -130,6 +139,74 @@ fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> t
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("in time")
+}
+
+/// Lets nobody in, and says so when so many ask at the same moment.
+#[derive(Clone)]
+struct Together {
+    all: usize,
+    here: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl Directory for Together {
+    fn admit(&self, _: &http::Extensions, _: &wire::Node) -> Result<Admission, Refusal> {
+        let (here, come) = &*self.here;
+        let mut count = here.lock().expect("no panic");
+        *count += 1;
+        come.notify_all();
+        let (count, _) =
+            come.wait_timeout_while(count, Duration::from_secs(10), |count| *count < self.all).expect("no panic");
+        Err(if *count < self.all {
+            Refusal::Denied(format!("{count} at once"))
+        } else {
+            Refusal::NotReady("all at once".to_owned())
+        })
+    }
+}
+
+/// Connections are fanned out over all workers: each of these holds one up until all of them serve.
+#[test]
+fn as_many_connections_are_served_at_the_same_moment_as_there_are_workers() {
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let (runtime, stop) = (runtime.expect("a runtime"), CancellationToken::new());
+    let entered = runtime.enter();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let address = listener.local_addr().expect("bound");
+    let incoming = TcpIncoming::from(TcpListener::from_std(listener).expect("a listener"));
+    let directory = Together { all: workers, here: Arc::default() };
+    let report = Report::default();
+    let front = Front {
+        discovery: stream::Service::new(directory.clone(), report.clone(), stop.clone()),
+        status: ClientStatus::of_oneself(report, Arc::new(directory)),
+        others: Routes::default(),
+    };
+    let server = spawn(serve(incoming, front, Patience::DEFAULT, stop.clone()));
+    drop(entered);
+    let clients = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    clients.block_on(async {
+        let ask = async |number: usize| {
+            let first = discovery_pb::DiscoveryRequest {
+                node: Some(core_pb::Node { id: number.to_string(), ..Default::default() }),
+                type_url: Kind::Cluster.type_url().to_owned(),
+                ..Default::default()
+            };
+            let requests = tokio_stream::iter([first]).chain(tokio_stream::pending());
+            let mut client =
+                AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.expect("connects");
+            let answer = client.stream_aggregated_resources(requests).await;
+            let refused = match answer {
+                Ok(stream) => stream.into_inner().message().await.expect_err("nobody is let in"),
+                Err(refused) => refused,
+            };
+            refused.message().to_owned()
+        };
+        let said = futures::future::join_all((0..workers).map(ask)).await;
+        assert_eq!(said, vec!["all at once"; workers]);
+        stop.cancel();
+        server.await.expect("no panic").expect("no error");
+    });
 }
 
 #[tokio::test]
