@@ -79,7 +79,7 @@ impl Stance<'_> {
 
     /// Until when what leads to new clusters waits for them to have any endpoint: who serves them may be about to say so.
     pub(super) fn fills_until(&self, since: Instant, is_empty: impl Fn(&Name) -> bool) -> Option<Instant> {
-        let fresh = self.fresh.filter(|fresh| fresh.endpoints.iter().any(is_empty))?;
+        let fresh = self.fresh.filter(|fresh| since < fresh.at + GRACE && fresh.endpoints.iter().any(is_empty))?;
         Some(fresh.at.min(since) + GRACE)
     }
 
