@@ -52,7 +52,7 @@ impl Admissions {
     }
 
     /// The group of a node: that of the workload that its credential names, or else of what matches it.
-    fn group(&self, named: Option<&QualifiedName>, node: &wire::Node) -> Result<Subscribed, Refusal> {
+    fn group(&self, named: Option<&QualifiedName>, node: &wire::Node, proven: bool) -> Result<Subscribed, Refusal> {
         let published = self.table.current();
         let Some(mesh) = published.mesh() else {
             return Err(Refusal::NotReady("the rules have not been read yet".into()));
@@ -64,7 +64,8 @@ impl Admissions {
         let features = features_of(node);
         let group = match &owner {
             Owner::Workload(workload) => GroupKey::Workload { name: workload.clone(), features },
-            Owner::Snapshot(name) => GroupKey::Snapshot(name.clone()),
+            Owner::Snapshot(name) if proven => GroupKey::Snapshot(name.clone()),
+            Owner::Snapshot(name) => GroupKey::Open(name.clone()),
         };
         match published.subscribe(&group) {
             Some(snapshots) => Ok((owner, snapshots)),
@@ -116,7 +117,7 @@ impl Directory for Admissions {
             )));
         }
         let matches = self.table.matches();
-        let (owner, snapshots) = self.group(credential.workload.as_ref(), node)?;
+        let (owner, snapshots) = self.group(credential.workload.as_ref(), node, true)?;
         let address = address_of(extensions.get().map(Peer::address), node)?;
         let identities = Arc::clone(&self.identities);
         let moved = credential.workload.is_none().then(|| self.moved(owner.clone(), node, matches));
@@ -145,7 +146,7 @@ pub struct Unproven(Admissions);
 impl Directory for Unproven {
     fn admit(&self, extensions: &Extensions, node: &wire::Node) -> Result<Admission, Refusal> {
         let matches = self.0.table.matches();
-        let (owner, snapshots) = self.0.group(None, node)?;
+        let (owner, snapshots) = self.0.group(None, node, false)?;
         let address = address_of(extensions.get().and_then(TcpConnectInfo::remote_addr), node)?;
         let ended = Box::pin(self.0.moved(owner.clone(), node, matches));
         Ok(Admission { owner, address, proven: false, snapshots, ended })

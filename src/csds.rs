@@ -151,7 +151,7 @@ fn config(status: ResourceStatus, contents: bool) -> GenericXdsConfig {
         }),
         ResourceState::NotSent | ResourceState::Synced | ResourceState::Stale => None,
     };
-    let shown = resource.filter(|_| contents && kind != Kind::Secret);
+    let shown = resource.filter(|_| contents).filter(|resource| !resource.holds_key());
     let xds_config =
         shown.map(|resource| google_pb::Any { type_url: kind.type_url().to_owned(), value: resource.value().to_vec() });
     GenericXdsConfig {

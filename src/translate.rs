@@ -54,6 +54,8 @@ pub enum GroupKey {
     },
     /// The nodes that an EnvoySnapshot matches.
     Snapshot(QualifiedName),
+    /// Those of them that are known by their own word alone: they get nothing with a key in it.
+    Open(QualifiedName),
 }
 
 /// What follows from the rules, but for the groups.
@@ -209,7 +211,7 @@ impl GroupKey {
     pub fn workload(&self) -> Option<&QualifiedName> {
         match self {
             Self::Workload { name, .. } => Some(name),
-            Self::Snapshot(_) => None,
+            Self::Snapshot(_) | Self::Open(_) => None,
         }
     }
 }

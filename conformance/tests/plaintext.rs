@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
 use conformance::harness::shop::{SOON, rule};
-use conformance::harness::{App, Chancery, EnvoyProxy, EnvoySource, bootstrap, eventually};
+use conformance::harness::{App, Chancery, Credential, Delta, EnvoyProxy, EnvoySource, Peer, bootstrap, eventually};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -141,6 +141,63 @@ async fn nothing_secret_leaves_without_tls_and_nobody_else_is_served() -> anyhow
     Ok(())
 }
 
+/// A listener with its certificate in it, and one without.
+fn listeners(key_pem: &str) -> String {
+    let listener = |name: &str, port: u16, tls: serde_json::Value| {
+        serde_json::json!({"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": name,
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+            "filter_chains": [{"transport_socket": tls, "filters": [{"name": "tcp", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "x", "cluster": "x"}}]}]})
+    };
+    let context = serde_json::json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificates": [
+            {"certificate_chain": {"inline_string": "public"}, "private_key": {"inline_string": key_pem}}]}});
+    let resources = [
+        listener("open", 10_001, serde_json::Value::Null),
+        listener("keyed", 10_002, serde_json::json!({"name": "tls", "typed_config": context})),
+    ];
+    let snapshot = serde_json::json!({"apiVersion": "chancery.dev/v1alpha1", "kind": "EnvoySnapshot",
+        "metadata": {"name": "keyed", "namespace": "edge"},
+        "spec": {"match": {"nodeId": "keyed-1"}, "resources": resources}});
+    snapshot.to_string()
+}
+
+#[tokio::test]
+async fn a_key_in_a_listener_leaves_by_tls_alone_and_is_shown_nowhere() -> anyhow::Result<()> {
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nnobody's\n-----END PRIVATE KEY-----\n";
+    let plaintext = Port::reserve()?;
+    let arguments = ["--xds-plaintext-address", &plaintext.loopback().to_string()];
+    let chancery = Chancery::start(&[("rules.yaml", &listeners(KEY))], &arguments).await?;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+
+    let mut open = Peer::delta(plaintext.loopback(), "keyed-1").await?;
+    open.say(Kind::Listener, Delta::default()).await?;
+    assert_eq!(open.next_of(Kind::Listener).await?.names(), ["open"]);
+    open.accept(Kind::Listener).await?;
+    let url = format!("http://{}/v3/discovery:listeners", plaintext.loopback());
+    let polled = client.post(url).body(r#"{"node": {"id": "keyed-1"}}"#).send().await?.text().await?;
+    ensure!(polled.contains("\"open\"") && !polled.contains("keyed\"") && !polled.contains("nobody's"), "{polled}");
+
+    let channel = Credential::issue_to_node(&chancery, "keyed-1").await?.connect(&chancery).await?;
+    let mut proven = Peer::delta_over(channel, "keyed-1").await?;
+    proven.say(Kind::Listener, Delta::default()).await?;
+    let received = proven.next_of(Kind::Listener).await?;
+    ensure!(received.says("nobody's"), "it is served as it was written");
+    proven.refuse(Kind::Listener, "keyed: failed to load the key nobody's").await?;
+    proven.say(Kind::Listener, Delta { subscribe: &["open"], ..Default::default() }).await?;
+
+    for address in [chancery.admin_address(), plaintext.loopback()] {
+        let url = format!("http://{address}/v3/discovery:client_status");
+        let shown = client.post(url).body(r#"{"node": {"id": "keyed-1"}}"#).send().await?.text().await?;
+        ensure!(shown.contains("keyed\"") && !shown.contains("BEGIN PRIVATE KEY"), "{shown}");
+    }
+    let findings = chancery.json("/api/v1/findings").await?.to_string();
+    ensure!(findings.contains("MX0404") && findings.contains("/spec/resources/1"), "{findings}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn another_address_than_loopback_has_to_be_asked_for_twice() -> anyhow::Result<()> {
     let chancery = Chancery::prepare(&[("rules.yaml", "")], &[])?;
@@ -154,10 +211,12 @@ async fn another_address_than_loopback_has_to_be_asked_for_twice() -> anyhow::Re
         all.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     let refused = serve("0.0.0.0:1", &["--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]);
-    let output = chancery.run(&refused.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let refused: Vec<&str> = refused.iter().map(String::as_str).collect();
+    let output = tokio::time::timeout(SOON, chancery.run(&refused)).await.context("it serves all the same")??;
     let said = String::from_utf8(output.stderr).context("UTF-8")?;
     assert!(!output.status.success() && said.contains("0.0.0.0:1") && said.contains("--insecure"), "{said}");
-    let alone = chancery.run(&["serve", "--rules", ".", "--insecure"]).await?;
+    let alone = tokio::time::timeout(SOON, chancery.run(&["serve", "--rules", ".", "--insecure"])).await;
+    let alone = alone.context("it serves all the same")??;
     assert!(!alone.status.success(), "there is nothing that could be insecure");
     Ok(())
 }

@@ -91,6 +91,18 @@ async fn a_stock_envoy_that_polls_is_served_and_follows() -> anyhow::Result<()> 
         let proxies = proxies["proxies"].as_array().into_iter().flatten();
         let mut this = proxies.filter(|proxy| proxy["node"] == node);
         ensure!(this.next().is_some_and(|proxy| proxy["protocol"] == "rest"), "{node} is seen");
+        // Whoever looks sees what it holds, as of a stream.
+        let question = format!("{{\"nodeMatchers\": [{{\"nodeId\": {{\"exact\": \"{node}\"}}}}]}}");
+        eventually(SOON, "everything held", async || {
+            let url = format!("http://{}/v3/discovery:client_status", chancery.admin_address());
+            let shown: Value = client.post(url).body(question.clone()).send().await?.json().await?;
+            let configs = shown["config"][0]["generic_xds_configs"].as_array().cloned().unwrap_or_default();
+            let held = configs.iter().filter(|config| config["config_status"] == "SYNCED" && config["xds_config"].is_object());
+            let names: Vec<&str> = held.filter_map(|config| config["name"].as_str()).collect();
+            ensure!(["app", "in", "main"].iter().all(|name| names.contains(name)) && names.len() == 4, "{shown}");
+            Ok(())
+        })
+        .await?;
         // Each type in its turn: a route, then nowhere to go.
         chancery.edit_rules(
             "rules.yaml",

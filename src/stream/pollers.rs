@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tonic::Status;
 use translators::name::Owner;
-use translators::resource::{Kind, Name, Version};
+use translators::resource::{Kind, Name, Resource, Version};
 use translators::xds::secret::IDENTITY;
 
 use super::refusal::Standing;
@@ -17,7 +17,7 @@ use super::refused::Refused;
 use super::request::List;
 use super::session::{Answer, Outcome};
 use crate::publish::{ResourceSet, Snapshot};
-use crate::report::{Observed, Proxy, Rejection, Report, StreamReport};
+use crate::report::{Observed, Proxy, Rejection, Report, ResourceState, ResourceStatus, StreamReport};
 
 /// A client that does not ask for so long has gone, or for three times as long as it lets pass between two requests of
 /// the same, if that is longer,
@@ -66,9 +66,21 @@ struct Known {
     /// The versions of the resources that it refuses.
     culprits: BTreeMap<(Kind, Name), Version>,
     /// What it was told last, by the names that it asked for.
-    last: BTreeMap<(Kind, Version), Version>,
+    last: BTreeMap<(Kind, Version), Told>,
     /// What it holds and refuses of wholes, by the same.
     memories: BTreeMap<(Kind, Version), Memory>,
+}
+
+/// What a client was told when it asked for the same names last.
+struct Told {
+    /// The sum over what was said.
+    content: Version,
+    /// The names; `None` for everything.
+    names: Option<Box<[Name]>>,
+    /// The set of which that was,
+    set: ResourceSet,
+    /// and the one of which it has said that it holds it.
+    held: ResourceSet,
 }
 
 // === impl Pollers ===
@@ -142,7 +154,7 @@ impl Entry {
 impl Poller {
     /// What it was told last when it asked for these names.
     pub(super) fn last(&self, kind: Kind, names: Version) -> Option<Version> {
-        lock(&self.known).last.get(&(kind, names)).copied()
+        lock(&self.known).last.get(&(kind, names)).map(|told| told.content)
     }
 
     /// What is known of what it holds and refuses.
@@ -176,7 +188,15 @@ impl Poller {
         if last.len() >= MOST_SUBSCRIPTIONS {
             last.clear();
         }
-        last.insert((kind, names.digest()), content);
+        let set = snapshot.of(kind).clone();
+        let asked = (kind, names.digest());
+        let held = match (tell, last.remove(&asked)) {
+            (false, _) => set.clone(),
+            (true, before) => before.map(|before| before.held).unwrap_or_default(),
+        };
+        let name = |name: &str| set.get(name).map_or_else(|| Name::from(name), |resource| Name::clone(resource.name()));
+        let names = (!all).then(|| names.iter().map(name).collect());
+        last.insert(asked, Told { content, names, set, held });
         // What has other content by now is refused no more.
         culprits.retain(|(kind, name), version| {
             snapshot.of(*kind).get(name).is_some_and(|resource| resource.version() == *version)
@@ -231,6 +251,46 @@ impl Observed for Mutex<Known> {
             status.rejections = known.refused.of(*kind).to_vec();
         }
         proxy
+    }
+
+    fn resources(&self) -> Vec<ResourceStatus> {
+        let known = lock(self);
+        let mut all: BTreeMap<(Kind, Name), (Option<Arc<Resource>>, ResourceState)> = BTreeMap::new();
+        for ((kind, _), told) in &known.last {
+            let mut show = |resource: &Arc<Resource>| {
+                let state = known.state(*kind, resource, &told.held);
+                all.insert((*kind, Name::clone(resource.name())), (Some(Arc::clone(resource)), state));
+            };
+            match &told.names {
+                None => told.set.iter().for_each(show),
+                Some(names) => names.iter().flat_map(|name| told.set.called(name)).for_each(&mut show),
+            }
+            let missing = told.names.iter().flatten().filter(|name| told.set.called(name).next().is_none());
+            for name in missing {
+                all.insert((*kind, Name::clone(name)), (None, ResourceState::NotSent));
+            }
+        }
+        let status = |((kind, name), (resource, state))| ResourceStatus { kind, name, resource, state };
+        all.into_iter().map(status).collect()
+    }
+}
+
+impl Known {
+    /// How far the client is with a resource as it was told of it, and with what it holds.
+    fn state(&self, kind: Kind, resource: &Resource, held: &ResourceSet) -> ResourceState {
+        let name = resource.name();
+        if self.culprits.get(&(kind, Name::clone(name))) == Some(&resource.version()) {
+            let refused = self.refused.of(kind).iter().find(|rejection| rejection.resources.contains(name));
+            if let Some(Rejection { reason, since, .. }) = refused {
+                let ago = since.elapsed().unwrap_or_default();
+                let since = Instant::now().checked_sub(ago).unwrap_or_else(Instant::now);
+                return ResourceState::Error { reason: reason.as_str().into(), since };
+            }
+        }
+        match held.get(name) {
+            Some(held) if held.version() == resource.version() => ResourceState::Synced,
+            Some(_) | None => ResourceState::Stale,
+        }
     }
 }
 

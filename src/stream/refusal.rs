@@ -46,10 +46,19 @@ impl Standing {
 
 /// The text, without what must not be shown.
 pub(super) fn reason(kind: Kind, text: &str) -> String {
-    if kind == Kind::Secret || text.contains("PRIVATE KEY") {
+    if kind == Kind::Secret || text.contains("PRIVATE KEY") || may_hold_key(text) {
         return "the proxy refused a secret; its own log says why".to_owned();
     }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect()
+}
+
+/// Whether so much of it is base64 in one piece that it may be of a key: a line of one has 64 characters.
+fn may_hold_key(text: &str) -> bool {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    text.split(|c| !is_base64(c)).filter(|piece| piece.len() >= 64).any(|piece| {
+        let has = |of: fn(&u8) -> bool| piece.as_bytes().iter().any(of);
+        has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit)
+    })
 }
 
 /// The rules that made these resources, each once, in order.

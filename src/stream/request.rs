@@ -10,7 +10,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode
 use translators::resource::Version;
 use translators::xdstp;
 
-use super::session::{Fault, Protocol};
+use super::session::{Fault, MAX_NAMES, Protocol};
 
 /// A request of either protocol, field for field `envoy.service.discovery.v3`.
 #[derive(Debug, Clone)]
@@ -115,6 +115,7 @@ impl<'a> Request<'a> {
                 2 => type_url = field.text()?,
                 3 => subscribe.push(&field)?,
                 4 => unsubscribe.push(&field)?,
+                5 if holds.len() >= MAX_NAMES => return Err(Fault::TooManyNames),
                 5 => holds.push(pair(field.bytes()?)?),
                 6 => nonce = field.text()?,
                 7 => error.get_or_insert(Error::NONE).merge(field.bytes()?)?,

@@ -34,7 +34,7 @@ pub const GRACE: Duration = Duration::from_secs(5);
 pub const DRAIN: Duration = Duration::from_secs(600);
 
 /// How many names one stream may subscribe to, over all types.
-const MAX_NAMES: usize = 200_000;
+pub(super) const MAX_NAMES: usize = 200_000;
 
 /// Which of the two protocols a stream speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -36,7 +36,7 @@ struct State {
 
 #[derive(Debug)]
 struct Node {
-    /// The stream that it reports on; an earlier one says nothing any more.
+    /// The last stream that it opened; what it says on an earlier one counts once that has ended.
     stream: u64,
     owner: Owner,
     clusters: BTreeMap<String, (SystemTime, ClusterLoad)>,
@@ -47,6 +47,7 @@ struct Node {
 pub struct LoadStream {
     loads: Loads,
     node: Arc<str>,
+    owner: Owner,
     stream: u64,
 }
 
@@ -106,14 +107,9 @@ impl Loads {
     pub fn open(&self, node: &str, owner: Owner) -> LoadStream {
         let mut state = self.lock();
         state.streams += 1;
-        let stream = state.streams;
-        let node: Arc<str> = node.into();
-        let state = &mut *state;
-        if state.nodes.len() < MOST_NODES || state.nodes.contains_key(&node) {
-            let former = state.nodes.insert(Arc::clone(&node), Node { stream, owner, clusters: BTreeMap::new() });
-            state.clusters -= former.map_or(0, |former| former.clusters.len());
-        }
-        LoadStream { loads: self.clone(), node, stream }
+        let stream = LoadStream { loads: self.clone(), node: node.into(), owner, stream: state.streams };
+        state.enter(&stream);
+        stream
     }
 
     /// The last reports, by node and cluster.
@@ -145,12 +141,28 @@ impl Loads {
     }
 }
 
+// === impl State ===
+
+impl State {
+    fn enter(&mut self, stream: &LoadStream) {
+        if self.nodes.len() < MOST_NODES || self.nodes.contains_key(&stream.node) {
+            let node = Node { stream: stream.stream, owner: stream.owner.clone(), clusters: BTreeMap::new() };
+            let former = self.nodes.insert(Arc::clone(&stream.node), node);
+            self.clusters -= former.map_or(0, |former| former.clusters.len());
+        }
+    }
+}
+
 // === impl LoadStream ===
 
 impl LoadStream {
     /// Takes a report.
     pub fn record(&self, loads: impl IntoIterator<Item = ClusterLoad>, at: SystemTime) {
         let mut state = self.loads.lock();
+        if !state.nodes.contains_key(&self.node) {
+            // A later stream of the proxy has come and gone.
+            state.enter(self);
+        }
         let State { nodes, clusters, lost, .. } = &mut *state;
         let node = nodes.get_mut(&self.node).filter(|node| node.stream == self.stream);
         let Some(node) = node else { return };
@@ -189,6 +201,23 @@ mod tests {
     fn seen(loads: &Loads) -> Vec<(String, String, u64)> {
         let loads = loads.snapshot().into_iter();
         loads.map(|load| (load.node.to_string(), load.load.cluster, load.load.dropped)).collect()
+    }
+
+    #[test]
+    fn an_earlier_stream_counts_again_when_a_later_one_has_ended() {
+        let (loads, now) = (Loads::default(), SystemTime::UNIX_EPOCH);
+        let owner = Owner::Workload("shop/cart".parse().expect("a name"));
+        let first = loads.open("a", owner.clone());
+        let second = loads.open("a", owner);
+        first.record([load("x", 1)], now);
+        second.record([load("x", 2)], now);
+        let reported = |dropped| vec![("a".to_owned(), "x".to_owned(), dropped)];
+        assert_eq!(seen(&loads), reported(2));
+        drop(second);
+        first.record([load("x", 3)], now);
+        assert_eq!(seen(&loads), reported(3));
+        drop(first);
+        assert_eq!((seen(&loads).len(), loads.reporters().len()), (0, 0));
     }
 
     #[test]

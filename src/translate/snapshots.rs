@@ -1,4 +1,5 @@
-//! Snapshots as somebody wrote them: a group of its own for each EnvoySnapshot.
+//! Snapshots as somebody wrote them: for each EnvoySnapshot a group of its own, and one of the nodes that have not shown who
+//! they are.
 //!
 //! Owns: what such a group holds. May use: `snapshot`, the mesh. Never: adds anything to what was written, secrets of
 //! the mesh included, or touches a resource that stays.
@@ -21,21 +22,28 @@ pub(super) fn follow(groups: &mut OrdMap<GroupKey, Arc<Snapshot>>, former: &Mesh
     for change in former.snapshots.diff(&mesh.snapshots) {
         match change {
             DiffItem::Add(name, snapshot) | DiffItem::Update { new: (name, snapshot), .. } => {
-                let group = GroupKey::Snapshot(name.clone());
-                let held = groups.get(&group).map(|held| Snapshot::clone(held)).unwrap_or_default();
-                let (next, resources) = next(held, snapshot);
-                groups.insert(group, Arc::new(next));
-                put += resources;
+                let mut fill = |group: GroupKey, keys: bool| {
+                    let held = groups.get(&group).map(|held| Snapshot::clone(held)).unwrap_or_default();
+                    let (next, resources) = next(held, snapshot, keys);
+                    groups.insert(group, Arc::new(next));
+                    resources
+                };
+                put += fill(GroupKey::Snapshot(name.clone()), true);
+                fill(GroupKey::Open(name.clone()), false);
             }
-            DiffItem::Remove(name, _) => drop(groups.remove(&GroupKey::Snapshot(name.clone()))),
+            DiffItem::Remove(name, _) => {
+                groups.remove(&GroupKey::Snapshot(name.clone()));
+                groups.remove(&GroupKey::Open(name.clone()));
+            }
         }
     }
     put
 }
 
-/// What the group holds after `held`, and how many resources are new in it.
-fn next(mut held: Snapshot, written: &EnvoySnapshot) -> (Snapshot, usize) {
-    let stays: BTreeSet<(Kind, &Name)> = written.resources.iter().map(|of| (of.kind(), of.name())).collect();
+/// What a group holds after `held`, with what holds `keys` or without it, and how many resources are new in it.
+fn next(mut held: Snapshot, written: &EnvoySnapshot, keys: bool) -> (Snapshot, usize) {
+    let resources = || written.resources.iter().filter(|resource| keys || !resource.holds_key());
+    let stays: BTreeSet<(Kind, &Name)> = resources().map(|of| (of.kind(), of.name())).collect();
     for kind in Kind::ALL {
         let gone = held.of(kind).iter().filter(|resource| !stays.contains(&(kind, resource.name())));
         let gone: Vec<Name> = gone.map(|resource| Name::clone(resource.name())).collect();
@@ -45,7 +53,7 @@ fn next(mut held: Snapshot, written: &EnvoySnapshot) -> (Snapshot, usize) {
         }
     }
     let mut put = 0;
-    for resource in &written.resources {
+    for resource in resources() {
         put += usize::from(held.of_mut(resource.kind()).put(Arc::clone(resource)));
     }
     held.say_version(written.version.clone());

@@ -53,6 +53,8 @@ pub enum Code {
     SharedIdentity,
     /// MX0403: endpoints that are reached by mTLS only, though the mesh knows no proxy of theirs.
     NoProxy,
+    /// MX0404: a private key in a resource that is no secret.
+    ExposedKey,
     /// MX0501: a rule that can never be reached.
     Unreachable,
     /// MX0502: a rule without effect.
@@ -126,6 +128,7 @@ impl Code {
             Self::SharedIdentity => "MX0402",
             Self::NoProxy => "MX0403",
             Self::Unreachable => "MX0501",
+            Self::ExposedKey => "MX0404",
             Self::NoEffect => "MX0502",
             Self::RiskyRetry => "MX0503",
             Self::ServerFirst => "MX0504",

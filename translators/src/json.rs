@@ -13,8 +13,10 @@ use crate::resource::{Kind, Resource};
 
 mod encode;
 mod read;
+mod secrets;
 
 pub use read::{Misfit, Reason};
+pub use secrets::holds_secret;
 
 /// Why a text or bytes are not a message.
 #[derive(Debug, thiserror::Error)]

@@ -201,6 +201,7 @@ pub struct Resource {
 struct Extra {
     aliases: Vec<Name>,
     ttl: Option<Duration>,
+    holds_key: bool,
 }
 
 // === impl Resource ===
@@ -229,22 +230,30 @@ impl Resource {
     #[must_use]
     pub fn aliased(self, aliases: impl IntoIterator<Item = Name>) -> Self {
         let aliases = aliases.into_iter().map(normalised).collect();
-        let extra = Extra { aliases, ttl: self.ttl() };
+        let extra = Extra { aliases, ttl: self.ttl(), holds_key: self.holds_key() };
         self.with(extra)
     }
 
     /// The same for so long only, unless it is said again that it lives.
     #[must_use]
     pub fn living(self, ttl: Duration) -> Self {
-        let extra = Extra { aliases: self.aliases().to_vec(), ttl: Some(ttl) };
+        let extra = Extra { aliases: self.aliases().to_vec(), ttl: Some(ttl), holds_key: self.holds_key() };
         self.with(extra)
+    }
+
+    /// The same, known to have something secret in it, such as a private key.
+    #[must_use]
+    pub fn holding_key(mut self) -> Self {
+        let extra = Extra { aliases: self.aliases().to_vec(), ttl: self.ttl(), holds_key: true };
+        self.extra = Some(Arc::new(extra));
+        self
     }
 
     fn with(mut self, extra: Extra) -> Self {
         let value = self.value();
         let bare = Self::from_bytes(self.kind, Name::clone(&self.name), &value, Arc::clone(&self.origins));
-        if extra == Extra::default() {
-            return bare;
+        if extra.aliases.is_empty() && extra.ttl.is_none() {
+            return if extra.holds_key { bare.holding_key() } else { bare };
         }
         // The version covers these too.
         let mut hashed = bare.version.0.to_be_bytes().to_vec();
@@ -320,6 +329,11 @@ impl Resource {
     /// How long it lives after it was last said that it does; `None` for ever.
     pub fn ttl(&self) -> Option<Duration> {
         self.extra.as_ref().and_then(|extra| extra.ttl)
+    }
+
+    /// Whether something secret is in it, which is for nobody but its proxies.
+    pub fn holds_key(&self) -> bool {
+        self.kind == Kind::Secret || self.extra.as_ref().is_some_and(|extra| extra.holds_key)
     }
 
     /// The encoded message itself.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use conformance::harness::{Peer, Relay, World, eventually};
 use futures::future::try_join_all;
+use proto::envoy::service::discovery::v3 as discovery_pb;
 use tonic::Code;
 use tonic::transport::Endpoint;
 use translators::resource::Kind;
@@ -223,9 +224,25 @@ async fn scenario_39_the_same_content_again_sends_nothing() -> anyhow::Result<()
     delta.hears(&[]).await
 }
 
-// Scenario 40, a deployment that serves one protocol only, does not exist here: both are always served
-// (scenario_07 and scenario_17). A request of the other protocol is refused: `faults_and_types_that_are_not_served` in
-// the session's unit tests.
+// No deployment serves one protocol only: a client of either is served, on one node and beside each other. What one protocol
+// does not have is refused aloud.
+#[tokio::test]
+async fn scenario_40_either_protocol_is_served_and_what_it_lacks_is_refused_aloud() -> anyhow::Result<()> {
+    let world = World::start("s40", "CDS a=1").await?;
+    let (mut sotw, mut delta) = (world.sotw().await?, world.delta().await?);
+    sotw.takes("CDS", &[], "CDS a=1").await?;
+    delta.takes("CDS", &[], "CDS a=1").await?;
+    // Virtual hosts on demand are incremental only.
+    let channel = Endpoint::from_shared(format!("http://{}", world.address()))?.connect().await?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await?;
+    let path = "/envoy.service.route.v3.VirtualHostDiscoveryService/StreamVirtualHosts";
+    let request = tonic::Request::new(discovery_pb::DiscoveryRequest::default());
+    let codec = tonic_prost::ProstCodec::<_, discovery_pb::DiscoveryResponse>::default();
+    let refused = grpc.unary(request, path.parse()?, codec).await.expect_err("there is no such method");
+    ensure!(refused.code() == Code::Unimplemented, "{refused:?}");
+    Ok(())
+}
 
 #[tokio::test]
 async fn scenario_42_who_waits_for_a_version_is_served_by_a_newer_one() -> anyhow::Result<()> {

@@ -60,6 +60,9 @@ pub(super) fn resource(written: &Value, at: &str, report: &mut Report<'_>) -> Op
     let (name, value) = (Name::from(name?), wrapper.resource.unwrap_or_default().value);
     let aliases = aliases(kind, body, &wrapper.aliases, &name);
     let mut resource = Resource::from_bytes(kind, name, &value, [report.origin(at)].into());
+    if json::holds_secret(kind.type_url(), &value) {
+        resource = resource.holding_key();
+    }
     if !aliases.is_empty() {
         resource = resource.aliased(aliases);
     }
@@ -78,6 +81,9 @@ pub(super) fn moved(resource: Arc<Resource>, origin: RuleRef) -> Arc<Resource> {
     let mut moved = Resource::from_bytes(resource.kind(), resource.name().clone(), &resource.value(), origins);
     if !resource.aliases().is_empty() {
         moved = moved.aliased(resource.aliases().iter().cloned());
+    }
+    if resource.holds_key() {
+        moved = moved.holding_key();
     }
     Arc::new(match resource.ttl() {
         Some(ttl) => moved.living(ttl),

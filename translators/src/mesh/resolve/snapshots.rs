@@ -17,7 +17,7 @@ use super::workloads::node_match;
 use crate::finding::Code;
 use crate::mesh::{EnvoySnapshot, NodeMatch, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
-use crate::resource::{Resource, Version};
+use crate::resource::{Kind, Resource, Version};
 use crate::rules::Spec;
 use crate::rules::snapshot::SnapshotSpec;
 
@@ -128,6 +128,11 @@ fn snapshot(spec: &SnapshotSpec, former: &Read, report: &mut Report<'_>) -> (Env
         });
         let Some(resource) = resource else { continue };
         let resource = raw::moved(resource, report.origin(at.as_str()));
+        if resource.holds_key() && resource.kind() != Kind::Secret {
+            let message = "a private key or another secret stands in it: it is served over TLS alone, and shown nowhere";
+            report.warning(Code::ExposedKey, &at, message).hint =
+                Some("name its file instead, or a Secret that is served by SDS".to_owned());
+        }
         if names.enter(&resource, &at, report) {
             read.insert(text, Arc::clone(&resource));
             resources.push(resource);
