@@ -23,7 +23,6 @@ use proto::wire;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status, Streaming};
 use translators::json;
-use translators::resource::Kind;
 
 use crate::report::{Proxy, Report, ResourceState, ResourceStatus};
 use crate::stream::{Directory, status_code};

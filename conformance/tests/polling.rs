@@ -97,7 +97,8 @@ async fn a_stock_envoy_that_polls_is_served_and_follows() -> anyhow::Result<()> 
             let url = format!("http://{}/v3/discovery:client_status", chancery.admin_address());
             let shown: Value = client.post(url).body(question.clone()).send().await?.json().await?;
             let configs = shown["config"][0]["generic_xds_configs"].as_array().cloned().unwrap_or_default();
-            let held = configs.iter().filter(|config| config["config_status"] == "SYNCED" && config["xds_config"].is_object());
+            let held =
+                configs.iter().filter(|config| config["config_status"] == "SYNCED" && config["xds_config"].is_object());
             let names: Vec<&str> = held.filter_map(|config| config["name"].as_str()).collect();
             ensure!(["app", "in", "main"].iter().all(|name| names.contains(name)) && names.len() == 4, "{shown}");
             Ok(())

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use translators::name::Owner;
-use translators::resource::Resource;
+use translators::resource::{Kind, Resource};
 
 use super::*;
 use crate::report::{Observed, StreamReport};

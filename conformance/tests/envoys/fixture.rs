@@ -50,10 +50,6 @@ impl Way {
                  "refresh_delay": "0.2s", "request_timeout": "2s"}}),
         }
     }
-
-    pub fn incremental(self) -> bool {
-        matches!(self, Self::Delta | Self::DeltaStreams)
-    }
 }
 
 // === impl Pair ===

@@ -18,6 +18,11 @@ fn key(name: &str) -> GroupKey {
     GroupKey::Snapshot(format!("edge/{name}").parse().expect("valid"))
 }
 
+/// The group of those nodes that have not shown who they are.
+fn open(name: &str) -> GroupKey {
+    GroupKey::Open(format!("edge/{name}").parse().expect("valid"))
+}
+
 #[test]
 fn one_changed_resource_of_a_thousand_is_one_new_resource() {
     let thousand = |seventh: u32| (0..1000).map(move |n| (n, if n == 7 { seventh } else { 1 }));
@@ -28,8 +33,8 @@ fn one_changed_resource_of_a_thousand_is_one_new_resource() {
     let first = translator.translate(&inputs(&text(1, ""), Vec::new()), &features(), 0).expect("new");
     assert_eq!(first.groups[&key("a")].of(Kind::Cluster).len(), 1000);
     let second = translator.translate(&inputs(&text(2, ""), Vec::new()), &features(), 0).expect("changed");
-    assert_eq!((changed(&first, &second), translator.built()), (vec!["CDS c-7".to_owned()], 1));
-    let others = second.groups.iter().filter(|(group, _)| **group != key("a"));
+    assert_eq!((changed(&first, &second), translator.built()), (vec!["CDS c-7".to_owned(); 2], 1));
+    let others = second.groups.iter().filter(|(group, _)| ![key("a"), open("a")].contains(group));
     assert!(others.clone().all(|(group, held)| Arc::ptr_eq(held, &first.groups[group])) && others.count() > 2);
 
     // A version is said of all that the snapshot holds, and is all that changes.
@@ -43,7 +48,7 @@ fn one_changed_resource_of_a_thousand_is_one_new_resource() {
     // What is no longer written is gone, and so is a snapshot.
     let few = format!("{RULES}---\n{}", raw("a", "", (0..999).map(|n| (n, 1))));
     let fourth = translator.translate(&inputs(&few, Vec::new()), &features(), 0).expect("changed");
-    assert_eq!((changed(&third, &fourth), translator.built()), (vec!["CDS c-7".to_owned()], 1));
+    assert_eq!((changed(&third, &fourth), translator.built()), (vec!["CDS c-7".to_owned(); 2], 1));
     let held = &fourth.groups[&key("a")];
     assert_eq!((held.of(Kind::Cluster).len(), held.said_version()), (999, None));
     assert!(!fourth.groups.contains_key(&key("b")));
@@ -103,5 +108,5 @@ fn snapshots_alone_are_a_configuration() {
     let mut translator = Translator::open(None).0;
     let only = translator.translate(&inputs(&raw("a", "", [(0, 1)]), Vec::new()), &features(), 0).expect("new");
     assert_eq!(only.rules.findings.all(), []);
-    assert_eq!(only.groups.keys().cloned().collect::<Vec<_>>(), [key("a")]);
+    assert_eq!(only.groups.keys().cloned().collect::<Vec<_>>(), [key("a"), open("a")]);
 }
