@@ -18,12 +18,12 @@ const PEERS: &str = "\
 frames and check nothing: one in which each stream is a response body of its own, as in any gRPC server, against which the
 targets are, and one (`floor-conn`) in which one task serves all streams of a connection. All serve the same load
 assignments, of which clients check every byte: a wrong, missing, repeated or older one makes the run void. Clients share 16
-connections, those with mTLS have one each. Times and CPU of a server are its own; ratios are medians of those of each
+connections (20 in W10), those with mTLS have one each. Times and CPU of a server are its own; ratios are medians of those of each
 round. W7, and by how much a change of W3 is cheaper, are of the translation alone, in the process of the bench. In W4 and W5
 each client is of a workload of its own, with listeners and a certificate of its own, which calls the services that the row
 names. The seconds of W11 begin with the first connection to the server that is ready again. Resources are written from where
 they lie; what is written in pieces below 4 KiB, as a push of W1 is, is copied once, to be written together with what is
-due to the other streams of its connection. The last workload opens 12,000 connections: `ulimit -n 16384`.";
+due to the other streams of its connection. `replicas` opens 12,000 connections: `ulimit -n 16384`.";
 
 /// Who is in the figures of W1, in which order and by which name.
 const FIGURES: &[(Contender, &str)] = &[
