@@ -176,7 +176,8 @@ impl Translator {
         (!same).then_some(Translation { rules, groups })
     }
 
-    /// How much of the rules the last translation looked at; see [`translators::mesh::resolve::Resolver::evaluated`].
+    /// How much of the rules the last translation looked at, see [`translators::mesh::resolve::Resolver::evaluated`], and
+    /// the services whose modes were held against the ones before.
     pub fn evaluated(&self) -> usize {
         self.evaluated
     }
@@ -184,6 +185,11 @@ impl Translator {
     /// How many resources the last translation had built.
     pub fn built(&self) -> usize {
         self.catalog.built()
+    }
+
+    /// How many entries of workloads the last translation planned again.
+    pub fn replanned(&self) -> usize {
+        self.catalog.replanned()
     }
 
     fn rules(&mut self, files: &Arc<FileState>, settled: bool) -> Arc<RulesPart> {
@@ -197,6 +203,7 @@ impl Translator {
         }
         let mut mesh = resolution.mesh;
         let climbing = self.ladder.climb(&mut mesh, settled);
+        self.evaluated += self.ladder.looked_at();
         self.number += 1;
         self.to_record.objects.send_replace(self.last_good.objects().clone());
         self.to_record.steps.send_replace(self.ladder.steps().clone());

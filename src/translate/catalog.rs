@@ -42,6 +42,7 @@ pub(super) struct Catalog {
     slots: BTreeMap<QualifiedName, Slots>,
     groups: OrdMap<GroupKey, Arc<Snapshot>>,
     built: usize,
+    replanned: usize,
 }
 
 /// What there is because of one service, whether it exists or not.
@@ -111,6 +112,11 @@ impl Catalog {
         self.built
     }
 
+    /// How many entries of workloads the last change had planned again.
+    pub(super) fn replanned(&self) -> usize {
+        self.replanned
+    }
+
     /// Brings the groups in line with `mesh`, the connected proxies and what their Envoys know.
     pub(super) fn follow(&mut self, mesh: &Mesh, features: &BTreeSet<Features>, instances: &Instances) {
         if self.features.is_empty() {
@@ -132,6 +138,7 @@ impl Catalog {
 
         let mut edits = Edits::default();
         let replanned = self.replan((&former, &former_features), mesh, &mut concerned);
+        self.replanned = replanned.len();
         for (workload, slots) in concerned.slots {
             if slots == *Slots::NONE_TWICE {
                 self.slots.remove(&workload);

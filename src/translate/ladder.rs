@@ -43,6 +43,8 @@ pub(super) struct Ladder {
     wanted: OrdMap<QualifiedName, Arc<Service>>,
     /// Those that are on their way.
     climbing: BTreeSet<QualifiedName>,
+    /// How many services it looked at last.
+    looked_at: usize,
 }
 
 /// The steps of one service, on disk.
@@ -65,6 +67,11 @@ impl Ladder {
         &self.steps
     }
 
+    /// How many services the last call of [`Self::climb`] looked at.
+    pub(super) fn looked_at(&self) -> usize {
+        self.looked_at
+    }
+
     /// Whether steps remain.
     pub(super) fn is_climbing(&self) -> bool {
         !self.climbing.is_empty()
@@ -84,6 +91,7 @@ impl Ladder {
         }));
         concerned.sort();
         concerned.dedup();
+        self.looked_at = concerned.len();
         self.wanted = mesh.services.clone();
         // Most services have the steps of the one before them, and share them.
         let mut alike = Arc::default();

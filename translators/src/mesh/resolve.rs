@@ -147,8 +147,8 @@ impl Resolver {
         Resolution { mesh, findings, refused }
     }
 
-    /// How much the last update looked at: objects evaluated, services put together, policies held against what
-    /// they cover.
+    /// How much the last update looked at: objects evaluated, what is behind services, services put together, policies held
+    /// against what they cover.
     pub fn evaluated(&self) -> usize {
         self.common.evaluated
     }
@@ -213,6 +213,7 @@ impl Resolver {
 
     fn follow_backings(&mut self, dirty: &mut Dirty) {
         for service in dirty.backings.take() {
+            self.common.evaluated += 1;
             let declared = self.services.get(&service).map(AsRef::as_ref);
             let trust_domain = &self.settings.trust_domain.value;
             let facts = self.backings.refresh(&service, declared, &self.kept_workloads, trust_domain);
