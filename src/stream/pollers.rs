@@ -255,11 +255,13 @@ impl Observed for Mutex<Known> {
 
     fn resources(&self) -> Vec<ResourceStatus> {
         let known = lock(self);
-        let mut all: BTreeMap<(Kind, Name), (Option<Arc<Resource>>, ResourceState)> = BTreeMap::new();
+        let mut all: BTreeMap<(Kind, Name), ResourceStatus> = BTreeMap::new();
         for ((kind, _), told) in &known.last {
             let mut show = |resource: &Arc<Resource>| {
-                let state = known.state(*kind, resource, &told.held);
-                all.insert((*kind, Name::clone(resource.name())), (Some(Arc::clone(resource)), state));
+                let (kind, name, state) =
+                    (*kind, Name::clone(resource.name()), known.state(*kind, resource, &told.held));
+                let status = ResourceStatus { kind, name: name.clone(), resource: Some(Arc::clone(resource)), state };
+                all.insert((kind, name), status);
             };
             match &told.names {
                 None => told.set.iter().for_each(show),
@@ -267,11 +269,11 @@ impl Observed for Mutex<Known> {
             }
             let missing = told.names.iter().flatten().filter(|name| told.set.called(name).next().is_none());
             for name in missing {
-                all.insert((*kind, Name::clone(name)), (None, ResourceState::NotSent));
+                let (kind, name, state) = (*kind, Name::clone(name), ResourceState::NotSent);
+                all.insert((kind, name.clone()), ResourceStatus { kind, name, resource: None, state });
             }
         }
-        let status = |((kind, name), (resource, state))| ResourceStatus { kind, name, resource, state };
-        all.into_iter().map(status).collect()
+        all.into_values().collect()
     }
 }
 
