@@ -88,10 +88,6 @@ impl Session {
         let made = Made { names, woken, brings_new: news.brings_new, of, ..Made::default() };
         let push = self.respond(kind, &news, snapshot, reason, made, now)?;
         self.follow(&push, kind);
-        if kind == Kind::Cluster && push.made.brings_new && self.of(Kind::Listener).accepted.is_some() {
-            let state = self.of_mut(kind);
-            state.fresh = state.warming().map(Box::new);
-        }
         if let Some(due) = due_to_all.filter(|_| !alone) {
             self.group.put(due, &push);
         }
@@ -120,13 +116,17 @@ impl Session {
         Some(push.in_one())
     }
 
-    /// What follows from a response that was sent: endpoints their clusters, that there are no virtual hosts to wait for
+    /// What follows from a response that was sent, made here or joined: which clusters are new, endpoints their clusters, that there are no virtual hosts to wait for
     /// their routes, and the rest what it had no room for.
     fn follow(&mut self, push: &Push, kind: Kind) {
         if !push.made.rest.is_empty() {
             let state = self.of_mut(kind);
             state.owed.extend(push.made.rest.iter().cloned());
             state.rest_is_new = push.made.brings_new;
+        }
+        if kind == Kind::Cluster && push.made.brings_new && self.of(Kind::Listener).accepted.is_some() {
+            let state = self.of_mut(kind);
+            state.fresh = state.warming().map(Box::new);
         }
         if let Some(clusters) = &push.made.clusters {
             self.types[Kind::Endpoints as usize].get_or_insert_default().wake(clusters, &self.group);
@@ -191,6 +191,9 @@ impl Session {
         let is_late = |held: &Leaving| held.late_at() + grace <= now;
         let all_are = state.held.values().all(is_late);
         let replaced = !all_are && replaced();
+        if !replaced && !state.held.values().any(is_late) {
+            return None;
+        }
         // A listener that was replaced goes on to use what it leads to while its connections drain, and asks for its route,
         // though that is gone too.
         let routes = snapshot.of(Kind::Route);

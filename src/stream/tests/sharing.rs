@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::peer::{Peer, Received, decode};
+use super::peer::{NOTHING, Peer, Received, decode};
 use crate::stream::Group;
 use crate::stream::session::Protocol;
 
@@ -117,5 +117,33 @@ fn endpoints_follow_a_cluster_that_another_stream_was_sent_first() {
         }
         assert_eq!(sent[1].each_ref().map(|sent| sent.1), sent[2].each_ref().map(|sent| sent.1), "the same memory");
         assert!(peers.iter_mut().all(|peer| peer.drain().is_empty()));
+    }
+}
+
+#[test]
+fn who_is_sent_new_clusters_after_another_waits_for_their_endpoints_too() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let group = Arc::<Group>::default();
+        let mut peers = [0, 1].map(|_| Peer::new(protocol, "CDS x=1, EDS x=1, LDS l=1"));
+        for peer in &mut peers {
+            peer.join(&group);
+            for (service, names) in [("CDS", &[][..]), ("EDS", &["x"]), ("LDS", &[])] {
+                ask(peer, protocol, service, names);
+                ack(peer, protocol, service, names);
+            }
+            // As much of nothing is a load assignment without endpoints.
+            peer.edit(&format!("CDS z=1, EDS z={}, LDS l=2", "-".repeat(b'='.into())));
+        }
+        let sent = [0, 1].map(|number: usize| take(&mut peers[number], protocol).2);
+        assert_eq!(sent, [false, true], "the second is sent what was made for the first");
+        for peer in &mut peers {
+            assert_eq!(ack(peer, protocol, "CDS", &[]), NOTHING);
+            let all = ["x", "z"];
+            let asked = if protocol == Protocol::Sotw { &all[..] } else { &all[1..] };
+            assert_eq!(ask(peer, protocol, "EDS", asked).len(), 1);
+            assert_eq!(ack(peer, protocol, "EDS", &all), NOTHING, "there is nowhere to go yet");
+            peer.edit("EDS z=1");
+            assert_eq!(peer.drain(), ["EDS z=1", "LDS l=2"]);
+        }
     }
 }
