@@ -91,6 +91,10 @@ pub struct Start<'a> {
 // === impl Contender ===
 
 impl Contender {
+    /// Those that speak both protocols, in the order in which they run.
+    pub const ALL_BUT_NAIVE: &[Self] =
+        &[Self::Floor, Self::FloorOfConnections, Self::Chancery, Self::GoLinear, Self::GoSnapshot, Self::ChanceryTls];
+
     /// Its name in the report.
     pub fn name(self) -> &'static str {
         match self {

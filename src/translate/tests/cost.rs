@@ -71,7 +71,7 @@ fn a_change_builds_what_depends_on_it_whatever_else_there_is() {
     }
     assert_eq!(all_looked_at[0], all_looked_at[1], "of the rules, as much is looked at whatever else there is");
     // What was written itself, its service put together and its mode; a list also what is behind the service, a policy also
-    // the ports that it covers. No entry of a workload is planned again. A
-    // proxy is no rule, and whoever routes to a service or guards it does not read its list of endpoints.
+    // the ports that it covers. No entry of a workload is planned again. A proxy is no rule, and whoever routes to a
+    // service or guards it does not read its list of endpoints.
     assert_eq!(all_looked_at[0], [(0, 0), (4, 0), (3, 0), (4, 0), (3, 0)], "{all_looked_at:?}");
 }

@@ -9,14 +9,6 @@ use crate::bench::server::{Contender, Server, World};
 use crate::bench::statistics::percentile;
 use crate::bench::wire::Protocol;
 
-const CONTENDERS: &[Contender] = &[
-    Contender::Floor,
-    Contender::FloorOfConnections,
-    Contender::Chancery,
-    Contender::GoLinear,
-    Contender::GoSnapshot,
-    Contender::ChanceryTls,
-];
 const MIB: f64 = 1024.0 * 1024.0;
 /// How long a server has to read what was accepted before its CPU is read.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -70,7 +62,7 @@ pub(super) async fn samples(lab: &mut Lab) -> anyhow::Result<Samples> {
     for round in 1..=scale.rounds {
         progress(&format!("cold starts: round {round} of {}", scale.rounds));
         let mut started = Vec::new();
-        for contender in CONTENDERS {
+        for contender in Contender::ALL_BUT_NAIVE {
             let cold = of(start(lab, *contender, &world, |_| ()).await, "cold starts", *contender)?;
             samples.enter(*contender, "cpu", cold.cpu);
             samples.enter(*contender, "idle", cold.idle / MIB);

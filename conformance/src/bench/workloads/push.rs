@@ -16,14 +16,6 @@ const DELTA: &[Contender] = &[
     Contender::Naive,
     Contender::ChanceryTls,
 ];
-const SOTW: &[Contender] = &[
-    Contender::Floor,
-    Contender::FloorOfConnections,
-    Contender::Chancery,
-    Contender::GoLinear,
-    Contender::GoSnapshot,
-    Contender::ChanceryTls,
-];
 
 /// Many load assignments, delta.
 pub async fn w1(lab: &mut Lab) -> anyhow::Result<Outcome> {
@@ -34,7 +26,7 @@ pub async fn w1(lab: &mut Lab) -> anyhow::Result<Outcome> {
 /// Many load assignments, state of the world.
 pub async fn w1s(lab: &mut Lab) -> anyhow::Result<Outcome> {
     let world = lab.world(lab.scale.services, ENDPOINTS_EACH).await?;
-    run(lab, "W1s", &world, lab.scale.clients, Protocol::Sotw, SOTW).await
+    run(lab, "W1s", &world, lab.scale.clients, Protocol::Sotw, Contender::ALL_BUT_NAIVE).await
 }
 
 /// One load assignment, delta: a small one, whose endpoints are reached in plaintext.
