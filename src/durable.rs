@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
@@ -48,16 +49,13 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// As [`replace`], without waiting for the disk: after a crash the file may be the old one, empty, or gone.
-/// For what can be made again.
-pub fn replace_cached(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let file = written_beside(path, contents)?;
-    // File systems write a file out at once when it takes the place of another.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    file.persist(path).map(drop).map_err(|error| error.error)
+/// Writes `contents` over what `path` holds (mode 0600), without waiting for the disk: after a crash the file may be the
+/// old one, the new one, a mixture of them, or gone. For what can be made again, and is looked at before it is believed.
+pub fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
+    // A file that is made anew, or emptied first, costs the file system many times what this does.
+    let mut file = open_to_write(path)?;
+    file.write_all(contents)?;
+    file.set_len(contents.len() as u64)
 }
 
 /// Adds `contents` to the end of `path`, which is there; once this returns, they survive a power cut. One before may
@@ -95,7 +93,14 @@ pub fn lock(path: &Path) -> io::Result<File> {
 
 /// Opens the file `path`, which is there to be locked only.
 pub fn open_lock(path: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    open_to_write(path)
+}
+
+fn open_to_write(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    // Whoever owns the directory cannot have root write to, or give away, what lies elsewhere.
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.open(path)?;
     hand_over(&file, parent(path))?;
     Ok(file)
 }
@@ -135,6 +140,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_link_in_the_place_of_a_file_is_not_followed() {
+        let data = tempfile::tempdir().expect("a directory");
+        let (elsewhere, link) = (data.path().join("elsewhere"), data.path().join("link"));
+        fs::write(&elsewhere, "theirs").expect("written");
+        std::os::unix::fs::symlink(&elsewhere, &link).expect("linked");
+
+        overwrite(&link, b"ours").expect_err("a link");
+        lock(&link).expect_err("a link");
+        assert_eq!(fs::read_to_string(&elsewhere).expect("it is there"), "theirs");
+    }
+
+    #[test]
+    fn what_is_written_over_a_longer_text_is_all_that_is_there() {
+        let data = tempfile::tempdir().expect("a directory");
+        let path = data.path().join("file");
+        overwrite(&path, b"longer").expect("written");
+        overwrite(&path, b"text").expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "text");
+    }
+
+    #[test]
     fn what_is_made_is_private_and_belongs_to_the_owner_of_its_directory() {
         let data = tempfile::tempdir().expect("a directory");
         // Root can give the directory away; another user keeps it, and the same must hold.
@@ -146,7 +172,7 @@ mod tests {
         create_private_dir(&inner).expect("created");
         create_private_dir(&inner).expect("there already");
         replace(&inner.join("durable"), b"1").expect("written");
-        replace_cached(&inner.join("cached"), b"2").expect("written");
+        overwrite(&inner.join("cached"), b"2").expect("written");
         drop(lock(&inner.join("lock")).expect("locked"));
 
         let seen = ["ca", "ca/leaves", "ca/leaves/durable", "ca/leaves/cached", "ca/leaves/lock"].map(|name| {

@@ -29,11 +29,13 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// How long the task sleeps at most: the wall clock may be set, or the machine suspended, meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// How much earlier a leaf is renewed along with one that is due: to wake all who pass certificates on costs far more
-/// than a certificate does.
-const TOGETHER: Duration = Duration::from_millis(100);
+/// How much earlier a leaf is renewed along with one that is due, as a share of its life and at most: to wake all who
+/// pass certificates on costs far more than a certificate does.
+const TOGETHER: (u32, Duration) = (50, Duration::from_secs(1));
 /// How many are issued before those that are ready are published.
 const BATCH: usize = 256;
+/// How many are worth waking other threads for.
+const MANY: usize = 64;
 
 /// The identities that are to have a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,6 +104,12 @@ struct Ready {
 struct Retry {
     pause: Duration,
     at: SystemTime,
+}
+
+/// By how much a leaf that lives for `life` may be renewed early, to be renewed along with another.
+fn together(life: Duration) -> Duration {
+    let (share, most) = TOGETHER;
+    (life / share).min(most)
 }
 
 // === impl Issued ===
@@ -188,14 +196,15 @@ impl Issuer {
             let identity = wanted.identities.get(&name)?.clone();
             let held = self.issued.certificates.get(&name);
             let stays =
-                |held: &Arc<Issuance>| held.serves(&identity, wanted.leaf_ttl, now) && now + TOGETHER < held.renew_at;
+                |held: &Arc<Issuance>| held.serves(&identity, wanted.leaf_ttl, now) && now + together(wanted.leaf_ttl) < held.renew_at;
             let serves = held.is_some_and(stays);
             (!serves).then_some((name, identity))
         };
         let due: Vec<(QualifiedName, SpiffeId)> = batch.into_iter().filter_map(due).collect();
         let issue =
             |(name, identity): &(QualifiedName, SpiffeId)| self.restore_or_issue(name, identity, wanted.leaf_ttl, now);
-        let issued: Vec<Result<Ready, IssueError>> = due.par_iter().map(issue).collect();
+        let issued: Vec<Result<Ready, IssueError>> =
+            if due.len() < MANY { due.iter().map(issue).collect() } else { due.par_iter().map(issue).collect() };
         let mut last_error = None;
         for ((workload, identity), issuance) in due.into_iter().zip(issued) {
             match issuance {
@@ -237,7 +246,8 @@ impl Issuer {
             self.pending.extend(wanted.identities.keys().cloned());
         }
         self.last_step = now;
-        let due = self.renewals.iter().take_while(|(at, _)| *at <= now + TOGETHER).map(|(_, name)| name.clone());
+        let until = now + together(wanted.leaf_ttl);
+        let due = self.renewals.iter().take_while(|(at, _)| *at <= until).map(|(_, name)| name.clone());
         self.pending.extend(due);
         self.pending.append(&mut self.failed);
     }
@@ -275,11 +285,11 @@ impl Issuer {
     fn save(&mut self) {
         let unsaved = std::mem::take(&mut self.unsaved);
         let is_held = |workload: &QualifiedName| self.issued.certificates.contains_key(workload);
-        unsaved.par_iter().filter(|(workload, _)| is_held(workload)).for_each(|(workload, stored)| {
+        for (workload, stored) in unsaved.iter().filter(|(workload, _)| is_held(workload)) {
             if let Err(error) = self.store.save(workload, stored) {
                 warn!(%workload, %error, "the certificate could not be kept; a restart will issue another");
             }
-        });
+        }
     }
 
     /// A leaf that could not be replaced is kept while it is still of use.

@@ -77,7 +77,7 @@ impl LeafStore {
             key: stored.leaf.key_pem.clone(),
         };
         durable::create_private_dir(&self.dir)?;
-        durable::replace_cached(&self.path(workload), &serde_json::to_vec(&document)?)
+        durable::overwrite(&self.path(workload), &serde_json::to_vec(&document)?)
     }
 
     /// Forgets the leaf of `workload`.
