@@ -32,7 +32,7 @@ use crate::task::Tasks;
 use crate::telemetry::Telemetry;
 use crate::telemetry::loads::Loads;
 use crate::translate::{self, Translator};
-use crate::{admission, durable, fold, settled, status, wanted};
+use crate::{admission, descriptors, durable, fold, settled, status, wanted};
 
 /// What the control plane is started with.
 #[derive(Debug, Clone)]
@@ -69,6 +69,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     durable::create_private_dir(data_dir)
         .with_context(|| format!("the data directory {} cannot be created", data_dir.display()))?;
     let _lock = lock(&config)?;
+    match descriptors::raise() {
+        Ok(descriptors) => info!(descriptors, "as many files and connections may be open at once"),
+        Err(error) => warn!(%error, "the limit of open files and connections could not be raised"),
+    }
     let authorities = Authorities::open_or_create(data_dir)?;
     authorities.log_created();
     let Authorities { mesh, control } = authorities;

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bell", &[]),
     ("config", &[]),
     ("clock", &[]),
+    ("descriptors", &[]),
     ("durable", &[]),
     ("task", &[]),
     ("envoy", &["config"]),

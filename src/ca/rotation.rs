@@ -195,8 +195,9 @@ impl Issuer {
         let due = |name: QualifiedName| {
             let identity = wanted.identities.get(&name)?.clone();
             let held = self.issued.certificates.get(&name);
-            let stays =
-                |held: &Arc<Issuance>| held.serves(&identity, wanted.leaf_ttl, now) && now + together(wanted.leaf_ttl) < held.renew_at;
+            let stays = |held: &Arc<Issuance>| {
+                held.serves(&identity, wanted.leaf_ttl, now) && now + together(wanted.leaf_ttl) < held.renew_at
+            };
             let serves = held.is_some_and(stays);
             (!serves).then_some((name, identity))
         };

@@ -20,15 +20,16 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::wire;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 use translators::resource::Kind;
 
+use self::connections::{Noting, Quiet, Shut, Stuck, counting};
 use super::cork::Corked;
 use super::patience::Patience;
 use super::{Front, connection, serve};
@@ -37,40 +38,7 @@ use crate::publish::{Feed, Followed, Reader};
 use crate::report::Report;
 use crate::stream::{self, Admission, Directory, Pulse, Refusal};
 
-/// A connection that counts what is written, and takes so much at once.
-struct Counting<C> {
-    connection: C,
-    writes: Arc<AtomicUsize>,
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Counting<C> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, room)
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Counting<C> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        Pin::new(&mut self.connection).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-}
-
-impl<C> Connected for Counting<C> {
-    type ConnectInfo = &'static str;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        "the peer"
-    }
-}
+mod connections;
 
 /// Whatever is said is for everybody.
 impl Followed for Bytes {
@@ -125,11 +93,6 @@ impl http_body::Body for Said {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         self.0.poll_next(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(Bytes::clone(&bytes)))))
     }
-}
-
-fn counting(connection: DuplexStream) -> (Counting<DuplexStream>, Arc<AtomicUsize>) {
-    let writes = Arc::new(AtomicUsize::new(0));
-    (Counting { connection, writes: Arc::clone(&writes) }, writes)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
@@ -272,30 +235,6 @@ async fn what_is_corked_comes_in_order_and_whole() {
     assert_eq!(soon(reader).await.expect("no panic"), expected);
 }
 
-/// A connection that takes nothing for now.
-struct Stuck(Mutex<VecDeque<Poll<usize>>>);
-
-impl AsyncRead for Stuck {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Stuck {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let next = self.0.lock().expect("no panic").pop_front();
-        next.unwrap_or(Poll::Pending).map(|count| Ok(count.min(bytes.len())))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[test]
 fn a_connection_that_takes_nothing_is_given_no_more_than_there_is_room() {
     let (mut io, uncork) = Corked::pair(Stuck(Mutex::new(VecDeque::new())));
@@ -389,40 +328,6 @@ async fn a_reader_that_stops_makes_its_stream_hold_little_and_loses_it() {
     soon(other.frame()).await.expect("a frame").expect("it goes on");
 }
 
-/// A connection that is not read any more once it is shut, and counts what was read.
-struct Shut {
-    connection: DuplexStream,
-    /// So many bytes are read at most.
-    room: usize,
-    read: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Shut {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read.load(Ordering::SeqCst) >= self.room {
-            return Poll::Pending;
-        }
-        let before = room.filled().len();
-        let read = Pin::new(&mut self.connection).poll_read(context, room);
-        self.read.fetch_add(room.filled().len() - before, Ordering::SeqCst);
-        read
-    }
-}
-
-impl AsyncWrite for Shut {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-}
-
 #[tokio::test]
 async fn a_connection_that_is_not_read_holds_little_whatever_its_peer_announces_and_is_lost() {
     let (client, server) = tokio::io::duplex(1000);
@@ -441,49 +346,6 @@ async fn a_connection_that_is_not_read_holds_little_whatever_its_peer_announces_
     let (given, read) = (given.load(Ordering::SeqCst), read.load(Ordering::SeqCst));
     assert!(read >= 1 << 20 && given <= read + 256 * 1024, "{} bytes are held", given - read);
     drop(response);
-}
-
-/// A peer that says the second part when the answer to the first has begun, and wakes nobody for that.
-struct Quiet {
-    says: [&'static [u8]; 2],
-    begun: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Quiet {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let heard = self.begun.load(Ordering::SeqCst) > 0;
-        let [first, second] = &mut self.says;
-        let says = if first.is_empty() && heard { second } else { first };
-        if says.is_empty() {
-            return Poll::Pending;
-        }
-        let (now, later) = says.split_at(says.len().min(room.remaining()));
-        room.put_slice(now);
-        *says = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Quiet {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Connected for Quiet {
-    type ConnectInfo = &'static str;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        "the peer"
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -563,43 +425,6 @@ async fn a_connection_takes_no_new_streams_from_its_age_on() {
     assert_eq!(frame.into_data().expect("data"), "x");
     drop(feed);
     soon(served).await.expect("no panic");
-}
-
-/// Where the slices of one write lie, and how long they are.
-type Places = Vec<(usize, usize)>;
-
-/// A connection that notes where what it is given lies.
-#[derive(Default)]
-struct Noting(Arc<Mutex<Vec<Places>>>);
-
-impl AsyncRead for Noting {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Noting {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let places = slices.iter().map(|slice| (slice.as_ptr() as usize, slice.len())).collect();
-        self.0.lock().expect("no panic").push(places);
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[test]

@@ -155,11 +155,6 @@ where
                     admitted.tell(open);
                 }
                 None => {
-                    if !self.shared.gate.lets_in(Instant::now()) {
-                        return Poll::Ready(Err(Status::resource_exhausted(
-                            "too many streams are opened, come again later",
-                        )));
-                    }
                     let (remembered, node) = Remembered::first(request.node)?;
                     let admission = self.shared.admit(&self.extensions, &node);
                     self.coming = Some(Coming { message, remembered, node, admission });
@@ -202,6 +197,10 @@ where
         let Some(coming) = &mut self.coming else { return Ok(Poll::Ready(())) };
         let Poll::Ready(admission) = coming.admission.poll_unpin(context) else { return Ok(Poll::Pending) };
         let admission = admission?;
+        // Nobody who is not let in anyway takes the place of another.
+        if !self.shared.gate.lets_in(Instant::now()) {
+            return Err(Status::resource_exhausted("too many streams are opened, come again later"));
+        }
         let Some(Coming { message, remembered, node, .. }) = self.coming.take() else { return Ok(Poll::Ready(())) };
         let admitted = self.let_in(admission, remembered, node);
         self.requests.let_in();

@@ -13,6 +13,7 @@ use translators::resource::{Kind, Name, Version};
 
 use super::news::News;
 use super::push::{Content, Said};
+use super::request::Holding;
 use super::types::TypeState;
 use crate::publish::{ResourceSet, Snapshot};
 
@@ -28,7 +29,7 @@ pub(super) struct Held {
 }
 
 /// Sorts what a client that reconnects says that it holds.
-pub(super) fn held(current: &ResourceSet, versions: &[(&str, &str)]) -> Held {
+pub(super) fn held(current: &ResourceSet, versions: &[Holding<'_>]) -> Held {
     let mut held = Held::default();
     for (name, version) in versions {
         match current.get(name) {
@@ -36,7 +37,7 @@ pub(super) fn held(current: &ResourceSet, versions: &[(&str, &str)]) -> Held {
                 held.same.put(Arc::clone(resource));
             }
             Some(resource) => held.other.push(Name::clone(resource.name())),
-            None => held.gone.push(Name::from(*name)),
+            None => held.gone.push(Name::from(&**name)),
         }
     }
     held

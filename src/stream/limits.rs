@@ -24,8 +24,8 @@ pub struct Limits {
 impl Limits {
     /// What holds unless it is said otherwise: as little as can be.
     pub const DEFAULT: Self = Self {
-        // One that reconnects names all that it holds.
-        request_bytes: 16 * 1024 * 1024,
+        // One that reconnects names all that it holds: 20 MiB were seen.
+        request_bytes: 64 * 1024 * 1024,
         age: None,
         opened: None,
         // Envoy gives up after a second unless its configuration says otherwise, and logs a failure: half of it is

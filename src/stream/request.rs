@@ -23,6 +23,9 @@ pub struct Request<'a> {
     pub(super) wants: Wants<'a>,
 }
 
+/// A resource that a client holds, by the name that it has here, and its version.
+pub(super) type Holding<'a> = (Cow<'a, str>, &'a str);
+
 /// What differs between the two protocols.
 #[derive(Debug, Clone)]
 pub(super) enum Wants<'a> {
@@ -34,7 +37,7 @@ pub(super) enum Wants<'a> {
         subscribe: List<'a>,
         unsubscribe: List<'a>,
         /// Name and version of what the client holds already.
-        holds: Vec<(&'a str, &'a str)>,
+        holds: Vec<Holding<'a>>,
     },
 }
 
@@ -116,7 +119,7 @@ impl<'a> Request<'a> {
                 3 => subscribe.push(&field)?,
                 4 => unsubscribe.push(&field)?,
                 5 if holds.len() >= MAX_NAMES => return Err(Fault::TooManyNames),
-                5 => holds.push(pair(field.bytes()?)?),
+                5 => holds.push(holding(field.bytes()?)?),
                 6 => nonce = field.text()?,
                 7 => error.get_or_insert(Error::NONE).merge(field.bytes()?)?,
                 _ => {}
@@ -286,8 +289,8 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), Fault> {
     Ok((number, value))
 }
 
-/// An entry of a map of strings.
-fn pair(entry: &[u8]) -> Result<(&str, &str), Fault> {
+/// An entry of the map of what is held.
+fn holding(entry: &[u8]) -> Result<Holding<'_>, Fault> {
     let (mut key, mut value) = ("", "");
     for field in fields(entry) {
         let field = field?;
@@ -297,7 +300,7 @@ fn pair(entry: &[u8]) -> Result<(&str, &str), Fault> {
             _ => {}
         }
     }
-    Ok((key, value))
+    Ok((xdstp::normalised(key), value))
 }
 
 #[cfg(test)]
@@ -336,7 +339,8 @@ mod tests {
             type_url: "t".into(),
             resource_names_subscribe: vec!["a".into(), "b".into()],
             resource_names_unsubscribe: vec!["c".into()],
-            initial_resource_versions: [("a".into(), "1".into()), ("b".into(), String::new())].into(),
+            initial_resource_versions: [("a".into(), "1".into()), ("xdstp://x/T/r?k=1&a=2".into(), String::new())]
+                .into(),
             response_nonce: "3".into(),
             error_detail: Some(error),
         };
@@ -346,7 +350,7 @@ mod tests {
         assert_eq!(request.error, Some(Error { code: -13, message: "no ü" }));
         let Wants::Delta { subscribe, unsubscribe, holds } = &request.wants else { panic!("{request:?}") };
         assert_eq!((names(subscribe), names(unsubscribe)), (vec!["a", "b"], vec!["c"]));
-        assert_eq!(*holds, [("a", "1"), ("b", "")]);
+        assert_eq!(*holds, [("a".into(), "1"), ("xdstp://x/T/r?a=2&k=1".into(), "")]);
     }
 
     #[test]

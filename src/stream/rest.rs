@@ -74,7 +74,9 @@ where
     let text = read(body, lobby.guest(), shared.limits.request_bytes).await?;
     let message = request::read(&text)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, format!("this is no DiscoveryRequest: {error}")))?;
-    let request = Request::read(Protocol::Sotw, &message).map_err(Status::from)?;
+    // The path says what is asked for, whatever the text does.
+    let request =
+        Request { type_url: kind.type_url(), ..Request::read(Protocol::Sotw, &message).map_err(Status::from)? };
     let mut poll = Poll::admit(shared, &parts.extensions, kind, "rest", &request).await?;
     let Some(said) = poll.news(&request, shared.limits.poll).await? else { return Ok(None) };
     Ok(Some(shared.texts.of(&poll).text(kind, said).await?))

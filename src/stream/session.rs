@@ -19,7 +19,7 @@ use super::board::Siblings;
 use super::group::Group;
 use super::interest::Interest;
 use super::node::Client;
-use super::request::{List, Request, Wants};
+use super::request::{Holding, List, Request, Wants};
 use super::sotw;
 use super::stance::Stance;
 use super::types::{Leaving, TypeState};
@@ -389,7 +389,7 @@ impl Session {
         &mut self,
         request: &Request<'_>,
         [subscribe, unsubscribe]: [&List<'_>; 2],
-        holds: &[(&str, &str)],
+        holds: &[Holding<'_>],
         snapshot: &Snapshot,
         now: Instant,
     ) -> Result<Option<Answer>, Fault> {

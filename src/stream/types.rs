@@ -16,7 +16,7 @@ use super::names::Names;
 use super::node::Client;
 use super::push::{Content, MOST_TAKEN, Push, Said};
 use super::refused::Refused;
-use super::request::Error;
+use super::request::{Error, Holding};
 use super::session::{Answer, DRAIN, GRACE, Outcome, Protocol};
 use super::stance::Stance;
 use super::subscription::{Difference, Subscription};
@@ -159,7 +159,7 @@ impl TypeState {
         &mut self,
         kind: Kind,
         current: &ResourceSet,
-        versions: &[(&str, &str)],
+        versions: &[Holding<'_>],
         now: Instant,
     ) -> Option<Answer> {
         let delta::Held { same, other, gone } = delta::held(current, versions);
@@ -194,18 +194,18 @@ impl TypeState {
     }
 
     /// A client that comes back to names holds these: of what is gone it is to be told.
-    pub(super) fn returns(&mut self, kind: Kind, current: &ResourceSet, versions: &[(&str, &str)]) {
+    pub(super) fn returns(&mut self, kind: Kind, current: &ResourceSet, versions: &[Holding<'_>]) {
         for (name, _) in versions {
             let taken = current.get(name).is_some_and(|resource| self.subscription.takes(resource));
             match kind {
                 _ if taken => {}
-                Kind::ExtensionConfig if self.subscription.covers(name) => _ = self.kept.insert(Name::from(*name)),
+                Kind::ExtensionConfig if self.subscription.covers(name) => _ = self.kept.insert(Name::from(&**name)),
                 // It was asked for by another name, which is not told.
                 Kind::VirtualHost => {
-                    self.owed.insert(Name::from(*name));
-                    self.lost.insert(Name::from(*name));
+                    self.owed.insert(Name::from(&**name));
+                    self.lost.insert(Name::from(&**name));
                 }
-                _ if self.subscription.covers(name) => _ = self.owed.insert(Name::from(*name)),
+                _ if self.subscription.covers(name) => _ = self.owed.insert(Name::from(&**name)),
                 _ => {}
             }
         }

@@ -10,8 +10,11 @@ const SCHEME: &str = "xdstp:";
 /// The name with its context parameters in order, so that equal names are the same text; a name of another form as it
 /// is.
 pub fn normalised(name: &str) -> Cow<'_, str> {
+    if !name.starts_with(SCHEME) {
+        return name.into();
+    }
     let (path, tail) = split(name);
-    let Some(query) = tail.strip_prefix('?').filter(|_| name.starts_with(SCHEME)) else { return name.into() };
+    let Some(query) = tail.strip_prefix('?') else { return name.into() };
     let (query, directive) = query.split_at(query.find('#').unwrap_or(query.len()));
     if query.split('&').is_sorted() {
         return name.into();

@@ -17,6 +17,9 @@ use conformance::bench::report::{Machine, Report};
 use conformance::bench::{floor, naive, workloads};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// So many connections and files each process of a full run has at most, with room to spare.
+const DESCRIPTORS: u64 = 16_384;
+
 /// Gives memory back after a burst: the peers in this binary are to be no worse off than Chancery.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -115,6 +118,9 @@ async fn until_interrupted(bench: impl Future<Output = anyhow::Result<ExitCode>>
 async fn bench(args: &Args) -> anyhow::Result<ExitCode> {
     // Our allocator does without them, which servers that are started from here would inherit.
     rustix::thread::disable_transparent_huge_pages(false)?;
+    if let Some(descriptors @ ..DESCRIPTORS) = chancery::descriptors::raise().context("the limit of open files")? {
+        progress(&format!("no more than {descriptors} files and connections may be open: `ulimit -Hn {DESCRIPTORS}`"));
+    }
     let began = Instant::now();
     let mut scale = if args.quick { Scale::quick() } else { Scale::full() };
     if let Some(rounds) = args.rounds.map(usize::from) {

@@ -202,7 +202,7 @@ fn ours(protocol: Protocol, message: &[u8]) -> Result<Request, Fault> {
             resource_names_unsubscribe: texts(unsubscribe),
             initial_resource_versions: holds
                 .iter()
-                .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()))
+                .map(|(name, version)| (name.clone().into_owned(), (*version).to_owned()))
                 .collect(),
             response_nonce,
             error_detail,

@@ -125,8 +125,12 @@ fn open(messages: &[Vec<u8>]) -> Body {
 }
 
 fn request(kind: Option<Kind>, names: &[&str], nonce: &str) -> Vec<u8> {
+    request_of("n", kind, names, nonce)
+}
+
+fn request_of(node: &str, kind: Option<Kind>, names: &[&str], nonce: &str) -> Vec<u8> {
     wire::DiscoveryRequest {
-        node: wire::Node { id: "n".into(), ..Default::default() }.encode_to_vec().into(),
+        node: wire::Node { id: node.into(), ..Default::default() }.encode_to_vec().into(),
         type_url: kind.map(Kind::type_url).unwrap_or_default().to_owned(),
         resource_names: names.iter().map(ToString::to_string).collect(),
         response_nonce: nonce.to_owned(),
@@ -446,7 +450,6 @@ async fn what_is_no_poll_is_refused_with_a_reason() {
         (post.clone(), clusters, node("nobody"), 401, "who"),
         (post.clone(), clusters, node("other"), 403, "not you"),
         (post.clone(), clusters, node("early"), 503, "not yet"),
-        (post.clone(), clusters, json!({"node": {"id": "n"}, "type_url": "x"}).to_string(), 400, "for another type"),
         (Method::GET, clusters, node("n"), 405, "is a POST"),
         (post.clone(), "/v3/discovery:nothing", node("n"), 404, "nothing at this path"),
         (post.clone(), "/", node("n"), 404, "nothing at this path"),
@@ -454,6 +457,8 @@ async fn what_is_no_poll_is_refused_with_a_reason() {
         let answer = control.ask(method, path, body).await;
         assert!(answer.status == status && answer.text.contains(said), "{path}: {answer:?}");
     }
+    let answer = control.ask(post.clone(), clusters, json!({"node": {"id": "n"}, "type_url": "x"}).to_string()).await;
+    assert!(answer.status == 200 && answer.text.contains(Kind::Cluster.type_url()), "the path decides: {answer:?}");
     let secret = json!({"node": {"id": "unproven"}, "resource_names": ["s"]}).to_string();
     let answer = control.ask(post, "/v3/discovery:secrets", secret).await;
     assert_eq!(answer.status, StatusCode::NOT_MODIFIED.as_u16(), "denied and absent look the same");
@@ -497,12 +502,14 @@ async fn a_stream_ends_at_its_age_when_nothing_is_under_way() {
 async fn more_new_streams_than_are_let_in_are_told_so() {
     let control = Control::new("CDS a=1", Limits { opened: NonZeroU32::new(3), ..limits() });
     let mut ends = Vec::new();
-    for _ in 0..5 {
-        let mut body = control.call(ADS, open(&[request(Some(Kind::Cluster), &[], "")])).await.into_body();
+    for node in ["nobody", "nobody", "nobody", "n", "n", "n", "n", "n"] {
+        let mut body = control.call(ADS, open(&[request_of(node, Some(Kind::Cluster), &[], "")])).await.into_body();
         ends.push(take(&mut body).1);
     }
-    let exhausted = Some("8".to_owned());
-    assert_eq!(ends, [None, None, None, exhausted.clone(), exhausted]);
+    // Who is not let in takes nobody's place.
+    let (unknown, exhausted) = (Some("16".to_owned()), Some("8".to_owned()));
+    assert_eq!(ends[..3], [unknown.clone(), unknown.clone(), unknown]);
+    assert_eq!(ends[3..], [None, None, None, exhausted.clone(), exhausted]);
 }
 
 #[tokio::test]

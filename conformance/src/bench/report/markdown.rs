@@ -23,7 +23,7 @@ round. W7, and by how much a change of W3 is cheaper, are of the translation alo
 each client is of a workload of its own, with listeners and a certificate of its own, which calls the services that the row
 names. The seconds of W11 begin with the first connection to the server that is ready again. Resources are written from where
 they lie; what is written in pieces below 4 KiB, as a push of W1 is, is copied once, to be written together with what is
-due to the other streams of its connection. `replicas` opens 12,000 connections: `ulimit -n 16384`.";
+due to the other streams of its connection. `replicas` opens 12,000 connections: `ulimit -Hn` has to be 16,384.";
 
 /// Who is in the figures of W1, in which order and by which name.
 const FIGURES: &[(Contender, &str)] = &[
