@@ -451,3 +451,104 @@ async fn a_node_moves_to_the_snapshot_that_says_most_of_it() -> anyhow::Result<(
     stays.silence().await?;
     Ok(())
 }
+
+/// A listener that answers, and goes by itself two seconds after nobody has said any more that it stays.
+fn mortal(listen: SocketAddr) -> String {
+    let port = listen.port();
+    let spec = format!(
+        r#"match: {{nodeId: "edge-*"}}
+resources:
+- "@type": type.googleapis.com/envoy.service.discovery.v3.Resource
+  name: http
+  ttl: 2s
+  resource:
+    "@type": type.googleapis.com/envoy.config.listener.v3.Listener
+    name: http
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: edge
+          route_config:
+            virtual_hosts:
+            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, direct_response: {{status: 200}}}}]}}
+          http_filters:
+          - name: router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}"#
+    );
+    rule("EnvoySnapshot", "edge", &spec)
+}
+
+#[tokio::test]
+async fn what_lives_for_a_time_stays_while_it_is_served_and_goes_when_nobody_does() -> anyhow::Result<()> {
+    let (plaintext, listen) = (Port::reserve()?, Port::reserve()?);
+    let address = plaintext.loopback().to_string();
+    let mut chancery =
+        Chancery::start(&[(RULES, &mortal(listen.loopback()))], &["--xds-plaintext-address", &address]).await?;
+    let envoy = envoy(&chancery, plaintext.loopback(), Way::Plaintext, false).await?;
+    let url = format!("http://{}/", listen.loopback());
+    // Each on a connection of its own: one that is open outlives its listener.
+    let answers = async || {
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+        Ok::<_, reqwest::Error>(client.get(&url).send().await?.status().as_u16())
+    };
+    eventually(SOON, "an answer", async || Ok(answers().await?)).await?;
+    // Longer than it lives by itself.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!(answers().await?, 200);
+    }
+    assert_eq!(envoy.stat("listener_manager.lds.update_rejected").await?, 0);
+    assert_eq!(envoy.stat("listener_manager.listener_modified").await?, 0, "a heartbeat has no body");
+
+    chancery.kill();
+    eventually(SOON, "its end", async || {
+        ensure!(answers().await.is_err(), "it answers");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(envoy.stat("listener_manager.total_listeners_active").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_is_known_by_its_cluster_and_its_metadata() -> anyhow::Result<()> {
+    let plaintext = Port::reserve()?;
+    let address = plaintext.loopback().to_string();
+    let of = |version: &str, matched: &str| {
+        clusters(1, version, 1)
+            .replace("nodeId: \"edge-*\"", matched)
+            .replace("name: edge,", &format!("name: {version},"))
+    };
+    let (by_cluster, by_metadata) =
+        (of("by-cluster", "nodeCluster: edge"), of("by-metadata", "metadata: {tier: canary}"));
+    let rules = [("cluster.yaml", &*by_cluster), ("metadata.yaml", &*by_metadata)];
+    let _chancery = Chancery::start(&rules, &["--xds-plaintext-address", &address]).await?;
+    let tier = |value: &str| {
+        let value = proto::google::protobuf::Value {
+            kind: Some(proto::google::protobuf::value::Kind::StringValue(value.to_owned())),
+        };
+        Some(proto::google::protobuf::Struct { fields: [("tier".to_owned(), value)].into() })
+    };
+    let node = async |id: &str, cluster: &str, metadata| {
+        let mut peer = Peer::delta(plaintext.loopback(), id).await?;
+        (peer.node().cluster, peer.node().metadata) = (cluster.to_owned(), metadata);
+        peer.say(Kind::Cluster, Delta::default()).await?;
+        anyhow::Ok(peer)
+    };
+    for (id, cluster, metadata, version) in
+        [("a", "edge", None, "by-cluster"), ("b", "other", tier("canary"), "by-metadata")]
+    {
+        assert_eq!(node(id, cluster, metadata).await?.next_of(Kind::Cluster).await?.version, version);
+    }
+    for (id, cluster, metadata) in [("c", "other", None), ("d", "", tier("stable")), ("edge-1", "edge-1", None)] {
+        let end = node(id, cluster, metadata).await?.end().await?;
+        assert_eq!((end.code(), end.message().contains("matches the node")), (Code::Unavailable, true), "{id}: {end}");
+    }
+    // Two mean it, and neither says more of it than the other.
+    let end = node("e", "edge", tier("canary")).await?.end().await?;
+    ensure!(end.message().contains("by-cluster") && end.message().contains("by-metadata"), "{end}");
+    Ok(())
+}

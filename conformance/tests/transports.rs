@@ -531,3 +531,20 @@ async fn a_flood_of_resets_ends_its_connection_and_no_other() -> anyhow::Result<
     })
     .await
 }
+
+#[tokio::test]
+async fn a_client_that_uses_them_is_told_the_errors_of_resources() -> anyhow::Result<()> {
+    let (_chancery, _credential, plaintext) = start(RULES, &[]).await?;
+    let channel = plain(plaintext.loopback()).await?;
+    let mut asked = request(Kind::Cluster, Kind::Cluster.type_url());
+    asked.resource_names = vec!["app".to_owned(), "nothing".to_owned()];
+    let answer = first!(AggregatedDiscoveryServiceClient, stream_aggregated_resources, channel.clone(), asked.clone())?;
+    assert_eq!((answer.resources.len(), answer.resource_errors.len()), (1, 0), "Envoy does not use them");
+    let node = asked.node.as_mut().context("its node")?;
+    node.user_agent_name = "gRPC Go".to_owned();
+    let answer = first!(AggregatedDiscoveryServiceClient, stream_aggregated_resources, channel, asked)?;
+    let [error] = &answer.resource_errors[..] else { bail!("{answer:?}") };
+    let (name, detail) = (error.resource_name.as_ref().context("a name")?, error.error_detail.as_ref().context("why")?);
+    assert_eq!((name.name.as_str(), detail.code, answer.resources.len()), ("nothing", Code::NotFound as i32, 1));
+    Ok(())
+}

@@ -435,7 +435,7 @@ impl Talk {
                     self.wildcard &= name != "*";
                     self.names.remove(&name);
                 }
-                self.had.extend(request.initial_resource_versions.keys().cloned());
+                self.had.extend(request.initial_resource_versions.keys().map(normalised));
             }
         }
     }
