@@ -14,6 +14,7 @@ use translators::mesh::Mesh;
 use translators::name::QualifiedName;
 use translators::resource::Kind;
 use translators::xds::Features;
+use translators::xds::secret::IDENTITY;
 
 use crate::ca::Issued;
 use crate::translate::{GroupKey, RulesPart, Translation};
@@ -252,8 +253,11 @@ fn change_to(feed: &Feed<Snapshot>, change: impl FnOnce(&mut Snapshot)) {
 fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) {
     let Some(workload) = group.workload() else { return };
     let set = snapshot.of_mut(Kind::Secret);
-    if let Some(issuance) = issued.certificates.get(workload) {
-        set.put(Arc::clone(&issuance.secret));
+    match issued.certificates.get(workload) {
+        Some(issuance) => _ = set.put(Arc::clone(&issuance.secret)),
+        // Whoever is told that there is none goes on without.
+        None if set.get(IDENTITY).is_none() => set.expect(IDENTITY.into()),
+        None => {}
     }
     set.put(Arc::clone(&issued.trust_bundle));
 }

@@ -29,6 +29,8 @@ struct Special {
     aliases: OrdMap<Name, Vec<Name>>,
     /// The names of those that live for a time only.
     mortal: OrdSet<Name>,
+    /// The names of those that were on their way.
+    coming: OrdSet<Name>,
 }
 
 /// The resources of every kind.
@@ -130,11 +132,21 @@ impl ResourceSet {
             self.forget_special(&held);
         }
         self.version = self.version.with(resource.version());
-        if is_special(&resource) {
+        if is_special(&resource) || self.is_coming(resource.name()) {
             Arc::make_mut(self.special.get_or_insert_default()).put(&resource);
         }
         self.resources.insert(resource.name().clone(), resource);
         true
+    }
+
+    /// Says that a resource called `name` is on its way, so that nobody is told that there is none.
+    pub fn expect(&mut self, name: Name) {
+        Arc::make_mut(self.special.get_or_insert_default()).coming.insert(name);
+    }
+
+    /// Whether there is none called `name`, but one is on its way.
+    pub fn is_coming(&self, name: &str) -> bool {
+        self.special.as_ref().is_some_and(|special| special.coming.contains(name)) && self.get(name).is_none()
     }
 
     /// Whether both are the same allocation.
@@ -154,7 +166,9 @@ impl ResourceSet {
         if let Some(special) = self.special.as_mut().filter(|_| is_special(held)) {
             Arc::make_mut(special).remove(held);
         }
-        if self.special.as_ref().is_some_and(|special| special.aliases.is_empty() && special.mortal.is_empty()) {
+        let is_empty =
+            |special: &Special| special.aliases.is_empty() && special.mortal.is_empty() && special.coming.is_empty();
+        if self.special.as_deref().is_some_and(is_empty) {
             self.special = None;
         }
     }
@@ -243,6 +257,7 @@ impl Touched {
 
 impl Special {
     fn put(&mut self, resource: &Resource) {
+        self.coming.remove(resource.name());
         if resource.ttl().is_some() {
             self.mortal.insert(Name::clone(resource.name()));
         }

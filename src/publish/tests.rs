@@ -111,6 +111,8 @@ fn an_endpoint_change_wakes_only_the_groups_that_hold_it() {
     let (mut writer, issued) = (Writer::default(), issued());
     let mut next = translation();
     assert!(writer.write(Some(next.clone()), Arc::clone(&issued)));
+    let own = writer.groups[&group("ns/a")].subscribe().current();
+    assert!(own.of(Kind::Secret).is_coming("identity"), "its certificate is on its way");
     let mut a = writer.groups[&group("ns/a")].subscribe();
     let mut b = writer.groups[&group("ns/b")].subscribe();
 

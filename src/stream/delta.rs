@@ -55,7 +55,7 @@ pub(super) fn content(kind: Kind, news: &News, snapshot: &Snapshot, state: &Type
             let form = if news.mending.contains(name) { state.refused.form(resource) } else { Some(resource) };
             found.extend(form.map(|form| (form.name(), form)));
         }
-        if known || state.kept.contains(name) {
+        if known || state.kept.contains(name) || current.is_coming(name) {
             continue;
         }
         match kind {

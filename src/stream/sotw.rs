@@ -39,7 +39,7 @@ pub(super) fn content(kind: Kind, news: &News, snapshot: &Snapshot, state: &Type
     let said = Said { version: current.version(), text: snapshot.said_version().cloned() };
     let mut content = Content::new(said);
     if client.takes_errors {
-        let missing = news.names.iter().filter(|name| current.find(name).is_none());
+        let missing = news.names.iter().filter(|name| current.find(name).is_none() && !current.is_coming(name));
         // Of endpoints it is said that there are none.
         let told = missing.filter(|name| kind != Kind::Endpoints && state.subscription.names_it(name));
         content.errors.extend(told.cloned());

@@ -211,6 +211,20 @@ fn scenario_17_and_18_every_name_asked_for_is_answered() {
 }
 
 #[test]
+fn what_is_on_its_way_is_not_said_to_be_absent() {
+    let mut peer = delta("CDS a=1");
+    peer.snapshot.of_mut(Kind::Secret).expect("own".into());
+    assert_eq!(peer.change("SDS", &["own", "other"]), ["SDS -other"]);
+    assert_eq!(peer.delta_ack("SDS"), NOTHING);
+    peer.edit("SDS own=1");
+    assert_eq!(peer.drain(), ["SDS own=1"]);
+    assert_eq!(peer.delta_ack("SDS"), NOTHING);
+    // Once it was there it can go.
+    peer.edit("SDS -own");
+    assert_eq!(peer.drain(), ["SDS -own"]);
+}
+
+#[test]
 fn scenario_19_under_a_wildcard_an_unsubscribed_name_is_answered() {
     let mut peer = delta("CDS a=1");
     assert_eq!(peer.change("CDS", &["*", "a", "x"]), ["CDS a=1 -x"]);
