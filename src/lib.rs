@@ -43,6 +43,7 @@ pub mod app;
 pub mod bell;
 pub mod clock;
 pub mod config;
+pub mod cores;
 pub mod descriptors;
 pub mod durable;
 pub mod escape;

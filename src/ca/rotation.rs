@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use rand::Rng;
-use rayon::prelude::*;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,6 +23,7 @@ use super::authority::Authority;
 use super::leaf::{self, IssueError, Profile};
 use super::store::{LeafStore, Stored};
 use crate::clock::Clock;
+use crate::cores;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -34,8 +34,6 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const TOGETHER: (u32, Duration) = (50, Duration::from_secs(1));
 /// How many are issued before those that are ready are published.
 const BATCH: usize = 256;
-/// How many are worth waking other threads for.
-const MANY: usize = 64;
 
 /// The identities that are to have a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -202,10 +200,9 @@ impl Issuer {
             (!serves).then_some((name, identity))
         };
         let due: Vec<(QualifiedName, SpiffeId)> = batch.into_iter().filter_map(due).collect();
-        let issue =
-            |(name, identity): &(QualifiedName, SpiffeId)| self.restore_or_issue(name, identity, wanted.leaf_ttl, now);
-        let issued: Vec<Result<Ready, IssueError>> =
-            if due.len() < MANY { due.iter().map(issue).collect() } else { due.par_iter().map(issue).collect() };
+        let issued = cores::each(due.iter().collect(), |(name, identity): &(QualifiedName, SpiffeId)| {
+            self.restore_or_issue(name, identity, wanted.leaf_ttl, now)
+        });
         let mut last_error = None;
         for ((workload, identity), issuance) in due.into_iter().zip(issued) {
             match issuance {

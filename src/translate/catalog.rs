@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use rayon::prelude::*;
 use translators::mesh::{Instances, Mesh, Workload};
 use translators::name::QualifiedName;
 use translators::resource::Resource;
 use translators::xds::{self, Contribution, Entry, Features, ResourceKey, Slots};
 
 use super::{GroupKey, snapshots};
+use crate::cores::each;
 use crate::snapshot::Snapshot;
 
 use change::Concerned;
@@ -27,9 +27,6 @@ use few::Few;
 mod change;
 mod edits;
 mod few;
-
-/// From how many pieces on work is spread over all cores.
-const MANY: usize = 64;
 
 /// The resources of a mesh, as it was last followed.
 #[derive(Debug, Default)]
@@ -380,11 +377,6 @@ impl EntryId {
             Side::Calls => workload.calls.get(self.index).map(Entry::Call),
         }
     }
-}
-
-/// `work` done for each of `items`, in their order, on all cores where there are many.
-fn each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
-    if items.len() < MANY { items.into_iter().map(work).collect() } else { items.into_par_iter().map(work).collect() }
 }
 
 /// Those of `after` that are not in `before`; both are sorted.
