@@ -285,6 +285,38 @@ async fn every_stream_and_fetch_serves_its_type() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_credential_opens_no_method_for_another_node() -> anyhow::Result<()> {
+    let (chancery, _credential, _plaintext) = start(RULES, &[]).await?;
+    // Whoever holds it says that it is NODE.
+    let other = Credential::issue_to_node(&chancery, "edge-2").await?;
+    let (theirs, nobodys) = (other.connect(&chancery).await?, other.connect_without(&chancery).await?);
+    for (channel, expected) in [(theirs, Code::PermissionDenied), (nobodys, Code::Unauthenticated)] {
+        for kind in Kind::ALL {
+            let asked = delta_request(kind, kind.type_url());
+            let refused = first!(AggregatedDiscoveryServiceClient, delta_aggregated_resources, channel.clone(), asked);
+            assert_eq!(refused.expect_err("refused").code(), expected, "{kind} by delta ADS");
+            let refused = delta(kind, channel.clone()).await;
+            assert_eq!(refused.expect_err("refused").code(), expected, "{kind} by its own delta stream");
+            if matches!(kind, Kind::LocalityEndpoint | Kind::VirtualHost) {
+                continue;
+            }
+            let asked = request(kind, kind.type_url());
+            let refused = first!(AggregatedDiscoveryServiceClient, stream_aggregated_resources, channel.clone(), asked);
+            assert_eq!(refused.expect_err("refused").code(), expected, "{kind} by SotW ADS");
+            let (own, fetched) = (sotw(kind, channel.clone()).await, fetch(kind, channel.clone()).await);
+            assert_eq!(own.expect_err("refused").code(), expected, "{kind} by its own SotW stream");
+            assert_eq!(fetched.expect_err("refused").code(), expected, "{kind} by a fetch");
+        }
+    }
+    let body = json!({"node": {"id": NODE}}).to_string();
+    for path in Kind::ALL.into_iter().filter_map(path) {
+        let connection = TlsConnection::open(chancery.xds_address(), other.identity(), &["http/1.1"]);
+        assert_eq!(connection.await?.send("POST", path, &body).await?.0, 403, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_type_that_envoy_polls_is_served_over_plain_http() -> anyhow::Result<()> {
     let (chancery, credential, plaintext) = start(RULES, &["--poll-wait", "10ms"]).await?;
     for kind in Kind::ALL {

@@ -52,10 +52,11 @@ pub(super) fn reason(kind: Kind, text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect()
 }
 
-/// Whether so much of it is base64 in one piece that it may be of a key: a line of one has 64 characters.
+/// Whether so much of it is base64 in one piece that it may be of a key: a line of one has 64 characters, and may be
+/// broken.
 fn may_hold_key(text: &str) -> bool {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-    text.split(|c| !is_base64(c)).filter(|piece| piece.len() >= 64).any(|piece| {
+    text.split(|c| !is_base64(c)).filter(|piece| piece.len() >= 32).any(|piece| {
         let has = |of: fn(&u8) -> bool| piece.as_bytes().iter().any(of);
         has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit)
     })
@@ -110,6 +111,10 @@ mod tests {
         let generic = "the proxy refused a secret; its own log says why";
         assert_eq!(reason(Kind::Secret, "MIIE"), generic);
         assert_eq!(reason(Kind::Listener, "-----BEGIN PRIVATE KEY-----"), generic);
+        let broken = "bad: MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEH\nBG0wawIBAQQg";
+        assert_eq!(reason(Kind::Listener, broken), generic);
+        let shown = "cluster out/shop/cart/http: HttpConnectionManager refused 0123456789abcdef0123456789abcdef";
+        assert_eq!(reason(Kind::Listener, shown), shown);
         assert_eq!(reason(Kind::Listener, "a\r\nb"), "a  b");
         assert_eq!(reason(Kind::Listener, &"é".repeat(5000)).chars().count(), MAX_REASON);
     }

@@ -397,7 +397,7 @@ impl Session {
         self.asked_for |= 1 << kind as u8;
         let others = self.names_but(kind);
         let state = &mut **self.types[kind as usize].get_or_insert_default();
-        if others + state.subscription.size() + subscribe.len() > MAX_NAMES {
+        if others + subscribe.len() > MAX_NAMES {
             return Err(Fault::TooManyNames);
         }
         let answers_last = state.nonce.is_some_and(|nonce| request.nonce.parse() == Ok(nonce));
@@ -407,6 +407,10 @@ impl Session {
         let (first, group) = (!state.requested, &self.group);
         let difference =
             state.subscription.change(kind, first, subscribe, unsubscribe, group, |name| intern(current, name));
+        // What is asked for again counts once.
+        if others + state.subscription.size() > MAX_NAMES {
+            return Err(Fault::TooManyNames);
+        }
         // Endpoints that are not answered are sent when their cluster is; nothing brings the other named types again.
         let resumes = difference.everything || (kind == Kind::Endpoints && difference.all && !holds.is_empty());
         self.moved |= first || difference.changed;

@@ -1,7 +1,8 @@
 //! Load reports: what proxies say of the clusters that they send requests to, as it was last.
 //!
-//! Owns: the last report of each proxy and cluster, within bounds. May use: `translators` names. Never: adds up, or
-//! keeps what a proxy said that is not connected any more.
+//! Owns: the last report of each stream and cluster, within bounds: a proxy may have several, as a gRPC client has one
+//! for each of its channels. May use: `translators` names. Never: adds up, or keeps what was said on a stream that has
+//! ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use translators::name::Owner;
 
-/// So many proxies are listened to,
-const MOST_NODES: usize = 65_536;
+/// So many streams are listened to,
+const MOST_STREAMS: usize = 65_536;
 /// for so many clusters each,
 const MOST_CLUSTERS: usize = 10_000;
 /// in so many localities;
@@ -25,9 +26,10 @@ pub struct Loads(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    nodes: BTreeMap<Arc<str>, Node>,
+    /// By node and number.
+    streams: BTreeMap<(Arc<str>, u64), Reports>,
     /// The number of the last stream.
-    streams: u64,
+    last: u64,
     /// How many clusters there are.
     clusters: usize,
     /// How many reports of a cluster were not kept.
@@ -35,9 +37,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Node {
-    /// The last stream that it opened; what it says on an earlier one counts once that has ended.
-    stream: u64,
+struct Reports {
     owner: Owner,
     clusters: BTreeMap<String, (SystemTime, ClusterLoad)>,
 }
@@ -46,9 +46,7 @@ struct Node {
 #[derive(Debug)]
 pub struct LoadStream {
     loads: Loads,
-    node: Arc<str>,
-    owner: Owner,
-    stream: u64,
+    key: (Arc<str>, u64),
 }
 
 /// One cluster as a proxy saw it since its report before.
@@ -85,7 +83,7 @@ pub struct LocalityLoad {
     pub active: u64,
 }
 
-/// The last report of a proxy on a cluster.
+/// The last report of a proxy on a cluster, on one of its streams.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Load {
@@ -103,19 +101,21 @@ pub struct Load {
 // === impl Loads ===
 
 impl Loads {
-    /// Enters a stream of `node`, in the place of an earlier one.
+    /// Enters a stream of `node`, beside others that it may have.
     pub fn open(&self, node: &str, owner: Owner) -> LoadStream {
         let mut state = self.lock();
-        state.streams += 1;
-        let stream = LoadStream { loads: self.clone(), node: node.into(), owner, stream: state.streams };
-        state.enter(&stream);
-        stream
+        state.last += 1;
+        let key = (Arc::from(node), state.last);
+        if state.streams.len() < MOST_STREAMS {
+            state.streams.insert(key.clone(), Reports { owner, clusters: BTreeMap::new() });
+        }
+        LoadStream { loads: self.clone(), key }
     }
 
-    /// The last reports, by node and cluster.
+    /// The last reports, by node, stream and cluster.
     pub fn snapshot(&self) -> Vec<Load> {
         let state = self.lock();
-        let loads = state.nodes.iter().flat_map(|(node, of)| {
+        let loads = state.streams.iter().flat_map(|((node, _), of)| {
             of.clusters.values().map(|(at, load)| Load {
                 node: Arc::clone(node),
                 owner: of.owner.clone(),
@@ -128,7 +128,7 @@ impl Loads {
 
     /// The node ids of the proxies that report, in order.
     pub fn reporters(&self) -> BTreeSet<Arc<str>> {
-        self.lock().nodes.keys().cloned().collect()
+        self.lock().streams.keys().map(|(node, _)| Arc::clone(node)).collect()
     }
 
     /// How many reports of a cluster were not kept: there were too many.
@@ -141,40 +141,23 @@ impl Loads {
     }
 }
 
-// === impl State ===
-
-impl State {
-    fn enter(&mut self, stream: &LoadStream) {
-        if self.nodes.len() < MOST_NODES || self.nodes.contains_key(&stream.node) {
-            let node = Node { stream: stream.stream, owner: stream.owner.clone(), clusters: BTreeMap::new() };
-            let former = self.nodes.insert(Arc::clone(&stream.node), node);
-            self.clusters -= former.map_or(0, |former| former.clusters.len());
-        }
-    }
-}
-
 // === impl LoadStream ===
 
 impl LoadStream {
     /// Takes a report.
     pub fn record(&self, loads: impl IntoIterator<Item = ClusterLoad>, at: SystemTime) {
         let mut state = self.loads.lock();
-        if !state.nodes.contains_key(&self.node) {
-            // A later stream of the proxy has come and gone.
-            state.enter(self);
-        }
-        let State { nodes, clusters, lost, .. } = &mut *state;
-        let node = nodes.get_mut(&self.node).filter(|node| node.stream == self.stream);
-        let Some(node) = node else { return };
+        let State { streams, clusters, lost, .. } = &mut *state;
+        let Some(reports) = streams.get_mut(&self.key) else { return };
         for mut load in loads {
-            let known = node.clusters.contains_key(&load.cluster);
-            if !known && (node.clusters.len() >= MOST_CLUSTERS || *clusters >= MOST) {
+            let known = reports.clusters.contains_key(&load.cluster);
+            if !known && (reports.clusters.len() >= MOST_CLUSTERS || *clusters >= MOST) {
                 *lost += 1;
                 continue;
             }
             load.localities.truncate(MOST_LOCALITIES);
             *clusters += usize::from(!known);
-            node.clusters.insert(load.cluster.clone(), (at, load));
+            reports.clusters.insert(load.cluster.clone(), (at, load));
         }
     }
 }
@@ -182,11 +165,8 @@ impl LoadStream {
 impl Drop for LoadStream {
     fn drop(&mut self) {
         let mut state = self.loads.lock();
-        if state.nodes.get(&self.node).is_some_and(|node| node.stream == self.stream)
-            && let Some(node) = state.nodes.remove(&self.node)
-        {
-            state.clusters -= node.clusters.len();
-        }
+        let reports = state.streams.remove(&self.key);
+        state.clusters -= reports.map_or(0, |reports| reports.clusters.len());
     }
 }
 
@@ -204,18 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_stream_counts_again_when_a_later_one_has_ended() {
+    fn the_streams_of_a_proxy_are_kept_apart() {
         let (loads, now) = (Loads::default(), SystemTime::UNIX_EPOCH);
         let owner = Owner::Workload("shop/cart".parse().expect("a name"));
         let first = loads.open("a", owner.clone());
-        let second = loads.open("a", owner);
         first.record([load("x", 1)], now);
+        let reported = |dropped: &[u64]| -> Vec<_> {
+            dropped.iter().map(|dropped| ("a".to_owned(), "x".to_owned(), *dropped)).collect()
+        };
+        // Neither that another one comes nor that it goes takes away what was said on the first.
+        let second = loads.open("a", owner);
+        assert_eq!(seen(&loads), reported(&[1]));
         second.record([load("x", 2)], now);
-        let reported = |dropped| vec![("a".to_owned(), "x".to_owned(), dropped)];
-        assert_eq!(seen(&loads), reported(2));
+        assert_eq!((seen(&loads), loads.reporters().len()), (reported(&[1, 2]), 1));
         drop(second);
-        first.record([load("x", 3)], now);
-        assert_eq!(seen(&loads), reported(3));
+        assert_eq!((seen(&loads), loads.reporters().len()), (reported(&[1]), 1));
         drop(first);
         assert_eq!((seen(&loads).len(), loads.reporters().len()), (0, 0));
     }
@@ -226,19 +209,15 @@ mod tests {
         let owner = Owner::Workload("shop/cart".parse().expect("a name"));
         let now = SystemTime::UNIX_EPOCH;
         let first = loads.open("a", owner.clone());
-        let other = loads.open("b", owner.clone());
+        let other = loads.open("b", owner);
         first.record([load("x", 1), load("y", 2)], now);
         first.record([load("x", 3)], now);
         other.record([load("x", 4)], now);
         let of = |node: &str, cluster: &str, dropped| (node.to_owned(), cluster.to_owned(), dropped);
         assert_eq!(seen(&loads), [of("a", "x", 3), of("a", "y", 2), of("b", "x", 4)]);
-        // A stream in the place of another: what comes on the one before says nothing, nor does its end.
-        let second = loads.open("a", owner);
-        first.record([load("z", 5)], now);
-        second.record([load("x", 6)], now);
         drop(first);
-        assert_eq!(seen(&loads), [of("a", "x", 6), of("b", "x", 4)]);
-        drop((second, other));
+        assert_eq!(seen(&loads), [of("b", "x", 4)]);
+        drop(other);
         assert_eq!((seen(&loads), loads.lock().clusters), (vec![], 0));
     }
 

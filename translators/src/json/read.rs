@@ -306,7 +306,9 @@ impl Reader {
                 self.within("@type", |reader| reader.misfit(Reason::UnknownType(url.clone(), meant)));
             }
         }
-        put_bytes(1, url.as_bytes(), out);
+        if !url.is_empty() {
+            put_bytes(1, url.as_bytes(), out);
+        }
         if !message.is_empty() {
             put_bytes(2, &message, out);
         }

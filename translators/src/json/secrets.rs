@@ -10,10 +10,13 @@ use super::descriptor;
 /// How deep messages are looked into; Envoy's own go nowhere near.
 const DEEPEST: usize = 64;
 
-/// Whether a field that Envoy calls sensitive has its content in the message `bytes` of this type: a private key, say. One
-/// that names a file or a variable has not. Of types that are not known nothing is.
+/// How the first line of every private key in PEM ends.
+const PEM: &[u8] = b"PRIVATE KEY-----";
+
+/// Whether a field that Envoy calls sensitive has its content in the message `bytes` of this type, or there is a private
+/// key in PEM anywhere in it, be its type known or not. A field that names a file or a variable holds nothing.
 pub fn holds_secret(type_name: &str, bytes: &[u8]) -> bool {
-    of_type(type_name, bytes, DEEPEST)
+    bytes.windows(PEM.len()).any(|part| part == PEM) || of_type(type_name, bytes, DEEPEST)
 }
 
 fn of_type(type_name: &str, bytes: &[u8], deeper: usize) -> bool {
@@ -99,6 +102,18 @@ mod tests {
         let secret = json!({"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             "name": "s", "session_ticket_keys": {"keys": [{"inline_bytes": "aw=="}]}});
         assert!(holds(secret));
+        // Envoy does not call these sensitive.
+        let pem = "{\"private_key\": \"-----BEGIN PRIVATE KEY-----\\nMIIE\"}";
+        let access = json!({"service_account_jwt_access": {"json_key": pem}});
+        let api = json!({"api_type": "GRPC", "grpc_services": [
+            {"google_grpc": {"target_uri": "x", "stat_prefix": "x", "call_credentials": [access]}}]});
+        assert!(holds(json!({"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "c",
+            "eds_cluster_config": {"eds_config": {"api_config_source": api}}})));
+        assert!(holds(json!({"@type": "type.googleapis.com/envoy.service.runtime.v3.Runtime", "name": "r",
+            "layer": {"a": {"b": "-----BEGIN EC PRIVATE KEY-----"}}})));
+        assert!(holds_secret("no.such.Type", b"x-----BEGIN RSA PRIVATE KEY-----x"));
+        assert!(!holds(json!({"@type": "type.googleapis.com/envoy.service.runtime.v3.Runtime", "name": "r",
+            "layer": {"a": "-----BEGIN PUBLIC KEY-----"}})));
         assert!(!holds_secret("no.such.Type", b"x") && !holds_secret("envoy.config.cluster.v3.Cluster", b"\xff"));
     }
 }
