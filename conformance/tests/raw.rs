@@ -552,3 +552,32 @@ async fn a_node_is_known_by_its_cluster_and_its_metadata() -> anyhow::Result<()>
     ensure!(end.message().contains("by-cluster") && end.message().contains("by-metadata"), "{end}");
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_typed_by_a_struct_is_served_as_it_is_written() -> anyhow::Result<()> {
+    let (plaintext, listen) = (Port::reserve()?, Port::reserve()?);
+    let address = plaintext.loopback().to_string();
+    let router = "typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}";
+    let typed = |of: &str, url: &str, value: &str| {
+        format!(
+            "typed_config: {{\"@type\": type.googleapis.com/{of}.TypedStruct, \
+             type_url: type.googleapis.com/envoy.extensions.filters.http.{url}, value: {value}}}"
+        )
+    };
+    let mutation = "{mutations: {response_mutations: [{append: {header: {key: x-struct, value: one}}}]}}";
+    let filters = format!(
+        "{}\n            - name: router\n              {}",
+        typed("xds.type.v3", "header_mutation.v3.HeaderMutation", mutation),
+        typed("udpa.type.v1", "router.v3.Router", "{suppress_envoy_headers: true}")
+    );
+    let rules = mortal(listen.loopback()).replace("name: router", "name: header").replace(router, &filters);
+    let chancery = Chancery::start(&[(RULES, &rules)], &["--xds-plaintext-address", &address]).await?;
+    let envoy = envoy(&chancery, plaintext.loopback(), Way::Plaintext, false).await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let answer =
+        eventually(SOON, "an answer", async || Ok(client.get(format!("http://{}/", listen.loopback())).send().await?))
+            .await?;
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-struct"].to_str()?), (200, "one"));
+    assert_eq!(envoy.stat("listener_manager.lds.update_rejected").await?, 0);
+    Ok(())
+}

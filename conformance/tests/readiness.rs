@@ -13,7 +13,8 @@ const RULES: &str =
     "apiVersion: chancery.dev/v1alpha1\nkind: Workload\nmetadata: {name: web, namespace: shop}\nspec: {}\n";
 
 #[tokio::test]
-async fn scenario_38_a_control_plane_whose_rules_are_not_there_refuses_streams_and_begins_when_they_are() -> anyhow::Result<()> {
+async fn scenario_38_a_control_plane_whose_rules_are_not_there_refuses_streams_and_begins_when_they_are()
+-> anyhow::Result<()> {
     let chancery = Chancery::prepare(&[], &[])?;
     let credential = Credential::issue(&chancery, "shop/web").await?;
     std::fs::remove_dir(chancery.rules_directory())?;

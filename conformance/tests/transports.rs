@@ -293,7 +293,9 @@ async fn a_credential_opens_no_method_for_another_node() -> anyhow::Result<()> {
     for (channel, expected) in [(theirs, Code::PermissionDenied), (nobodys, Code::Unauthenticated)] {
         for kind in Kind::ALL {
             let asked = delta_request(kind, kind.type_url());
-            let refused = first!(AggregatedDiscoveryServiceClient, delta_aggregated_resources, channel.clone(), asked);
+            let asked =
+                async { first!(AggregatedDiscoveryServiceClient, delta_aggregated_resources, channel.clone(), asked) };
+            let refused: Result<_, Status> = asked.await;
             assert_eq!(refused.expect_err("refused").code(), expected, "{kind} by delta ADS");
             let refused = delta(kind, channel.clone()).await;
             assert_eq!(refused.expect_err("refused").code(), expected, "{kind} by its own delta stream");
@@ -301,7 +303,9 @@ async fn a_credential_opens_no_method_for_another_node() -> anyhow::Result<()> {
                 continue;
             }
             let asked = request(kind, kind.type_url());
-            let refused = first!(AggregatedDiscoveryServiceClient, stream_aggregated_resources, channel.clone(), asked);
+            let asked =
+                async { first!(AggregatedDiscoveryServiceClient, stream_aggregated_resources, channel.clone(), asked) };
+            let refused: Result<_, Status> = asked.await;
             assert_eq!(refused.expect_err("refused").code(), expected, "{kind} by SotW ADS");
             let (own, fetched) = (sotw(kind, channel.clone()).await, fetch(kind, channel.clone()).await);
             assert_eq!(own.expect_err("refused").code(), expected, "{kind} by its own SotW stream");

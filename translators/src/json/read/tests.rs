@@ -307,3 +307,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_envoy_takes_beside_its_own_types_is_known() {
+    for name in [
+        "xds.type.v3.TypedStruct",
+        "udpa.type.v1.TypedStruct",
+        "xds.type.matcher.v3.IPMatcher",
+        "xds.type.matcher.v3.CelMatcher",
+        "xds.type.matcher.v3.ServerNameMatcher",
+        "xds.type.matcher.v3.HttpAttributesCelMatchInput",
+    ] {
+        let written = json!({"@type": format!("type.googleapis.com/{name}")});
+        let (_, misfits) = from_json("google.protobuf.Any", &written).expect("an Any is known");
+        assert_eq!(misfits, [], "{name}");
+    }
+}
