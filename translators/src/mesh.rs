@@ -4,7 +4,6 @@
 //! resolved, defaults are filled in. May use: `name`, `rules` (only in [`resolve`]). Never: Envoy's types.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -19,10 +18,15 @@ use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 mod instance;
 mod node;
 pub mod resolve;
+mod route;
 mod snapshot;
 
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use node::{NodeMatch, Precision};
+pub use route::{
+    Changes, Consumer, Destination, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror,
+    PathChange, PathMatch, Percent, Redirect, Respond, Retry, RetryCondition, Scheme, TextMatch, WeightedDestination,
+};
 pub use snapshot::EnvoySnapshot;
 
 /// Everything that the rules say.
@@ -152,149 +156,6 @@ pub enum MtlsMode {
     Permissive,
     /// Plaintext only.
     Disabled,
-}
-
-/// Which callers a route is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Consumer {
-    /// Every caller for whose namespace there is no route of its own.
-    Everyone,
-    /// The callers of this namespace.
-    Namespace(Label),
-}
-
-/// The HTTP routing of one port: the first rule that matches decides; no match is a 404.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HttpRoute {
-    /// The TrafficRoute; `None` when no rule says anything and all requests go to the service itself.
-    pub origin: Option<RuleRef>,
-    /// The rules, in order.
-    pub rules: Vec<HttpRule>,
-}
-
-/// One HTTP rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HttpRule {
-    /// The rule as written: `/spec/http/N`.
-    pub origin: Option<RuleRef>,
-    /// Its name: as written, or `rule-N`, or `default`.
-    pub name: String,
-    /// The alternatives; empty matches everything.
-    pub matches: Vec<HttpMatch>,
-    /// Where requests go; never empty, and not all weights are 0.
-    pub to: Vec<WeightedDestination>,
-    /// How long a request may take as a whole; `None` is without limit.
-    pub timeout: Sourced<Option<Duration>>,
-    /// What is repeated.
-    pub retry: Sourced<Retry>,
-}
-
-/// One alternative of a match: every part must hold.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct HttpMatch {
-    /// The path; `None` is any.
-    pub path: Option<PathMatch>,
-    /// The methods; empty is any.
-    pub methods: BTreeSet<String>,
-    /// The headers, by lower-case name.
-    pub headers: BTreeMap<String, TextMatch>,
-}
-
-/// How a path is matched.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum PathMatch {
-    /// The whole path.
-    Exact(String),
-    /// Whole segments; with a trailing slash a prefix of the text.
-    Prefix(String),
-    /// RE2 over the whole path without the query.
-    Regex(String),
-}
-
-/// How a header's value is matched.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum TextMatch {
-    /// The whole value.
-    Exact(String),
-    /// The start of the value.
-    Prefix(String),
-    /// RE2 over the whole value.
-    Regex(String),
-    /// The header is there.
-    Present,
-    /// The header is not there.
-    Absent,
-}
-
-/// A destination and its share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WeightedDestination {
-    /// Where to.
-    pub destination: Destination,
-    /// Its share among its siblings.
-    pub weight: u32,
-}
-
-/// A port of a service, or those of its endpoints that carry some labels: one cluster of a caller.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Destination {
-    /// The service.
-    pub service: QualifiedName,
-    /// The name of its port.
-    pub port: String,
-    /// The labels that an endpoint must carry; empty is all endpoints.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// What is repeated, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Retry {
-    /// Repetitions after the first try; 0 is none.
-    pub attempts: u32,
-    /// The conditions, without duplicates, in the order of [`RetryCondition`].
-    pub when: BTreeSet<RetryCondition>,
-    /// How long one try may take.
-    pub per_try_timeout: Option<Duration>,
-    /// The first pause between tries; the longest is ten times that.
-    pub backoff: Option<Duration>,
-}
-
-/// When a request is repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RetryCondition {
-    /// No connection.
-    ConnectFailure,
-    /// The endpoint refused the stream.
-    RefusedStream,
-    /// No response: reset, disconnect, or a try that timed out.
-    Reset,
-    /// 502, 503, 504.
-    GatewayError,
-    /// Any 5xx, or no response.
-    #[serde(rename = "5xx")]
-    ServerError,
-    /// 409.
-    #[serde(rename = "retriable-4xx")]
-    Retriable4xx,
-    /// This HTTP status.
-    Status(u16),
-    /// The gRPC status of this name.
-    Grpc(GrpcStatus),
-}
-
-/// The gRPC statuses that Envoy can repeat on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)]
-pub enum GrpcStatus {
-    Cancelled,
-    DeadlineExceeded,
-    Internal,
-    ResourceExhausted,
-    Unavailable,
 }
 
 /// Who may do what on a port: deny beats allow beats the default.
@@ -442,35 +303,5 @@ impl Port {
         self.routes
             .get_key_value(&Consumer::Namespace(namespace.clone()))
             .or_else(|| self.routes.get_key_value(&Consumer::Everyone))
-    }
-}
-
-// === impl Consumer ===
-
-impl fmt::Display for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Everyone => f.write_str("*"),
-            Self::Namespace(namespace) => namespace.fmt(f),
-        }
-    }
-}
-
-impl Serialize for Consumer {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-// === impl Destination ===
-
-/// `shop/cart/http`, or `shop/cart/http/track=a,version=v1`.
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.service, self.port)?;
-        for (n, (key, value)) in self.labels.iter().enumerate() {
-            write!(f, "{}{key}={value}", if n == 0 { "/" } else { "," })?;
-        }
-        Ok(())
     }
 }

@@ -7,11 +7,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, Instances, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{Call, Consumer, Destination, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
 use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
 mod access_log;
+mod action;
 pub mod bootstrap;
 pub mod closed;
 mod cluster;
@@ -329,7 +330,7 @@ fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destinat
     }
     let route = called.route_for(&workload.name.namespace);
     let rules = route.iter().flat_map(|(_, route)| &route.rules);
-    let mut destinations: Vec<&Destination> = rules.flat_map(|rule| &rule.to).map(|to| &to.destination).collect();
+    let mut destinations: Vec<&Destination> = rules.flat_map(HttpRule::destinations).collect();
     destinations.sort_unstable();
     destinations.dedup();
     destinations.into_iter().cloned().collect()

@@ -123,7 +123,7 @@ fn a_mistake_names_its_place_and_what_would_be_right() {
         (
             "TrafficRoute",
             "for: {service: a}\nhttp: [{to: [{service: a}], match: [{path: {exact: /a, prefix: /b}}]}]",
-            "f:6:40: MX0203 error TrafficRoute shop/x /spec/http/0/match/0/path: exactly one of the choices belongs here; choices: exact, prefix, regex",
+            "f:6:40: MX0203 error TrafficRoute shop/x /spec/http/0/match/0/path: exactly one of the choices belongs here; choices: exact, prefix, regex, template",
         ),
         (
             "TrafficRoute",

@@ -33,6 +33,7 @@ use stage::{Common, Stage};
 use workloads::ExactNode;
 
 mod access;
+mod action;
 mod backing;
 mod claims;
 mod coverage;

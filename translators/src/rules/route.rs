@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU16;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Method, RelativeName, Setting, Span};
+use super::scalar::{Method, Percent, RelativeName, Setting, Span};
 use crate::name::Label;
 
 /// How requests to a service are routed.
@@ -43,8 +44,24 @@ pub struct HttpRuleSpec {
     /// The alternatives; none matches everything.
     #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<HttpMatchSpec>,
-    /// Where requests go.
-    pub to: Vec<DestinationSpec>,
+    /// Where requests go; this, `redirect` or `respond`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<DestinationSpec>>,
+    /// Where clients are told to go instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<RedirectSpec>,
+    /// What is answered without asking anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<ResponseSpec>,
+    /// What a request is made into on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<RewriteSpec>,
+    /// Which headers are changed on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeadersSpec>,
+    /// Who gets a copy of requests; what it answers is thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorSpec>,
     /// How long a request may take as a whole; `0s` is without limit, `null` the built-in value.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub timeout: Setting<Span>,
@@ -66,6 +83,130 @@ pub struct HttpMatchSpec {
     /// The headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, TextSpec>,
+    /// The parameters of the query.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub query: BTreeMap<String, TextSpec>,
+}
+
+/// Where a client is told to go; what is left out stays as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedirectSpec {
+    /// `http` or `https`; the port is then the scheme's own, unless it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// The host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<NonZeroU16>,
+    /// The whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// What takes the place of the prefix that the match names; not with `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// 301, 302, 303, 307 or 308; 302 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+}
+
+/// The scheme of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// In plaintext, on port 80 of its own.
+    Http,
+    /// Over TLS, on port 443 of its own.
+    Https,
+}
+
+/// An answer that nobody is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResponseSpec {
+    /// The status, 200 to 599.
+    pub status: u16,
+    /// The body, at most 4,096 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// What a request is made into; what is left out stays. Of `path`, `prefix` and `regex` there is one at most.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RewriteSpec {
+    /// The host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// What takes the place of the prefix that the match names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// A part of the path, and what takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<RegexRewriteSpec>,
+}
+
+/// Every part of a path that a pattern takes is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegexRewriteSpec {
+    /// RE2 over the path without the query.
+    pub pattern: String,
+    /// What takes its place; `\\1` is what the first group took.
+    pub substitution: String,
+}
+
+/// Which headers are changed, of requests and of responses.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeadersSpec {
+    /// Those of requests, before they are sent on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<HeaderChangesSpec>,
+    /// Those of responses, before the caller has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<HeaderChangesSpec>,
+}
+
+/// Changes of headers; a value is a text and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderChangesSpec {
+    /// There with this value alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// There with this value beside others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub add: BTreeMap<String, String>,
+    /// Not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// Who gets a copy of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// The service.
+    pub service: RelativeName,
+    /// The name of its port; by default the one that is called, or the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub port: Option<Label>,
+    /// Short for `labels: {version: ...}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The labels that an endpoint must carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Of how many requests, in percent; all by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<Percent>,
 }
 
 /// How a path is matched.
@@ -78,9 +219,11 @@ pub enum PathSpec {
     Prefix(String),
     /// RE2 over the whole path without the query.
     Regex(String),
+    /// Segments, of which `{name}` or `*` is any one, and `{name=**}` or `**` any number at the end.
+    Template(String),
 }
 
-/// How a header is matched: a text, or one of these.
+/// How a header or a parameter is matched: a text, or one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TextSpec {
@@ -150,9 +293,7 @@ impl<'de> Visitor<'de> for TextVisitor {
             (None, None, Some(text), None, None) => Ok(TextSpec::Regex(text)),
             (None, None, None, Some(holds), None) => Ok(TextSpec::Present(holds)),
             (None, None, None, None, Some(holds)) => Ok(TextSpec::Absent(holds)),
-            _ => {
-                Err(de::Error::custom("a header takes a text or exactly one of exact, prefix, regex, present, absent"))
-            }
+            _ => Err(de::Error::custom("write a text, or exactly one of exact, prefix, regex, present, absent")),
         }
     }
 }

@@ -44,6 +44,13 @@ pub struct AccountName {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Method(pub String);
 
+/// A share in percent, 0 to 100, in steps of a ten-thousandth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent {
+    /// In ten-thousandths of a percent, as Envoy counts: 1,000,000 is all.
+    pub millionths: u32,
+}
+
 /// Why a text is no scalar of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidScalar {
@@ -261,6 +268,70 @@ text! {
     RelativeName: "a string", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
     AccountName: "a string", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[-.a-z0-9]+$";
     Method: "a string", r"^[A-Z-]+$";
+}
+
+// === impl Percent ===
+
+impl Percent {
+    /// All of them.
+    pub const ALL: Self = Self { millionths: 1_000_000 };
+}
+
+/// A number in percent.
+struct PercentVisitor;
+
+impl Visitor<'_> for PercentVisitor {
+    type Value = Percent;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number from 0 to 100")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Percent, E> {
+        let millionths = u32::try_from(number).ok().filter(|number| *number <= 100).map(|number| number * 10_000);
+        millionths.map(|millionths| Percent { millionths }).ok_or_else(|| {
+            E::custom(format!("{number} is no share in percent: write a number from 0 to 100"))
+        })
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Percent, E> {
+        let number = u64::try_from(number);
+        number.map_err(|_| E::custom("a share is not negative: write a number from 0 to 100")).and_then(|n| self.visit_u64(n))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Percent, E> {
+        let millionths = (number * 10_000.0).round();
+        if !(0.0..=1_000_000.0).contains(&millionths) {
+            return Err(E::custom(format!("{number} is no share in percent: write a number from 0 to 100")));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number up to a million")]
+        Ok(Percent { millionths: millionths as u32 })
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_f64(PercentVisitor)
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.millionths % 10_000 {
+            0 => serializer.serialize_u32(self.millionths / 10_000),
+            _ => serializer.serialize_f64(f64::from(self.millionths) / 10_000.0),
+        }
+    }
+}
+
+impl JsonSchema for Percent {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 100 })
+    }
 }
 
 /// A setting that may be left alone, set back to the built-in value with `null`, or given.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::{Features, ResourceKey, Slot, consumer, destinations, port, proxyless};
-use crate::mesh::{Call, Destination, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{Call, Destination, HttpRule, Mesh, Port, Serve, Service, Workload};
 use crate::name::QualifiedName;
 
 /// One entry of a workload.
@@ -128,7 +128,7 @@ pub fn contribution(
 pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let leads_to = |port: &Port| -> Vec<_> {
         let destinations = |route: &crate::mesh::HttpRoute| -> BTreeSet<Destination> {
-            route.rules.iter().flat_map(|rule| &rule.to).map(|to| to.destination.clone()).collect()
+            route.rules.iter().flat_map(HttpRule::destinations).cloned().collect()
         };
         port.routes.iter().map(|(consumer, route)| (consumer.clone(), destinations(route))).collect()
     };

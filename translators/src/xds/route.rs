@@ -6,13 +6,17 @@
 use std::sync::{Arc, LazyLock};
 
 use prost::Message as _;
+use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::route::v3 as route_pb;
+use proto::envoy::extensions::path::r#match::uri_template::v3 as template_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::Raw;
 use super::rbac::header;
-use super::{cluster_name, origins, planned_port, retry, route_name, text, wire};
-use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Protocol, TextMatch, WeightedDestination};
+use super::{action, cluster_name, origins, planned_port, retry, route_name, text, wire};
+use crate::mesh::{
+    Changes, Consumer, HttpAction, HttpMatch, HttpRule, Mesh, PathMatch, Protocol, TextMatch, WeightedDestination,
+};
 use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Resource};
 
@@ -59,54 +63,88 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
     let retry = &rule.retry.value;
     let full = retry::full(retry);
     let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
-    let mut add = |any_method: &[u8], names_methods: bool| {
+    let headers = action::headers(rule);
+    let mut add = |any_method: &[u8], alternative: Option<&HttpMatch>| {
+        match &rule.action {
+            HttpAction::To(_) => {}
+            HttpAction::Redirect(redirect) => {
+                let redirect = action::redirect(redirect, alternative).encode_to_vec();
+                return route(host, rule, &[any_method], &headers, |route| route.message(3, |m| m.encoded(&redirect)));
+            }
+            HttpAction::Respond(respond) => {
+                let respond = action::respond(respond).encode_to_vec();
+                return route(host, rule, &[any_method], &headers, |route| route.message(7, |m| m.encoded(&respond)));
+            }
+        }
         // Envoy's retry policy knows no methods, so an alternative that names none becomes two routes where it
         // matters: one for the methods that may be done twice, and one with fewer conditions for the rest.
+        let names_methods = alternative.is_some_and(|one| !one.methods.is_empty());
+        let changes = (rule.changes != Changes::default() || rule.mirror.is_some())
+            .then(|| action::changes(rule, alternative));
+        let changes = changes.as_ref().map_or((&[][..], &[][..]), |(before, after)| (before, after));
+        let mut add = |taken: &[&[u8]], retry_policy: Option<&[u8]>| {
+            route(host, rule, taken, &headers, |route| {
+                sent(route, protocol, rule, changes, retry_policy);
+            });
+        };
         match &cautious {
             Some(cautious) if !names_methods => {
-                route(host, protocol, rule, &[any_method, &IDEMPOTENT], full.as_deref());
-                route(host, protocol, rule, &[any_method], cautious.as_deref());
+                add(&[any_method, &IDEMPOTENT], full.as_deref());
+                add(&[any_method], cautious.as_deref());
             }
-            Some(_) | None => route(host, protocol, rule, &[any_method], full.as_deref()),
+            Some(_) | None => add(&[any_method], full.as_deref()),
         }
     };
     if rule.matches.is_empty() {
-        add(&ANYTHING, false);
+        add(&ANYTHING, None);
     }
     for alternative in &rule.matches {
-        add(&matching(alternative).encode_to_vec(), !alternative.methods.is_empty());
+        add(&matching(alternative).encode_to_vec(), Some(alternative));
     }
 }
 
-/// A route of a virtual host; `matching` are the fields of its match.
-fn route(host: &mut Raw, protocol: Protocol, rule: &HttpRule, matching: &[&[u8]], retry_policy: Option<&[u8]>) {
-    let timeout = rule.timeout.value;
+/// A route of a virtual host: `taken` are the fields of its match, `headers` those that change headers.
+fn route(host: &mut Raw, rule: &HttpRule, taken: &[&[u8]], headers: &[u8], action: impl FnOnce(&mut Raw)) {
     host.message(3, |route| {
-        route.message(1, |message| matching.iter().for_each(|fields| message.encoded(fields)));
-        route.message(2, |action| {
-            match rule.to.as_slice() {
-                [only] => action.text(1, &cluster_name(&only.destination)),
-                several => action.encoded(&weighted(several).encode_to_vec()),
-            }
-            // Unset would be 15 s; zero is no limit.
-            wire::put_duration(action, 8, timeout.unwrap_or_default());
-            if let Some(policy) = retry_policy {
-                action.message(9, |message| message.encoded(policy));
-            }
-            if protocol == Protocol::Grpc && timeout.is_none() {
-                action.encoded(&CALLERS_LIMIT);
-            }
-        });
+        route.message(1, |message| taken.iter().for_each(|fields| message.encoded(fields)));
+        action(route);
+        route.encoded(headers);
         if !rule.name.is_empty() {
             route.text(14, &rule.name);
         }
     });
 }
 
+/// The action of a request that is sent on; `changes` are the fields before its time limit and after it.
+fn sent(
+    route: &mut Raw,
+    protocol: Protocol,
+    rule: &HttpRule,
+    (before, after): (&[u8], &[u8]),
+    retry_policy: Option<&[u8]>,
+) {
+    let timeout = rule.timeout.value;
+    route.message(2, |action| {
+        match rule.to() {
+            [only] => action.text(1, &cluster_name(&only.destination)),
+            several => action.encoded(&weighted(several).encode_to_vec()),
+        }
+        action.encoded(before);
+        // Unset would be 15 s; zero is no limit.
+        wire::put_duration(action, 8, timeout.unwrap_or_default());
+        if let Some(policy) = retry_policy {
+            action.message(9, |message| message.encoded(policy));
+        }
+        action.encoded(after);
+        if protocol == Protocol::Grpc && timeout.is_none() {
+            action.encoded(&CALLERS_LIMIT);
+        }
+    });
+}
+
 /// The match of every request.
 static ANYTHING: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let anything = HttpMatch { path: None, methods: Default::default(), headers: Default::default() };
-    matching(&anything).encode_to_vec()
+    matching(&HttpMatch::default()).encode_to_vec()
 });
 
 /// The part of a match that leaves only the methods that may be done twice (RFC 9110, 9.2.2).
@@ -142,8 +180,22 @@ fn matching(alternative: &HttpMatch) -> route_pb::RouteMatch {
     route_pb::RouteMatch {
         path_specifier: Some(path(alternative.path.as_ref())),
         headers: methods.into_iter().chain(headers).collect(),
+        query_parameters: alternative.query.iter().map(|(name, value)| parameter(name, value)).collect(),
         ..Default::default()
     }
+}
+
+fn parameter(name: &str, value: &TextMatch) -> route_pb::QueryParameterMatcher {
+    use route_pb::query_parameter_matcher::QueryParameterMatchSpecifier::{PresentMatch, StringMatch};
+    let specifier = match value {
+        TextMatch::Exact(value) => StringMatch(wire::exact(value)),
+        TextMatch::Prefix(start) if start.is_empty() => PresentMatch(true),
+        TextMatch::Prefix(start) => StringMatch(wire::prefix(start)),
+        TextMatch::Regex(expression) => StringMatch(wire::regex(expression)),
+        TextMatch::Present => PresentMatch(true),
+        TextMatch::Absent => PresentMatch(false),
+    };
+    route_pb::QueryParameterMatcher { name: name.into(), query_parameter_match_specifier: Some(specifier) }
 }
 
 fn method(alternative: &HttpMatch) -> route_pb::HeaderMatcher {
@@ -164,6 +216,10 @@ pub(super) fn path(path: Option<&PathMatch>) -> PathSpecifier {
         }
         Some(PathMatch::Prefix(prefix)) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
         Some(PathMatch::Regex(expression)) => PathSpecifier::SafeRegex(wire::regex_matcher(expression)),
+        Some(PathMatch::Template(template)) => PathSpecifier::PathMatchPolicy(core_pb::TypedExtensionConfig {
+            name: "envoy.path.match.uri_template.uri_template_matcher".into(),
+            typed_config: Some(wire::any(&template_pb::UriTemplateMatchConfig { path_template: template.clone() })),
+        }),
     }
 }
 
@@ -206,6 +262,7 @@ mod tests {
             path: Some(PathMatch::Prefix("/a".into())),
             methods: methods.iter().map(|&method| method.to_owned()).collect(),
             headers: [("x".to_owned(), TextMatch::Present)].into(),
+            query: Default::default(),
         });
         let retry = |when: &[RetryCondition]| Retry {
             attempts: 2,
@@ -226,7 +283,9 @@ mod tests {
                         origin: None,
                         name: "rule".into(),
                         matches,
-                        to: to.clone(),
+                        action: HttpAction::To(to.clone()),
+                        changes: Changes::default(),
+                        mirror: None,
                         timeout: Sourced::built_in(timeout),
                         retry: Sourced::built_in(retry),
                     };

@@ -40,6 +40,9 @@ struct PortPart {
 struct RulePart {
     matches: Vec<HttpMatch>,
     to: Vec<(Index, Index, BTreeMap<String, String>, u32)>,
+    itself: Option<HttpAction>,
+    changes: Changes,
+    copied: Option<(Index, Index, BTreeMap<String, String>, u32)>,
     timeout: Option<Duration>,
     retry: Retry,
 }
@@ -132,8 +135,51 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 fn http_rule() -> impl Strategy<Value = RulePart> {
     let to = prop::collection::vec((any::<Index>(), any::<Index>(), labels(), 1u32..100), 1..3);
     let timeout = prop::option::of((1u64..9).prop_map(Duration::from_secs));
-    (prop::collection::vec(http_match(), 0..3), to, timeout, retry())
-        .prop_map(|(matches, to, timeout, retry)| RulePart { matches, to, timeout, retry })
+    let itself = prop::option::weighted(0.2, itself());
+    let copied = prop::option::weighted(0.2, (any::<Index>(), any::<Index>(), labels(), 0u32..=1_000_000));
+    (prop::collection::vec(http_match(), 0..3), to, timeout, retry(), (itself, changes(), copied)).prop_map(
+        |(matches, to, timeout, retry, (itself, changes, copied))| RulePart {
+            matches,
+            to,
+            itself,
+            changes,
+            copied,
+            timeout,
+            retry,
+        },
+    )
+}
+
+/// What a rule answers by itself.
+fn itself() -> impl Strategy<Value = HttpAction> {
+    let scheme = prop::option::of(prop::sample::select(vec![Scheme::Http, Scheme::Https]));
+    let port = prop::option::of((1u16..).prop_map(|port| port.try_into().expect("not 0")));
+    let (host, code) = (prop::option::of("[a-z]{1,9}"), prop::sample::select(vec![301u16, 302, 303, 307, 308]));
+    prop_oneof![
+        (scheme, host, port, prop::option::of(path_change()), code)
+            .prop_map(|(scheme, host, port, path, code)| Redirect { scheme, host, port, path, code })
+            .prop_map(HttpAction::Redirect),
+        (200u16..600, "\\PC{0,40}").prop_map(|(status, body)| HttpAction::Respond(Respond { status, body })),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Changes> {
+    let headers = || {
+        let values = || prop::collection::btree_map("x-[a-f]", "[ -~]{0,9}", 0..3);
+        let changes = (values(), values(), prop::collection::btree_set("x-[a-f]", 0..3))
+            .prop_map(|(set, add, remove)| HeaderChanges { set, add, remove });
+        prop_oneof![3 => Just(HeaderChanges::default()), 1 => changes]
+    };
+    (prop::option::weighted(0.2, "[a-z.]{1,9}"), prop::option::weighted(0.3, path_change()), headers(), headers())
+        .prop_map(|(host, path, request, response)| Changes { host, path, request, response })
+}
+
+fn path_change() -> impl Strategy<Value = PathChange> {
+    prop_oneof![
+        "/[ -~]{0,9}".prop_map(PathChange::Whole),
+        "/|/new|/new/".prop_map(PathChange::Prefix),
+        Just(PathChange::Regex { pattern: "^/a(.*)$".into(), substitution: "\\1".into() }),
+    ]
 }
 
 fn http_match() -> impl Strategy<Value = HttpMatch> {
@@ -141,8 +187,9 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         "/|/a|/a/b".prop_map(PathMatch::Exact),
         "/|/a|/a/|/a\\?b".prop_map(PathMatch::Prefix),
         Just(PathMatch::Regex("/a/[0-9]+".into())),
+        "/\\{id\\}|/a/\\*\\*|/a/\\*/b".prop_map(PathMatch::Template),
     ];
-    let text = prop_oneof![
+    let text = || prop_oneof![
         any::<String>().prop_map(TextMatch::Exact),
         "|a|ab".prop_map(TextMatch::Prefix),
         Just(TextMatch::Regex("a.*".into())),
@@ -150,8 +197,9 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         Just(TextMatch::Absent),
     ];
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
-    (prop::option::of(path), methods, prop::collection::btree_map("x-[ab]", text, 0..3))
-        .prop_map(|(path, methods, headers)| HttpMatch { path, methods, headers })
+    let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
+    (prop::option::of(path), methods, texts("x-[ab]"), texts("[ab]"))
+        .prop_map(|(path, methods, headers, query)| HttpMatch { path, methods, headers, query })
 }
 
 fn retry() -> impl Strategy<Value = Retry> {
@@ -203,17 +251,20 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         origin: None,
         name: format!("rule-{n}"),
         matches: rule.matches.clone(),
-        to: rule
-            .to
-            .iter()
-            .map(|(service, port, labels, weight)| {
+        action: rule.itself.clone().unwrap_or_else(|| {
+            let to = rule.to.iter().map(|(service, port, labels, weight)| {
                 let (service, port) = at(&(*service, *port));
-                WeightedDestination {
-                    destination: Destination { service, port, labels: labels.clone() },
-                    weight: *weight,
-                }
-            })
-            .collect(),
+                let destination = Destination { service, port, labels: labels.clone() };
+                WeightedDestination { destination, weight: *weight }
+            });
+            HttpAction::To(to.collect())
+        }),
+        changes: rule.changes.clone(),
+        mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
+            let (service, port) = at(&(*service, *port));
+            let to = Destination { service, port, labels: labels.clone() };
+            Mirror { to, percent: Percent { millionths: *millionths } }
+        }),
         timeout: Sourced::built_in(rule.timeout),
         retry: Sourced::built_in(rule.retry.clone()),
     });

@@ -2,7 +2,7 @@
 //!
 //! Owns: what a valid match is. May use: `rules`, `pattern`. Never: knows a destination.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::pattern;
 use super::report::Report;
@@ -11,29 +11,48 @@ use crate::mesh::{HttpMatch, PathMatch, TextMatch};
 use crate::rules::escaped;
 use crate::rules::route::{HttpMatchSpec, PathSpec, TextSpec};
 
+/// Whether it can be the name of a header.
+pub(super) fn is_token(name: &str) -> bool {
+    let character = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    !name.is_empty() && name.bytes().all(character)
+}
+
+/// Whether it is a path without a query.
+pub(super) fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains(['?', '#']) && !text.contains(|c: char| c.is_ascii_control())
+}
+
 /// One alternative of a rule.
 pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
     let mut headers = BTreeMap::new();
     for (name, value) in &written.headers {
         let pointer = format!("{at}/headers/{}", escaped(name));
-        let token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-        if name.is_empty() || !name.bytes().all(token) {
+        if !is_token(name) {
             report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
         }
         if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
             report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
         }
     }
+    let parameter = |(name, value): (&String, &TextSpec)| {
+        let pointer = format!("{at}/query/{}", escaped(name));
+        if name.is_empty() {
+            report.error(Code::InvalidValue, &pointer, "a parameter of a query has a name");
+        }
+        (name.clone(), text(value, &pointer, report))
+    };
+    let query = written.query.iter().map(parameter).collect();
     HttpMatch {
         path: written.path.as_ref().map(|path| path_match(path, &format!("{at}/path"), report)),
         methods: written.methods.iter().map(|method| method.0.clone()).collect(),
         headers,
+        query,
     }
 }
 
 fn path_match(written: &PathSpec, at: &str, report: &mut Report<'_>) -> PathMatch {
     let mut plain = |field: &str, text: &str| {
-        if !text.starts_with('/') || text.contains(['?', '#']) {
+        if !is_path(text) {
             let message = format!("{text:?} is no path: a path starts with / and has no query");
             report.error(Code::InvalidValue, format!("{at}/{field}"), message);
         }
@@ -51,7 +70,49 @@ fn path_match(written: &PathSpec, at: &str, report: &mut Report<'_>) -> PathMatc
             regex(text, &format!("{at}/regex"), report);
             PathMatch::Regex(text.clone())
         }
+        PathSpec::Template(text) => {
+            if let Err(reason) = template(text) {
+                let message = format!("{text:?} is no template of a path: {reason}");
+                report.error(Code::InvalidValue, format!("{at}/template"), message);
+            }
+            PathMatch::Template(text.clone())
+        }
     }
+}
+
+/// Whether Envoy takes the template; otherwise why not.
+fn template(text: &str) -> Result<(), &'static str> {
+    let literal = |c: char| c.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@=".contains(c);
+    let Some(path) = text.strip_prefix('/') else { return Err("it starts with /") };
+    let (mut names, mut ended) = (BTreeSet::new(), false);
+    for segment in path.split('/') {
+        if ended {
+            return Err("nothing comes after **");
+        }
+        let (name, pattern) = match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+            Some(inner) => match inner.split_once('=') {
+                Some((name, pattern)) => (Some(name), pattern),
+                None => (Some(inner), "*"),
+            },
+            None => (None, segment),
+        };
+        if let Some(name) = name {
+            let valid = name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.len() <= 16
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if !valid {
+                return Err("a name has 1 to 16 letters, digits and underscores, a letter first");
+            }
+            if !names.insert(name) || names.len() > 5 {
+                return Err("it has at most five names, each once");
+            }
+        }
+        ended = pattern == "**";
+        if !matches!(pattern, "*" | "**") && !pattern.chars().all(literal) {
+            return Err("a segment is a text, *, ** at the end, {name}, {name=*} or {name=**}");
+        }
+    }
+    Ok(())
 }
 
 fn text(written: &TextSpec, at: &str, report: &mut Report<'_>) -> TextMatch {
@@ -91,13 +152,16 @@ pub(super) fn covers(earlier: &HttpMatch, later: &HttpMatch) -> bool {
     };
     let methods =
         earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.is_subset(&earlier.methods));
-    let header = |(name, value): (&String, &TextMatch)| match (value, later.headers.get(name)) {
+    path && methods && all_cover(&earlier.headers, &later.headers) && all_cover(&earlier.query, &later.query)
+}
+
+fn all_cover(earlier: &BTreeMap<String, TextMatch>, later: &BTreeMap<String, TextMatch>) -> bool {
+    earlier.iter().all(|(name, value)| match (value, later.get(name)) {
         (_, None) => false,
         (TextMatch::Present, Some(other)) => *other != TextMatch::Absent,
         (TextMatch::Prefix(prefix), Some(TextMatch::Exact(text) | TextMatch::Prefix(text))) => text.starts_with(prefix),
         (value, Some(other)) => value == other,
-    };
-    path && methods && earlier.headers.iter().all(header)
+    })
 }
 
 /// Whether `path` lies under `prefix`: by whole segments, or by text when the prefix ends with a slash.

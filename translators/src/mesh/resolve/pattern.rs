@@ -9,6 +9,11 @@ const MOST_REPETITIONS: u32 = 1000;
 
 /// Whether RE2 takes `pattern`; otherwise why not.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
+    groups(pattern).map(drop)
+}
+
+/// How many groups `pattern` has; why RE2 does not take it.
+pub(super) fn groups(pattern: &str) -> Result<usize, String> {
     if pattern.is_empty() {
         return Err("it is empty".to_owned());
     }
@@ -16,7 +21,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
     ast::visit(&ast, Re2)?;
     regex_syntax::hir::translate::Translator::new()
         .translate(pattern, &ast)
-        .map(|_| ())
+        .map(|pattern| pattern.properties().explicit_captures_len())
         .map_err(|error| error.kind().to_string())
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::action;
 use super::backing::{Backings, Selectable};
 use super::claims::Claim;
 use super::matches::{covers, http_match};
@@ -17,10 +18,11 @@ use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
 use super::stage::Change;
 use crate::finding::Code;
 use crate::mesh::{
-    Consumer, Destination, HttpRoute, HttpRule, Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
+    Changes, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Percent, Protocol, Retry,
+    RetryCondition, Sourced, WeightedDestination,
 };
 use crate::name::QualifiedName;
-use crate::rules::route::{DestinationSpec, HttpRuleSpec, RouteSpec};
+use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RouteSpec};
 use crate::rules::scalar::Setting;
 
 /// What routes may refer to.
@@ -129,7 +131,9 @@ fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
         origin: None,
         name: "default".to_owned(),
         matches: Vec::new(),
-        to: vec![WeightedDestination { destination, weight: 1 }],
+        action: HttpAction::To(vec![WeightedDestination { destination, weight: 1 }]),
+        changes: Changes::default(),
+        mirror: None,
         timeout: settings.timeout(routed.port.protocol),
         retry: settings.retry.clone(),
     };
@@ -167,16 +171,76 @@ fn http_rule(
 ) -> HttpRule {
     let at = format!("/spec/http/{index}");
     let matches = written.matches.iter().enumerate();
+    let matches: Vec<_> =
+        matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
+    let action = http_action(written, &at, &matches, routed, known, report);
     let rule = HttpRule {
         origin: Some(report.origin(&at)),
         name: written.name.as_ref().map_or_else(|| format!("rule-{index}"), ToString::to_string),
-        matches: matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect(),
-        to: destinations(&written.to, &format!("{at}/to"), routed, known, report),
+        changes: action::changes(written.rewrite.as_ref(), written.headers.as_ref(), &at, &matches, report),
+        mirror: written.mirror.as_ref().and_then(|written| mirror(written, &at, routed, known, report)),
+        matches,
+        action,
         timeout: timeout(written, &at, routed.port.protocol, known.settings, report),
         retry: rule_retry(written, &at, known.settings, report),
     };
     warn_of_retries(written, &rule, &at, report);
     rule
+}
+
+/// Exactly one of the three that can be written.
+fn http_action(
+    written: &HttpRuleSpec,
+    at: &str,
+    matches: &[HttpMatch],
+    routed: Routed<'_>,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> HttpAction {
+    let action = match (&written.to, &written.redirect, &written.respond) {
+        (Some(to), None, None) => {
+            return HttpAction::To(destinations(to, &format!("{at}/to"), routed, known, report));
+        }
+        (None, Some(redirect), None) => {
+            HttpAction::Redirect(action::redirect(redirect, &format!("{at}/redirect"), matches, report))
+        }
+        (None, None, Some(respond)) => HttpAction::Respond(action::respond(respond, &format!("{at}/respond"), report)),
+        (to, redirect, respond) => {
+            let given = [to.is_some(), redirect.is_some(), respond.is_some()].contains(&true);
+            let message = if given { "a rule does one thing: give one of to, redirect and respond" }
+                else { "a rule does something: give to, redirect or respond" };
+            report.error(if given { Code::Conflict } else { Code::MissingField }, at, message);
+            return HttpAction::To(Vec::new());
+        }
+    };
+    let request = written.headers.as_ref().is_some_and(|headers| headers.request.is_some());
+    for (field, is_written) in [
+        ("rewrite", written.rewrite.is_some()),
+        ("headers/request", request),
+        ("mirror", written.mirror.is_some()),
+        ("timeout", !written.timeout.is_inherit()),
+        ("retry", !written.retry.is_inherit()),
+    ] {
+        if is_written {
+            let message = "nothing is sent on by this rule: it answers by itself";
+            report.error(Code::InvalidValue, format!("{at}/{field}"), message).hint = Some("leave it out".to_owned());
+        }
+    }
+    action
+}
+
+/// Who gets a copy.
+fn mirror(
+    written: &MirrorSpec,
+    at: &str,
+    routed: Routed<'_>,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> Option<Mirror> {
+    let MirrorSpec { service, port, version, labels, percent } = written.clone();
+    let to = DestinationSpec { service, port, version, labels, weight: None };
+    let to = destination(&to, &format!("{at}/mirror"), routed, known, report)?;
+    Some(Mirror { to, percent: percent.unwrap_or(Percent::ALL) })
 }
 
 /// Whether `later` can never be reached behind `earlier`.

@@ -5,11 +5,11 @@
 
 use proto::envoy::config::route::v3 as route_pb;
 
-use crate::mesh::{Consumer, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition, TextMatch};
+use crate::mesh::{Consumer, HttpAction, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition, TextMatch};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
 use crate::xds::route::{self, path, value, weighted};
-use crate::xds::{cluster_name, http, retry, route_name, wire};
+use crate::xds::{action, cluster_name, http, retry, route_name, wire};
 
 use route_pb::route_match::PathSpecifier;
 
@@ -26,9 +26,13 @@ pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, co
 
 /// The routes of a rule.
 fn alternatives(rule: &HttpRule) -> Vec<route_pb::Route> {
-    let anything = HttpMatch { path: None, methods: Default::default(), headers: Default::default() };
+    let anything = HttpMatch::default();
     let alternatives = if rule.matches.is_empty() { std::slice::from_ref(&anything) } else { &rule.matches };
-    let can_match = alternatives.iter().filter(|one| one.methods.is_empty() || one.methods.contains(METHOD));
+    // A call has no query.
+    let asks_nothing = |one: &HttpMatch| one.query.values().all(|value| *value == TextMatch::Absent);
+    let can_match = alternatives
+        .iter()
+        .filter(|one| (one.methods.is_empty() || one.methods.contains(METHOD)) && asks_nothing(one));
     let matches = can_match.flat_map(|one| paths(one.path.as_ref()).into_iter().map(|path| (path, &one.headers)));
     matches
         .map(|(path, headers)| route_pb::Route {
@@ -38,7 +42,16 @@ fn alternatives(rule: &HttpRule) -> Vec<route_pb::Route> {
                 headers: headers.iter().map(|(name, text)| header(name, text)).collect(),
                 ..Default::default()
             }),
-            action: Some(route_pb::route::Action::Route(action(rule))),
+            action: Some(match &rule.action {
+                HttpAction::To(_) => route_pb::route::Action::Route(sent(rule)),
+                // A call that one of these takes fails.
+                HttpAction::Redirect(redirect) => {
+                    route_pb::route::Action::Redirect(action::redirect(redirect, None))
+                }
+                HttpAction::Respond(respond) => {
+                    route_pb::route::Action::DirectResponse(action::respond(respond))
+                }
+            }),
             ..Default::default()
         })
         .collect()
@@ -51,6 +64,8 @@ fn paths(wanted: Option<&PathMatch>) -> Vec<PathSpecifier> {
             let below = PathSpecifier::Prefix(format!("{prefix}/"));
             vec![PathSpecifier::Path(prefix), below]
         }
+        // They know no templates, and a route with one is a configuration that they refuse.
+        PathSpecifier::PathMatchPolicy(_) => Vec::new(),
         other => vec![other],
     }
 }
@@ -63,9 +78,9 @@ fn header(name: &str, text: &TextMatch) -> route_pb::HeaderMatcher {
     }
 }
 
-fn action(rule: &HttpRule) -> route_pb::RouteAction {
+fn sent(rule: &HttpRule) -> route_pb::RouteAction {
     use route_pb::route_action::{ClusterSpecifier, MaxStreamDuration};
-    let to = match rule.to.as_slice() {
+    let to = match rule.to() {
         [only] => route_pb::RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(cluster_name(&only.destination))),
             ..Default::default()
