@@ -34,6 +34,7 @@ impl TypeState {
     /// The names that were asked for; what else is new or changed stays for later.
     pub(super) fn asked(&mut self, current: &ResourceSet) -> News {
         self.spell_out();
+        let mut gone = std::mem::take(&mut self.lost);
         for name in &self.owed {
             let mut found = false;
             for resource in current.called(name) {
@@ -41,11 +42,13 @@ impl TypeState {
                 self.seen.put(Arc::clone(resource));
             }
             if !found {
+                // The client has it: that it asks for it again does not make it one that there never was.
+                let before = self.seen.get(name).filter(|before| self.subscription.takes(before));
+                gone.extend(before.map(|before| Name::clone(before.name())));
                 self.seen.remove(name);
             }
         }
         let names = std::mem::take(&mut self.owed);
-        let gone = std::mem::take(&mut self.lost);
         News { asked: names.clone(), names, gone, ..News::default() }
     }
 

@@ -141,6 +141,11 @@ impl Poll {
             return Err(Status::internal("a request of another protocol"));
         };
         let (snapshot, digest) = (&*self.snapshot, names.digest());
+        // What is said to be held was told last: it is accepted, whatever there is by now.
+        let told = self.poller.last(self.kind, digest).filter(|told| *version == told.to_string());
+        if remembers && request.error.is_none() && told.is_some() {
+            self.poller.accepted(self.kind, digest);
+        }
         let memory = if remembers { self.poller.memory(self.kind, digest) } else { None };
         let Whole { said: Some(mut said), answers, memory: accepted } = self.whole(request, None, memory.clone())?
         else {

@@ -162,6 +162,19 @@ impl Poller {
         lock(&self.known).memories.get(&(kind, names)).cloned()
     }
 
+    /// It holds what it was told last when it asked for these names.
+    pub(super) fn accepted(&self, kind: Kind, names: Version) {
+        let mut known = lock(&self.known);
+        let Some(told) = known.last.get_mut(&(kind, names)) else { return };
+        told.held = told.set.clone();
+        let held = told.held.clone();
+        let memory = known.memories.get_mut(&(kind, names));
+        // Of what it refuses it was told the former form.
+        if let Some(memory) = memory.filter(|memory| kind.is_full_state() && !memory.refused.is_any()) {
+            memory.good = Some(held);
+        }
+    }
+
     /// Keeps that.
     pub(super) fn remember(&self, kind: Kind, names: Version, memory: Memory) {
         let mut known = lock(&self.known);

@@ -211,11 +211,23 @@ impl Finding {
         self
     }
 
-    /// The same, with its place in a text.
+    /// The same, with its place in a text, as it is shown: without a private key that stands where it does not belong.
     pub fn at(mut self, location: Option<Location>) -> Self {
         self.location = location;
+        if holds_key(&self.message) {
+            self.message = "a private key stands where it does not belong, and is not shown".to_owned();
+        }
+        if holds_key(&self.pointer) {
+            let members = self.pointer.split('/').map(|member| if holds_key(member) { "..." } else { member });
+            self.pointer = members.collect::<Vec<_>>().join("/");
+        }
+        self.hint = self.hint.filter(|hint| !holds_key(hint));
         self
     }
+}
+
+fn holds_key(text: &str) -> bool {
+    text.contains("PRIVATE KEY")
 }
 
 /// `file:line:column: CODE severity object pointer: message; choices; hint`.

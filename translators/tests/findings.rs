@@ -1,5 +1,6 @@
 //! What each mistake in a document looks like: the whole line, as `validate` prints it.
 
+use translators::mesh::resolve;
 use translators::name::{ObjectKey, ObjectKind};
 use translators::rules::{self, Parsed};
 
@@ -270,4 +271,28 @@ fn every_kind_has_a_schema_of_its_fields() {
     assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "http"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::AccessSpec)), ["allow", "default", "deny", "target"]);
+}
+
+#[test]
+fn no_finding_shows_a_private_key() {
+    let pem = "-----BEGIN PRIVATE KEY-----\\nMIGHAgEAMBMGByqGSM49\\n-----END PRIVATE KEY-----";
+    let cluster = "\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    for resource in [
+        format!("{{{cluster}, name: x, type: \"{pem}\"}}"),
+        format!("{{{cluster}, name: x, \"{pem}\": 1}}"),
+        format!("{{\"@type\": \"{pem}\"}}"),
+        format!("{{{cluster}, name: x, typed_extension_protocol_options: {{a: {{\"@type\": \"{pem}\"}}}}}}"),
+        format!("{{{cluster}, name: \"{pem}\"}}\n- {{{cluster}, name: \"{pem}\"}}"),
+    ] {
+        let text = format!(
+            "apiVersion: chancery.dev/v1alpha1\nkind: EnvoySnapshot\nmetadata: {{name: x, namespace: shop}}\n\
+             spec:\n  match: {{nodeId: x}}\n  resources:\n  - {}\n",
+            resource.replace("\n- ", "\n  - ")
+        );
+        let collected = rules::collect([rules::parse("f", &text)]);
+        let resolution = resolve::resolve(&collected.objects);
+        let shown: Vec<String> =
+            collected.findings.iter().chain(&resolution.all_findings()).map(ToString::to_string).collect();
+        assert!(!shown.is_empty() && shown.iter().all(|one| !one.contains("MIGH")), "{resource}: {shown:?}");
+    }
 }

@@ -361,6 +361,21 @@ async fn what_a_poll_refuses_is_reported_and_not_sent_again_until_it_is_other() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_poll_that_brings_news_accepts_what_was_told_before() {
+    let control = Control::new("CDS a=1", limits());
+    let (_, first) = control.poll("clusters", &[], "").await;
+    assert_eq!(control.poll("clusters", &[], &first).await.0, ["304"]);
+    control.edit("CDS a=2");
+    let (clusters, second) = control.poll("clusters", &[], &first).await;
+    assert_eq!(clusters, ["Mg=="]);
+    // This one says that it holds the second, and is told the third.
+    control.edit("CDS a=3");
+    assert_eq!(control.poll("clusters", &[], &second).await.0, ["Mw=="]);
+    let (clusters, again) = control.poll_with("clusters", &[], &second, Some("cluster a: no")).await;
+    assert!(clusters == ["304"] || (clusters == ["Mg=="] && again == second), "{clusters:?}: the second was accepted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_poll_refuses_by_name_is_rolled_back_alone() {
     let control = Control::new("CDS a=1, CDS b=2", limits());
     let (_, first) = control.poll("clusters", &[], "").await;

@@ -289,14 +289,16 @@ impl Visitor<'_> for PercentVisitor {
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Percent, E> {
         let millionths = u32::try_from(number).ok().filter(|number| *number <= 100).map(|number| number * 10_000);
-        millionths.map(|millionths| Percent { millionths }).ok_or_else(|| {
-            E::custom(format!("{number} is no share in percent: write a number from 0 to 100"))
-        })
+        millionths
+            .map(|millionths| Percent { millionths })
+            .ok_or_else(|| E::custom(format!("{number} is no share in percent: write a number from 0 to 100")))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Percent, E> {
         let number = u64::try_from(number);
-        number.map_err(|_| E::custom("a share is not negative: write a number from 0 to 100")).and_then(|n| self.visit_u64(n))
+        number
+            .map_err(|_| E::custom("a share is not negative: write a number from 0 to 100"))
+            .and_then(|n| self.visit_u64(n))
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Percent, E> {

@@ -113,7 +113,9 @@ fn rewritten(change: &PathChange, alternative: Option<&HttpMatch>) -> Rewritten 
                 // What follows begins after the slash.
                 matched if matched.ends_with('/') => Rewritten::Prefix(format!("{start}/")),
                 // What follows begins with the slash, which is all that is left if there is no start.
-                matched if start.is_empty() => Rewritten::Regex(replaced(format!("^{}/?", text::literal(matched)), "/")),
+                matched if start.is_empty() => {
+                    Rewritten::Regex(replaced(format!("^{}/?", text::literal(matched)), "/"))
+                }
                 _ => Rewritten::Prefix(start.to_owned()),
             }
         }
@@ -154,7 +156,11 @@ fn added(changes: &HeaderChanges) -> Vec<core_pb::HeaderValueOption> {
     let options = |headers: &BTreeMap<String, String>, action: HeaderAppendAction| -> Vec<_> {
         let option = |(key, value): (&String, &String)| core_pb::HeaderValueOption {
             // A per cent sign would begin a command of Envoy's.
-            header: Some(core_pb::HeaderValue { key: key.clone(), value: value.replace('%', "%%"), ..Default::default() }),
+            header: Some(core_pb::HeaderValue {
+                key: key.clone(),
+                value: value.replace('%', "%%"),
+                ..Default::default()
+            }),
             append_action: action.into(),
             keep_empty_value: value.is_empty(),
             ..Default::default()

@@ -79,8 +79,8 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
         // Envoy's retry policy knows no methods, so an alternative that names none becomes two routes where it
         // matters: one for the methods that may be done twice, and one with fewer conditions for the rest.
         let names_methods = alternative.is_some_and(|one| !one.methods.is_empty());
-        let changes = (rule.changes != Changes::default() || rule.mirror.is_some())
-            .then(|| action::changes(rule, alternative));
+        let changes =
+            (rule.changes != Changes::default() || rule.mirror.is_some()).then(|| action::changes(rule, alternative));
         let changes = changes.as_ref().map_or((&[][..], &[][..]), |(before, after)| (before, after));
         let mut add = |taken: &[&[u8]], retry_policy: Option<&[u8]>| {
             route(host, rule, taken, &headers, |route| {
@@ -143,9 +143,7 @@ fn sent(
 }
 
 /// The match of every request.
-static ANYTHING: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    matching(&HttpMatch::default()).encode_to_vec()
-});
+static ANYTHING: LazyLock<Vec<u8>> = LazyLock::new(|| matching(&HttpMatch::default()).encode_to_vec());
 
 /// The part of a match that leaves only the methods that may be done twice (RFC 9110, 9.2.2).
 static IDEMPOTENT: LazyLock<Vec<u8>> = LazyLock::new(|| {

@@ -189,13 +189,15 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         Just(PathMatch::Regex("/a/[0-9]+".into())),
         "/\\{id\\}|/a/\\*\\*|/a/\\*/b".prop_map(PathMatch::Template),
     ];
-    let text = || prop_oneof![
-        any::<String>().prop_map(TextMatch::Exact),
-        "|a|ab".prop_map(TextMatch::Prefix),
-        Just(TextMatch::Regex("a.*".into())),
-        Just(TextMatch::Present),
-        Just(TextMatch::Absent),
-    ];
+    let text = || {
+        prop_oneof![
+            any::<String>().prop_map(TextMatch::Exact),
+            "|a|ab".prop_map(TextMatch::Prefix),
+            Just(TextMatch::Regex("a.*".into())),
+            Just(TextMatch::Present),
+            Just(TextMatch::Absent),
+        ]
+    };
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
     (prop::option::of(path), methods, texts("x-[ab]"), texts("[ab]"))

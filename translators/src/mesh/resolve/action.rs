@@ -11,9 +11,7 @@ use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{Changes, HeaderChanges, HttpMatch, PathChange, PathMatch, Redirect, Respond};
 use crate::rules::escaped;
-use crate::rules::route::{
-    HeaderChangesSpec, HeadersSpec, RedirectSpec, RegexRewriteSpec, ResponseSpec, RewriteSpec,
-};
+use crate::rules::route::{HeaderChangesSpec, HeadersSpec, RedirectSpec, RegexRewriteSpec, ResponseSpec, RewriteSpec};
 
 /// What Envoy answers by itself has no larger body.
 const LARGEST_BODY: usize = 4096;

@@ -171,8 +171,7 @@ fn http_rule(
 ) -> HttpRule {
     let at = format!("/spec/http/{index}");
     let matches = written.matches.iter().enumerate();
-    let matches: Vec<_> =
-        matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
+    let matches: Vec<_> = matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
     let action = http_action(written, &at, &matches, routed, known, report);
     let rule = HttpRule {
         origin: Some(report.origin(&at)),
@@ -207,8 +206,11 @@ fn http_action(
         (None, None, Some(respond)) => HttpAction::Respond(action::respond(respond, &format!("{at}/respond"), report)),
         (to, redirect, respond) => {
             let given = [to.is_some(), redirect.is_some(), respond.is_some()].contains(&true);
-            let message = if given { "a rule does one thing: give one of to, redirect and respond" }
-                else { "a rule does something: give to, redirect or respond" };
+            let message = if given {
+                "a rule does one thing: give one of to, redirect and respond"
+            } else {
+                "a rule does something: give to, redirect or respond"
+            };
             report.error(if given { Code::Conflict } else { Code::MissingField }, at, message);
             return HttpAction::To(Vec::new());
         }

@@ -30,9 +30,8 @@ fn alternatives(rule: &HttpRule) -> Vec<route_pb::Route> {
     let alternatives = if rule.matches.is_empty() { std::slice::from_ref(&anything) } else { &rule.matches };
     // A call has no query.
     let asks_nothing = |one: &HttpMatch| one.query.values().all(|value| *value == TextMatch::Absent);
-    let can_match = alternatives
-        .iter()
-        .filter(|one| (one.methods.is_empty() || one.methods.contains(METHOD)) && asks_nothing(one));
+    let can_match =
+        alternatives.iter().filter(|one| (one.methods.is_empty() || one.methods.contains(METHOD)) && asks_nothing(one));
     let matches = can_match.flat_map(|one| paths(one.path.as_ref()).into_iter().map(|path| (path, &one.headers)));
     matches
         .map(|(path, headers)| route_pb::Route {
@@ -45,12 +44,8 @@ fn alternatives(rule: &HttpRule) -> Vec<route_pb::Route> {
             action: Some(match &rule.action {
                 HttpAction::To(_) => route_pb::route::Action::Route(sent(rule)),
                 // A call that one of these takes fails.
-                HttpAction::Redirect(redirect) => {
-                    route_pb::route::Action::Redirect(action::redirect(redirect, None))
-                }
-                HttpAction::Respond(respond) => {
-                    route_pb::route::Action::DirectResponse(action::respond(respond))
-                }
+                HttpAction::Redirect(redirect) => route_pb::route::Action::Redirect(action::redirect(redirect, None)),
+                HttpAction::Respond(respond) => route_pb::route::Action::DirectResponse(action::respond(respond)),
             }),
             ..Default::default()
         })
