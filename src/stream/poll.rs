@@ -142,8 +142,8 @@ impl Poll {
         };
         let (snapshot, digest) = (&*self.snapshot, names.digest());
         // What is said to be held was told last: it is accepted, whatever there is by now.
-        let told = self.poller.last(self.kind, digest).filter(|told| *version == told.to_string());
-        if remembers && request.error.is_none() && told.is_some() {
+        let last = self.poller.last(self.kind, digest);
+        if remembers && request.error.is_none() && last.is_some_and(|last| *version == last.to_string()) {
             self.poller.accepted(self.kind, digest);
         }
         let memory = if remembers { self.poller.memory(self.kind, digest) } else { None };
@@ -158,7 +158,6 @@ impl Poll {
         if !chosen {
             said.head.version_info = content.to_string();
         }
-        let last = self.poller.last(self.kind, digest);
         let is_last = || last.is_none_or(|last| last == content) && request.error.is_none();
         let holds = *version == said.head.version_info && (!chosen || is_last());
         if request.error.is_some() && !holds && last == Some(content) {

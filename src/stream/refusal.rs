@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use translators::finding::holds_key;
 use translators::name::RuleRef;
 use translators::resource::{Kind, Name, Resource};
 
@@ -46,7 +47,7 @@ impl Standing {
 
 /// The text, without what must not be shown.
 pub(super) fn reason(kind: Kind, text: &str) -> String {
-    if kind == Kind::Secret || text.contains("PRIVATE KEY") || may_hold_key(text) {
+    if kind == Kind::Secret || holds_key(text) || may_hold_key(text) {
         return "the proxy refused a secret; its own log says why".to_owned();
     }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect()

@@ -116,8 +116,8 @@ impl Session {
         Some(push.in_one())
     }
 
-    /// What follows from a response that was sent, made here or joined: which clusters are new, endpoints their clusters, that there are no virtual hosts to wait for
-    /// their routes, and the rest what it had no room for.
+    /// What follows from a response that was sent, made here or joined: which clusters are new, endpoints their clusters,
+    /// that there are no virtual hosts to wait for their routes, and the rest what it had no room for.
     fn follow(&mut self, push: &Push, kind: Kind) {
         if !push.made.rest.is_empty() {
             let state = self.of_mut(kind);

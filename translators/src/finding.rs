@@ -226,7 +226,8 @@ impl Finding {
     }
 }
 
-fn holds_key(text: &str) -> bool {
+/// Whether a private key in PEM stands in the text, which nobody is shown then.
+pub fn holds_key(text: &str) -> bool {
     text.contains("PRIVATE KEY")
 }
 

@@ -157,7 +157,7 @@ pub struct RewriteSpec {
 pub struct RegexRewriteSpec {
     /// RE2 over the path without the query.
     pub pattern: String,
-    /// What takes its place; `\\1` is what the first group took.
+    /// What takes its place; `\1` is what the first group took.
     pub substitution: String,
 }
 
