@@ -153,12 +153,12 @@ impl Poll {
         };
         let content = said.entries.iter().fold(Version::EMPTY, |sum, entry| sum.with(Version::of(entry)));
         // A version that was chosen for the snapshot stays the same while the content changes: then it is remembered
-        // what was sent under it, and an error is about that.
+        // what was sent under it, and an error is about that. Of whom nothing is remembered is told once more.
         let chosen = snapshot.said_version().is_some();
         if !chosen {
             said.head.version_info = content.to_string();
         }
-        let is_last = || last.is_none_or(|last| last == content) && request.error.is_none();
+        let is_last = || last == Some(content) && request.error.is_none();
         let holds = *version == said.head.version_info && (!chosen || is_last());
         if request.error.is_some() && !holds && last == Some(content) {
             let refused = self.whole(request, request.error, memory)?;

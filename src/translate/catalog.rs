@@ -153,7 +153,7 @@ impl Catalog {
                 edits.put(&workload, key.audience(), Arc::clone(resource));
             }
         }
-        edits.apply(&mut self.groups, &self.features);
+        edits.apply(&mut self.groups, &self.features, &former_features);
         self.built += snapshots::follow(&mut self.groups, &former, mesh);
     }
 

@@ -39,6 +39,9 @@ pub(super) struct Accepted {
     pub(super) evaluated: usize,
 }
 
+/// An object, and what counts in its place.
+type Form = (ObjectKey, Arc<Object>);
+
 /// One object on disk: its text, and where it stood.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -81,26 +84,19 @@ impl LastGood {
         let mut resolution = self.resolver.update(&objects);
         let mut evaluated = self.resolver.evaluated();
         for _ in 0..MOST_ROUNDS {
-            let mut replaced = false;
-            for key in &resolution.refused {
-                let Some(good) = self.objects.get(key) else { continue };
-                let wrong = errors_of(&resolution, key);
-                let Some(current) = objects.get(key) else { continue };
-                let instead = if lessened.contains(key) || current.same_content(good) {
-                    let rest = without(current, &wrong).map(Arc::new);
-                    lessened.extend(rest.is_some().then(|| key.clone()));
-                    rest
-                } else {
-                    Some(Arc::clone(good))
-                };
-                if let Some(instead) = instead {
-                    objects.insert(key.clone(), instead);
-                    refused.extend(wrong);
-                    replaced = true;
-                }
+            // What refers to a broken object is whole again with the last good form of that one, so nothing is lessened
+            // while anything can be replaced.
+            let mut instead = self.former(&resolution, &objects, &lessened);
+            if instead.is_empty() {
+                instead = lesser(&resolution, &objects, &self.objects);
+                lessened.extend(instead.iter().map(|(key, _)| key.clone()));
             }
-            if !replaced {
+            if instead.is_empty() {
                 break;
+            }
+            for (key, form) in instead {
+                refused.extend(errors_of(&resolution, &key));
+                objects.insert(key, form);
             }
             resolution = self.resolver.update(&objects);
             evaluated += self.resolver.evaluated();
@@ -117,6 +113,16 @@ impl LastGood {
         }
         self.keep(good);
         Accepted { resolution, objects, refused, evaluated }
+    }
+
+    /// The last good forms of what is refused, as far as they are other forms.
+    fn former(&self, resolution: &Resolution, objects: &Objects, lessened: &BTreeSet<ObjectKey>) -> Vec<Form> {
+        let broken = resolution.refused.iter().filter(|key| !lessened.contains(*key));
+        let former = broken.filter_map(|key| {
+            let (current, good) = (objects.get(key)?, self.objects.get(key)?);
+            (!current.same_content(good)).then(|| (key.clone(), Arc::clone(good)))
+        });
+        former.collect()
     }
 
     /// The objects whose last good form stood in `file`.
@@ -162,6 +168,16 @@ impl Record for Kept {
     fn alike(one: &Arc<Object>, other: &Arc<Object>) -> bool {
         (&one.file, one.line, &one.text) == (&other.file, other.line, &other.text)
     }
+}
+
+/// What is refused although it was accepted as it is, without the entries that are wrong now.
+fn lesser(resolution: &Resolution, objects: &Objects, good: &Objects) -> Vec<Form> {
+    let accepted = resolution.refused.iter().filter(|key| good.contains_key(*key));
+    let lesser = accepted.filter_map(|key| {
+        let rest = without(objects.get(key)?, &errors_of(resolution, key))?;
+        Some((key.clone(), Arc::new(rest)))
+    });
+    lesser.collect()
 }
 
 fn errors_of(resolution: &Resolution, key: &ObjectKey) -> Vec<Finding> {

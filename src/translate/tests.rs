@@ -198,3 +198,46 @@ fn a_service_that_goes_takes_only_its_own_entries_from_the_workloads_that_name_i
     assert_eq!(calls(&back), ["shop/pay", "shop/cart"]);
     assert_eq!(back.rules.findings.all(), []);
 }
+
+/// What the group of `b/w2` with these features holds.
+fn listeners_of(translator: &Translator, features: Features) -> Vec<String> {
+    let group = GroupKey::Workload { name: "b/w2".parse().expect("valid"), features };
+    let snapshot = translator.catalog.groups().get(&group).expect("the group is there");
+    snapshot.of(Kind::Listener).iter().map(|resource| resource.name().to_string()).collect()
+}
+
+const SERVING: &str = "{serves: [{service: s2, port: http, listen: \"0.0.0.0:100\", app: \"127.0.0.1:200\"}]}";
+
+#[test]
+fn a_service_that_breaks_leaves_its_workloads_what_they_serve() {
+    let (features, mut world) = (Features::of_envoy(1, 36), world::World::default());
+    let mut translator = Translator::open(None).0;
+    world.put("MeshService", "b/s2", "{ports: [{name: http, port: 80, protocol: http}]}");
+    world.put("Workload", "b/w2", SERVING);
+    translator.translate(&world.inputs(), &[features].into(), 0);
+    // Two ports, and an endpoint that says for neither which is its own.
+    let broken = "{ports: [{name: http, port: 80, protocol: http}, {name: raw, port: 81, protocol: http2}], \
+                  endpoints: {static: [{address: 127.0.0.1, port: 9}]}}";
+    world.put("MeshService", "b/s2", broken);
+    for _ in 0..3 {
+        translator.translate(&world.inputs(), &[features].into(), 0);
+        assert_eq!(listeners_of(&translator, features), ["in/b/s2/http"]);
+        let findings = &translator.current.as_ref().expect("translated").findings;
+        let objects: Vec<_> = findings.refused.iter().filter_map(|finding| finding.object.clone()).collect();
+        assert_eq!(objects.iter().map(ToString::to_string).collect::<Vec<_>>(), ["MeshService b/s2"]);
+    }
+}
+
+#[test]
+fn what_goes_as_the_features_change_is_gone_from_the_new_groups() {
+    let (older, newer) = (Features::of_envoy(1, 36), Features::of_envoy(1, 37));
+    let mut world = world::World::default();
+    let mut translator = Translator::open(None).0;
+    world.put("MeshService", "b/s2", "{ports: [{name: http, port: 80, protocol: http}]}");
+    world.put("Workload", "b/w2", SERVING);
+    translator.translate(&world.inputs(), &[older].into(), 0);
+    assert_eq!(listeners_of(&translator, older), ["in/b/s2/http"]);
+    world.put("Workload", "b/w2", "{serves: []}");
+    translator.translate(&world.inputs(), &[newer].into(), 0);
+    assert_eq!(listeners_of(&translator, newer), [""; 0]);
+}

@@ -306,6 +306,11 @@ async fn a_version_that_is_said_is_the_version_of_a_poll() {
     control.edit("CDS a=2");
     assert_eq!(control.poll("clusters", &[], "v7").await, (vec!["Mg==".to_owned()], "v7".to_owned()));
     assert_eq!(control.poll("clusters", &[], "v7").await.0, ["304"]);
+    // A server that knows nothing of the client does not know either what it was told under this version.
+    let anew = Control::new("CDS a=3", limits());
+    anew.say_version("v7");
+    assert_eq!(anew.poll("clusters", &[], "v7").await, (vec!["Mw==".to_owned()], "v7".to_owned()));
+    assert_eq!(anew.poll("clusters", &[], "v7").await.0, ["304"]);
 }
 
 #[tokio::test(start_paused = true)]

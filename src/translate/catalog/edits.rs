@@ -40,8 +40,14 @@ impl Edits {
         self.edit(workload).removed.insert((key.audience(), key.kind(), key.name()));
     }
 
-    /// Rewrites the groups that have edits.
-    pub(super) fn apply(self, groups: &mut OrdMap<GroupKey, Arc<Snapshot>>, features: &BTreeSet<Features>) {
+    /// Rewrites the groups that have edits. Those of features that were not among the `former` began with what another
+    /// group of their workload held.
+    pub(super) fn apply(
+        self,
+        groups: &mut OrdMap<GroupKey, Arc<Snapshot>>,
+        features: &BTreeSet<Features>,
+        former: &BTreeSet<Features>,
+    ) {
         let edited: Vec<(GroupKey, Features, &Edit, Arc<Snapshot>)> = self
             .of
             .iter()
@@ -53,7 +59,7 @@ impl Edits {
             .collect();
         let written = each(edited, |(group, of, edit, held)| {
             let mut next = Snapshot::clone(&held);
-            edit.apply(of, &mut next).then_some((group, Arc::new(next)))
+            edit.apply(of, !former.contains(&of), &mut next).then_some((group, Arc::new(next)))
         });
         groups.extend(written.into_iter().flatten());
     }
@@ -70,13 +76,17 @@ impl Edits {
 
 impl Edit {
     /// Says whether that changed anything.
-    fn apply(&self, features: Features, snapshot: &mut Snapshot) -> bool {
+    fn apply(&self, features: Features, is_new: bool, snapshot: &mut Snapshot) -> bool {
         let put = || self.put.iter().filter(|(audience, _)| audience.takes(features));
         let stays: BTreeSet<(Kind, &Name)> = match self.removed.is_empty() {
             true => BTreeSet::new(),
             false => put().map(|(_, resource)| (resource.kind(), resource.name())).collect(),
         };
-        let removed = self.removed.iter().filter(|(audience, ..)| audience.takes(features));
+        let held = |audience: Audience| match audience {
+            Audience::Only(of) if is_new => of.client.is_proxyless() == features.client.is_proxyless(),
+            _ => audience.takes(features),
+        };
+        let removed = self.removed.iter().filter(|(audience, ..)| held(*audience));
         let gone = removed.filter(|(_, kind, name)| !stays.contains(&(*kind, name)));
         let removed = gone.fold(false, |any, (_, kind, name)| snapshot.of_mut(*kind).remove(name) | any);
         put().fold(removed, |any, (_, resource)| snapshot.of_mut(resource.kind()).put(Arc::clone(resource)) | any)
