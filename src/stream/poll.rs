@@ -201,7 +201,12 @@ impl Poll {
             let set = snapshot.of(kind).version();
             let whole = said.get_or_insert_with(|| Said { head, entries: Vec::new(), set });
             whole.entries.extend(response.entries);
-            let answer = session.on_request(&Request { nonce: &nonce, error, ..request.clone() }, snapshot, now)?;
+            let mut reply = Request { nonce: &nonce, error, ..request.clone() };
+            // What the error is about was found out before: a version that stays the same says nothing of that.
+            if let (Some(_), Wants::Sotw { version, .. }) = (error, &mut reply.wants) {
+                *version = "";
+            }
+            let answer = session.on_request(&reply, snapshot, now)?;
             answers.extend(answer.map(|answer| as_it_is(answer, &session)));
             // What is sent again after a refusal is looked at anew.
             if error.is_some() {

@@ -306,6 +306,12 @@ async fn a_version_that_is_said_is_the_version_of_a_poll() {
     control.edit("CDS a=2");
     assert_eq!(control.poll("clusters", &[], "v7").await, (vec!["Mg==".to_owned()], "v7".to_owned()));
     assert_eq!(control.poll("clusters", &[], "v7").await.0, ["304"]);
+    // What is refused under it is the last that was told.
+    control.edit("CDS a=4");
+    assert_eq!(control.poll("clusters", &[], "v7").await.0, ["NA=="]);
+    control.poll_with("clusters", &[], "v7", Some("cluster a: no")).await;
+    assert_eq!(control.proxy().types[&Kind::Cluster].rejections[0].reason, "cluster a: no");
+    assert!(!control.proxy().in_sync());
     // A server that knows nothing of the client does not know either what it was told under this version.
     let anew = Control::new("CDS a=3", limits());
     anew.say_version("v7");

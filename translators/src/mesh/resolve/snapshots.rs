@@ -130,7 +130,7 @@ fn snapshot(spec: &SnapshotSpec, former: &Read, report: &mut Report<'_>) -> (Env
         let resource = raw::moved(resource, report.origin(at.as_str()));
         if resource.holds_key() && resource.kind() != Kind::Secret {
             let message =
-                "a private key or another secret stands in it: it is served over TLS alone, and shown nowhere";
+                "a private key or another secret stands in it: it is served over TLS alone, and no status shows it";
             report.warning(Code::ExposedKey, &at, message).hint =
                 Some("name its file instead, or a Secret that is served by SDS".to_owned());
         }
