@@ -24,8 +24,9 @@ mod snapshot;
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use node::{NodeMatch, Precision};
 pub use route::{
-    Changes, Consumer, Destination, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror,
-    PathChange, PathMatch, Percent, Redirect, Respond, Retry, RetryCondition, Scheme, TextMatch, WeightedDestination,
+    Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
+    HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
+    Scheme, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
 

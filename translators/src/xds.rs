@@ -14,6 +14,7 @@ use crate::resource::{Kind, Name, Resource};
 mod access_log;
 mod action;
 pub mod bootstrap;
+mod checks;
 pub mod closed;
 mod cluster;
 mod endpoint;

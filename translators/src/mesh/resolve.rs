@@ -35,6 +35,7 @@ use workloads::ExactNode;
 mod access;
 mod action;
 mod backing;
+mod checks;
 mod claims;
 mod coverage;
 mod dirty;

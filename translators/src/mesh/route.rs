@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -51,6 +51,9 @@ pub struct HttpRule {
     /// Who gets a copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// What is done to requests before they are sent on.
+    #[serde(flatten)]
+    pub checks: Checks,
     /// How long a request may take as a whole; `None` is without limit.
     pub timeout: Sourced<Option<Duration>>,
     /// What is repeated.
@@ -148,6 +151,72 @@ pub struct Mirror {
     pub to: Destination,
     /// Of how many requests.
     pub percent: Percent,
+}
+
+/// What is done to requests before they are sent on, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checks {
+    /// Which pages of other origins may read answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// What goes wrong on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// How many are sent at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// Which pages of other origins may read answers in a browser.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cors {
+    /// The origins; `Present` is any.
+    pub origins: Vec<TextMatch>,
+    /// The methods.
+    pub methods: Vec<String>,
+    /// The headers that they may send.
+    pub headers: Vec<String>,
+    /// The headers that they may read.
+    pub expose: Vec<String>,
+    /// How long that is remembered, in whole seconds.
+    pub max_age: Option<Duration>,
+    /// Whether cookies are sent.
+    pub credentials: bool,
+}
+
+/// What goes wrong on purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// How many requests wait, and for how long.
+    pub delay: Option<(Percent, Duration)>,
+    /// How many requests fail, and with which status.
+    pub abort: Option<(Percent, u16)>,
+    /// Only requests with all of these.
+    pub headers: BTreeMap<String, TextMatch>,
+}
+
+/// A bucket of `requests`, refilled evenly over `per`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RateLimit {
+    /// What it holds.
+    pub requests: NonZeroU32,
+    /// How long an empty one takes to be full.
+    pub per: Duration,
+    /// What has a bucket of its own; `None` is one bucket for all.
+    pub key: Option<RateKey>,
+}
+
+/// What has a bucket of its own for each of its values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RateKey {
+    /// The identity of a caller.
+    Caller,
+    /// The address that a request comes from.
+    Ip,
+    /// The header of this lower-case name.
+    Header(String),
 }
 
 /// One alternative of a match: every part must hold.

@@ -9,9 +9,9 @@ use prost::Message as _;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
-use proto::envoy::r#type::v3 as type_pb;
 
-use super::{cluster_name, text, wire};
+use super::checks::share;
+use super::{checks, cluster_name, text, wire};
 use crate::mesh::{HeaderChanges, HttpMatch, HttpRule, Mirror, PathChange, PathMatch, Redirect, Respond, Scheme};
 
 use route_pb::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
@@ -44,8 +44,8 @@ pub(super) fn changes(rule: &HttpRule, alternative: Option<&HttpMatch>) -> (Vec<
     (before.encode_to_vec(), after.encode_to_vec())
 }
 
-/// The fields of a route that change headers.
-pub(super) fn headers(rule: &HttpRule) -> Vec<u8> {
+/// The fields of a route beside its match, its action and its name.
+pub(super) fn beside(rule: &HttpRule) -> Vec<u8> {
     let (request, response) = (&rule.changes.request, &rule.changes.response);
     let route = route_pb::Route {
         request_headers_to_add: added(request),
@@ -54,7 +54,9 @@ pub(super) fn headers(rule: &HttpRule) -> Vec<u8> {
         response_headers_to_remove: response.remove.iter().cloned().collect(),
         ..Default::default()
     };
-    route.encode_to_vec()
+    let mut fields = route.encode_to_vec();
+    fields.extend(checks::of_route(&rule.checks));
+    fields
 }
 
 pub(super) fn redirect(redirect: &Redirect, alternative: Option<&HttpMatch>) -> route_pb::RedirectAction {
@@ -135,14 +137,10 @@ fn replaced(pattern: String, substitution: &str) -> matcher_pb::RegexMatchAndSub
 }
 
 fn mirrored(mirror: &Mirror) -> route_pb::route_action::RequestMirrorPolicy {
-    let percent = type_pb::FractionalPercent {
-        numerator: mirror.percent.millionths,
-        denominator: type_pb::fractional_percent::DenominatorType::Million.into(),
-    };
     route_pb::route_action::RequestMirrorPolicy {
         cluster: cluster_name(&mirror.to),
         runtime_fraction: Some(core_pb::RuntimeFractionalPercent {
-            default_value: Some(percent),
+            default_value: Some(share(mirror.percent)),
             ..Default::default()
         }),
         // A copy says the same as what it is a copy of.

@@ -17,7 +17,7 @@ use proto::google::protobuf as google_pb;
 
 use super::raw::{Fields, Raw};
 use super::tcp::network_filter;
-use super::wire;
+use super::{checks, wire};
 use crate::mesh::{Port, Protocol, Service};
 
 use hcm_pb::http_connection_manager as manager_pb;
@@ -94,7 +94,7 @@ pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, p
 static ALIKE: LazyLock<BTreeMap<Protocol, Fields>> = LazyLock::new(|| {
     let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
     let alike = |protocol| hcm_pb::HttpConnectionManager {
-        http_filters: vec![router()],
+        http_filters: checks::idle().into_iter().chain([router()]).collect(),
         http_protocol_options: None,
         ..manager("", protocol)
     };

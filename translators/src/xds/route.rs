@@ -63,17 +63,17 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
     let retry = &rule.retry.value;
     let full = retry::full(retry);
     let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
-    let headers = action::headers(rule);
+    let beside = action::beside(rule);
     let mut add = |any_method: &[u8], alternative: Option<&HttpMatch>| {
         match &rule.action {
             HttpAction::To(_) => {}
             HttpAction::Redirect(redirect) => {
                 let redirect = action::redirect(redirect, alternative).encode_to_vec();
-                return route(host, rule, &[any_method], &headers, |route| route.message(3, |m| m.encoded(&redirect)));
+                return route(host, rule, &[any_method], &beside, |route| route.message(3, |m| m.encoded(&redirect)));
             }
             HttpAction::Respond(respond) => {
                 let respond = action::respond(respond).encode_to_vec();
-                return route(host, rule, &[any_method], &headers, |route| route.message(7, |m| m.encoded(&respond)));
+                return route(host, rule, &[any_method], &beside, |route| route.message(7, |m| m.encoded(&respond)));
             }
         }
         // Envoy's retry policy knows no methods, so an alternative that names none becomes two routes where it
@@ -83,7 +83,7 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
             (rule.changes != Changes::default() || rule.mirror.is_some()).then(|| action::changes(rule, alternative));
         let changes = changes.as_ref().map_or((&[][..], &[][..]), |(before, after)| (before, after));
         let mut add = |taken: &[&[u8]], retry_policy: Option<&[u8]>| {
-            route(host, rule, taken, &headers, |route| {
+            route(host, rule, taken, &beside, |route| {
                 sent(route, protocol, rule, changes, retry_policy);
             });
         };
@@ -99,16 +99,40 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
         add(&ANYTHING, None);
     }
     for alternative in &rule.matches {
+        if let Some(preflight) = rule.checks.cors.as_ref().and_then(|_| preflight(alternative)) {
+            add(&matching(&preflight).encode_to_vec(), Some(&preflight));
+        }
         add(&matching(alternative).encode_to_vec(), Some(alternative));
     }
 }
 
-/// A route of a virtual host: `taken` are the fields of its match, `headers` those that change headers.
-fn route(host: &mut Raw, rule: &HttpRule, taken: &[&[u8]], headers: &[u8], action: impl FnOnce(&mut Raw)) {
+/// What a browser asks before it sends what `alternative` takes; `None` if that one takes it itself. A browser names the
+/// method that is to come, and of its headers it sends none.
+fn preflight(alternative: &HttpMatch) -> Option<HttpMatch> {
+    let HttpMatch { path, methods, headers, query } = alternative;
+    let is_taken = methods.is_empty() || methods.contains("OPTIONS");
+    if is_taken && headers.is_empty() {
+        return None;
+    }
+    let meant = match methods.len() {
+        0 => TextMatch::Present,
+        _ => TextMatch::Regex(text::one_of(methods)),
+    };
+    let headers = [("access-control-request-method".to_owned(), meant), ("origin".to_owned(), TextMatch::Present)];
+    Some(HttpMatch {
+        path: path.clone(),
+        methods: ["OPTIONS".to_owned()].into(),
+        headers: headers.into(),
+        query: query.clone(),
+    })
+}
+
+/// A route of a virtual host: `taken` are the fields of its match, `beside` those beside it and the action.
+fn route(host: &mut Raw, rule: &HttpRule, taken: &[&[u8]], beside: &[u8], action: impl FnOnce(&mut Raw)) {
     host.message(3, |route| {
         route.message(1, |message| taken.iter().for_each(|fields| message.encoded(fields)));
         action(route);
-        route.encoded(headers);
+        route.encoded(beside);
         if !rule.name.is_empty() {
             route.text(14, &rule.name);
         }
@@ -244,7 +268,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::mesh::{Destination, Retry, RetryCondition, Sourced};
+    use crate::mesh::{Checks, Destination, Retry, RetryCondition, Sourced};
 
     fn destination(port: &str) -> WeightedDestination {
         let service = "shop/cart".parse().expect("a name");
@@ -284,6 +308,7 @@ mod tests {
                         action: HttpAction::To(to.clone()),
                         changes: Changes::default(),
                         mirror: None,
+                        checks: Checks::default(),
                         timeout: Sourced::built_in(timeout),
                         retry: Sourced::built_in(retry),
                     };

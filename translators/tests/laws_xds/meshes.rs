@@ -43,6 +43,7 @@ struct RulePart {
     itself: Option<HttpAction>,
     changes: Changes,
     copied: Option<(Index, Index, BTreeMap<String, String>, u32)>,
+    checks: Checks,
     timeout: Option<Duration>,
     retry: Retry,
 }
@@ -137,13 +138,15 @@ fn http_rule() -> impl Strategy<Value = RulePart> {
     let timeout = prop::option::of((1u64..9).prop_map(Duration::from_secs));
     let itself = prop::option::weighted(0.2, itself());
     let copied = prop::option::weighted(0.2, (any::<Index>(), any::<Index>(), labels(), 0u32..=1_000_000));
-    (prop::collection::vec(http_match(), 0..3), to, timeout, retry(), (itself, changes(), copied)).prop_map(
-        |(matches, to, timeout, retry, (itself, changes, copied))| RulePart {
+    let more = (itself, changes(), copied, checks());
+    (prop::collection::vec(http_match(), 0..3), to, timeout, retry(), more).prop_map(
+        |(matches, to, timeout, retry, (itself, changes, copied, checks))| RulePart {
             matches,
             to,
             itself,
             changes,
             copied,
+            checks,
             timeout,
             retry,
         },
@@ -172,6 +175,39 @@ fn changes() -> impl Strategy<Value = Changes> {
     };
     (prop::option::weighted(0.2, "[a-z.]{1,9}"), prop::option::weighted(0.3, path_change()), headers(), headers())
         .prop_map(|(host, path, request, response)| Changes { host, path, request, response })
+}
+
+fn checks() -> impl Strategy<Value = Checks> {
+    let percent = || (0u32..=1_000_000).prop_map(|millionths| Percent { millionths });
+    let pause = || (1u64..90_000).prop_map(Duration::from_millis);
+    let origin = prop_oneof![
+        Just(TextMatch::Present),
+        "https://[a-z.]{1,9}".prop_map(TextMatch::Exact),
+        "https://[a-z.]{0,3}".prop_map(TextMatch::Prefix),
+        Just(TextMatch::Regex("https://.*".into())),
+    ];
+    let names = || prop::collection::vec("x-[a-f]", 0..3);
+    let cors = (prop::collection::vec(origin, 1..3), names(), names(), prop::option::of(0u64..900), any::<bool>())
+        .prop_map(|(origins, headers, expose, age, credentials)| Cors {
+            origins,
+            methods: vec!["GET".into()],
+            headers,
+            expose,
+            max_age: age.map(Duration::from_secs),
+            credentials,
+        });
+    let header = || prop::option::of("x-[ab]");
+    let fault = (prop::option::of((percent(), pause())), prop::option::of((percent(), 200u16..600)), header())
+        .prop_map(|(delay, abort, header)| {
+            let headers = header.into_iter().map(|name| (name, TextMatch::Present)).collect();
+            Fault { delay, abort, headers }
+        });
+    let key = prop_oneof![Just(RateKey::Caller), Just(RateKey::Ip), "x-[ab]".prop_map(RateKey::Header)];
+    let limit = (1u32.., (50u64..90_000).prop_map(Duration::from_millis), prop::option::of(key))
+        .prop_map(|(requests, per, key)| RateLimit { requests: requests.try_into().expect("not 0"), per, key });
+    let few = 0.2;
+    (prop::option::weighted(few, cors), prop::option::weighted(few, fault), prop::option::weighted(few, limit))
+        .prop_map(|(cors, fault, rate_limit)| Checks { cors, fault, rate_limit })
 }
 
 fn path_change() -> impl Strategy<Value = PathChange> {
@@ -262,6 +298,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
             HttpAction::To(to.collect())
         }),
         changes: rule.changes.clone(),
+        checks: rule.checks.clone(),
         mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
             let (service, port) = at(&(*service, *port));
             let to = Destination { service, port, labels: labels.clone() };

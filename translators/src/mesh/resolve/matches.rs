@@ -22,11 +22,15 @@ pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.contains(['?', '#']) && !text.contains(|c: char| c.is_ascii_control())
 }
 
-/// One alternative of a rule.
-pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
+/// What headers must be, by lower-case name.
+pub(super) fn headers(
+    written: &BTreeMap<String, TextSpec>,
+    at: &str,
+    report: &mut Report<'_>,
+) -> BTreeMap<String, TextMatch> {
     let mut headers = BTreeMap::new();
-    for (name, value) in &written.headers {
-        let pointer = format!("{at}/headers/{}", escaped(name));
+    for (name, value) in written {
+        let pointer = format!("{at}/{}", escaped(name));
         if !is_token(name) {
             report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
         }
@@ -34,6 +38,12 @@ pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<
             report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
         }
     }
+    headers
+}
+
+/// One alternative of a rule.
+pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
+    let headers = headers(&written.headers, &format!("{at}/headers"), report);
     let parameter = |(name, value): (&String, &TextSpec)| {
         let pointer = format!("{at}/query/{}", escaped(name));
         if name.is_empty() {
@@ -115,7 +125,7 @@ fn template(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn text(written: &TextSpec, at: &str, report: &mut Report<'_>) -> TextMatch {
+pub(super) fn text(written: &TextSpec, at: &str, report: &mut Report<'_>) -> TextMatch {
     match written {
         TextSpec::Exact(text) => TextMatch::Exact(text.clone()),
         TextSpec::Prefix(text) => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::action;
 use super::backing::{Backings, Selectable};
+use super::checks;
 use super::claims::Claim;
 use super::matches::{covers, http_match};
 use super::report::Report;
@@ -18,8 +19,8 @@ use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
 use super::stage::Change;
 use crate::finding::Code;
 use crate::mesh::{
-    Changes, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Percent, Protocol, Retry,
-    RetryCondition, Sourced, WeightedDestination,
+    Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Percent, Protocol,
+    Retry, RetryCondition, Sourced, WeightedDestination,
 };
 use crate::name::QualifiedName;
 use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RouteSpec};
@@ -134,6 +135,7 @@ fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
         action: HttpAction::To(vec![WeightedDestination { destination, weight: 1 }]),
         changes: Changes::default(),
         mirror: None,
+        checks: Checks::default(),
         timeout: settings.timeout(routed.port.protocol),
         retry: settings.retry.clone(),
     };
@@ -177,6 +179,7 @@ fn http_rule(
         origin: Some(report.origin(&at)),
         name: written.name.as_ref().map_or_else(|| format!("rule-{index}"), ToString::to_string),
         changes: action::changes(written.rewrite.as_ref(), written.headers.as_ref(), &at, &matches, report),
+        checks: checks::checks(written, &at, report),
         mirror: written.mirror.as_ref().and_then(|written| mirror(written, &at, routed, known, report)),
         matches,
         action,

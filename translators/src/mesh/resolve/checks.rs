@@ -1,0 +1,99 @@
+//! Checks: what is done to requests before they are sent on.
+//!
+//! Owns: origins, faults and limits of rate, each valid for Envoy. May use: `rules`, `matches`. Never:
+//! knows a destination.
+
+use std::time::Duration;
+
+use super::matches::{headers, is_token, text};
+use super::report::Report;
+use crate::finding::Code;
+use crate::mesh::{Checks, Cors, Fault, Percent, RateKey, RateLimit, TextMatch};
+use crate::rules::route::{CorsSpec, FaultSpec, HttpRuleSpec, RateKeySpec, RateLimitSpec, TextSpec};
+
+/// Envoy refills a bucket no more often.
+pub(super) const SHORTEST: Duration = Duration::from_millis(50);
+const STATUSES: std::ops::Range<u16> = 200..600;
+
+/// What the rule at `at` says.
+pub(super) fn checks(written: &HttpRuleSpec, at: &str, report: &mut Report<'_>) -> Checks {
+    Checks {
+        cors: written.cors.as_ref().map(|cors| self::cors(cors, &format!("{at}/cors"), report)),
+        fault: written.fault.as_ref().map(|fault| self::fault(fault, &format!("{at}/fault"), report)),
+        rate_limit: written.rate_limit.as_ref().map(|limit| rate_limit(limit, &format!("{at}/rateLimit"), report)),
+    }
+}
+
+fn cors(written: &CorsSpec, at: &str, report: &mut Report<'_>) -> Cors {
+    if written.allow_origins.is_empty() {
+        report.error(Code::InvalidValue, format!("{at}/allowOrigins"), "no origin is allowed anything").hint =
+            Some("name origins such as https://shop.example, or \"*\" for any".to_owned());
+    }
+    let mut origin = |(index, one): (usize, &TextSpec)| match one {
+        TextSpec::Exact(any) if any == "*" => TextMatch::Present,
+        one => text(one, &format!("{at}/allowOrigins/{index}"), report),
+    };
+    let origins: Vec<TextMatch> = written.allow_origins.iter().enumerate().map(&mut origin).collect();
+    if written.allow_credentials && origins.contains(&TextMatch::Present) {
+        let message = "any origin could act in the name of whoever visits it";
+        report.error(Code::InvalidValue, format!("{at}/allowCredentials"), message).hint =
+            Some("name the origins that get cookies".to_owned());
+    }
+    for (field, names) in [("allowHeaders", &written.allow_headers), ("exposeHeaders", &written.expose_headers)] {
+        for (index, name) in names.iter().enumerate() {
+            header_name(name, &format!("{at}/{field}/{index}"), report);
+        }
+    }
+    if written.max_age.is_some_and(|age| age.0.subsec_nanos() != 0) {
+        report.error(Code::InvalidValue, format!("{at}/maxAge"), "browsers remember whole seconds");
+    }
+    Cors {
+        origins,
+        methods: written.allow_methods.iter().map(|method| method.0.clone()).collect(),
+        headers: written.allow_headers.clone(),
+        expose: written.expose_headers.clone(),
+        max_age: written.max_age.map(|age| age.0),
+        credentials: written.allow_credentials,
+    }
+}
+
+fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
+    if written.delay.is_none() && written.abort.is_none() {
+        report.error(Code::MissingField, at, "nothing goes wrong: give delay or abort");
+    }
+    if let Some(delay) = written.delay.as_ref().filter(|delay| delay.fixed.0.is_zero()) {
+        report.error(Code::InvalidValue, format!("{at}/delay/fixed"), format!("{} is no delay", delay.fixed));
+    }
+    if let Some(abort) = written.abort.as_ref().filter(|abort| !STATUSES.contains(&abort.status)) {
+        let message = format!("{} is no status of a response: write one from 200 to 599", abort.status);
+        report.error(Code::InvalidValue, format!("{at}/abort/status"), message);
+    }
+    let share = |percent: Option<Percent>| percent.unwrap_or(Percent::ALL);
+    Fault {
+        delay: written.delay.as_ref().map(|delay| (share(delay.percent), delay.fixed.0)),
+        abort: written.abort.as_ref().map(|abort| (share(abort.percent), abort.status)),
+        headers: headers(&written.only_if_header, &format!("{at}/onlyIfHeader"), report),
+    }
+}
+
+fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> RateLimit {
+    if written.per.0 < SHORTEST {
+        let message = format!("{} is too short: a bucket takes {SHORTEST:?} at least", written.per);
+        report.error(Code::InvalidValue, format!("{at}/per"), message);
+    }
+    let key = written.key.as_ref().map(|key| match key {
+        RateKeySpec::Caller => RateKey::Caller,
+        RateKeySpec::Ip => RateKey::Ip,
+        RateKeySpec::Header(name) => {
+            header_name(name, &format!("{at}/key/header"), report);
+            RateKey::Header(name.to_ascii_lowercase())
+        }
+    });
+    RateLimit { requests: written.requests, per: written.per.0, key }
+}
+
+fn header_name(name: &str, at: &str, report: &mut Report<'_>) {
+    if !is_token(name) {
+        report.error(Code::InvalidValue, at, format!("{name:?} is no name of a header"));
+    }
+}
