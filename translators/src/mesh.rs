@@ -20,6 +20,7 @@ mod node;
 pub mod resolve;
 mod route;
 mod snapshot;
+mod traffic;
 
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use node::{NodeMatch, Precision};
@@ -29,6 +30,7 @@ pub use route::{
     Scheme, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
+pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers};
 
 /// Everything that the rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,7 +39,7 @@ pub struct Mesh {
     pub trust_domain: Sourced<TrustDomain>,
     /// How long a workload certificate lives.
     pub leaf_ttl: Sourced<Duration>,
-    /// How long a connection to an endpoint may take.
+    /// How long a connection to an application may take, and to an endpoint unless a policy says so.
     pub connect_timeout: Sourced<Duration>,
     /// The services.
     pub services: OrdMap<QualifiedName, Arc<Service>>,
@@ -129,6 +131,12 @@ pub struct Port {
     pub callers_use_mtls: bool,
     /// Who may do what.
     pub access: Access,
+    /// How calls are made by callers for whose namespace there is nothing else.
+    #[serde(skip_serializing_if = "is_built_in")]
+    pub outbound: Arc<Outbound>,
+    /// How calls are made by the callers of a namespace.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub outbound_of: BTreeMap<Label, Arc<Outbound>>,
     /// How callers route; empty for TCP ports.
     pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
 }
@@ -261,6 +269,11 @@ pub struct Call {
     pub listen: SocketAddr,
 }
 
+/// Whether no rule says how calls are made.
+fn is_built_in(outbound: &Outbound) -> bool {
+    outbound.origins().next().is_none()
+}
+
 // === impl Sourced ===
 
 impl<T> Sourced<T> {
@@ -299,6 +312,11 @@ impl Service {
 // === impl Port ===
 
 impl Port {
+    /// How the callers of `namespace` make their calls.
+    pub fn outbound_for(&self, namespace: &Label) -> &Arc<Outbound> {
+        self.outbound_of.get(namespace).unwrap_or(&self.outbound)
+    }
+
     /// The route that callers of `namespace` follow.
     pub fn route_for(&self, namespace: &Label) -> Option<(&Consumer, &Arc<HttpRoute>)> {
         self.routes

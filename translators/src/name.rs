@@ -120,6 +120,8 @@ pub enum ObjectKind {
     EnvoySnapshot,
     /// How requests to a service are routed.
     TrafficRoute,
+    /// How the calls to services are made.
+    TrafficPolicy,
     /// Whether a port takes mTLS, plaintext or both.
     MTLSPolicy,
     /// Who may call what.
@@ -130,12 +132,13 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Mesh,
         Self::MeshService,
         Self::Workload,
         Self::EnvoySnapshot,
         Self::TrafficRoute,
+        Self::TrafficPolicy,
         Self::MTLSPolicy,
         Self::AccessPolicy,
     ];
@@ -148,6 +151,7 @@ impl ObjectKind {
             Self::Workload => "Workload",
             Self::EnvoySnapshot => "EnvoySnapshot",
             Self::TrafficRoute => "TrafficRoute",
+            Self::TrafficPolicy => "TrafficPolicy",
             Self::MTLSPolicy => "MTLSPolicy",
             Self::AccessPolicy => "AccessPolicy",
         }
@@ -241,6 +245,11 @@ impl RuleRef {
     /// The place `pointer` in `object`.
     pub fn new(object: ObjectKey, pointer: impl Into<String>) -> Self {
         Self { object, pointer: pointer.into() }
+    }
+
+    /// The member `name` of this place.
+    pub fn member(&self, name: &str) -> Self {
+        Self { object: self.object.clone(), pointer: format!("{}/{name}", self.pointer) }
     }
 }
 

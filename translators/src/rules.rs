@@ -23,6 +23,7 @@ pub mod service;
 pub mod snapshot;
 pub mod target;
 mod text;
+pub mod traffic;
 pub mod workload;
 
 pub use collection::{Collection, collect};
@@ -60,6 +61,7 @@ pub enum Spec {
     Workload(workload::WorkloadSpec),
     EnvoySnapshot(snapshot::SnapshotSpec),
     TrafficRoute(route::RouteSpec),
+    TrafficPolicy(traffic::TrafficSpec),
     MTLSPolicy(policy::MtlsSpec),
     AccessPolicy(policy::AccessSpec),
 }

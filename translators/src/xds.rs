@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::mesh::{Call, Consumer, Destination, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
-use crate::name::{QualifiedName, RuleRef};
+use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
 mod access_log;
 mod action;
 pub mod bootstrap;
+mod calling;
 mod checks;
 pub mod closed;
 mod cluster;
@@ -41,6 +42,8 @@ pub use proxyless::{CERTIFICATES, Proxyless};
 pub enum ResourceKey {
     /// How callers reach a destination.
     Cluster(Destination),
+    /// How the callers of a namespace reach a destination that policies of their own are about.
+    ConsumerCluster(Destination, Label),
     /// How a proxy reaches the application behind it.
     LocalCluster(Slot),
     /// Where a destination is.
@@ -126,7 +129,8 @@ pub enum StatsAccessLog {
 /// at them; a destination that does not exist has none.
 pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource {
     match key {
-        ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination),
+        ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination, None),
+        ResourceKey::ConsumerCluster(destination, consumer) => cluster::outbound(mesh, destination, Some(consumer)),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
         ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
         ResourceKey::Inbound(slot, features) => {
@@ -160,7 +164,7 @@ impl ResourceKey {
     /// The kind of the resource.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Cluster(_) | Self::LocalCluster(_) => Kind::Cluster,
+            Self::Cluster(_) | Self::ConsumerCluster(..) | Self::LocalCluster(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
             Self::Route { .. } => Kind::Route,
@@ -172,9 +176,12 @@ impl ResourceKey {
     pub fn audience(&self) -> Audience {
         match self {
             Self::Inbound(_, features) => Audience::Only(*features),
-            Self::Cluster(_) | Self::LocalCluster(_) | Self::Endpoints(_) | Self::Outbound(_) | Self::Route { .. } => {
-                Audience::Proxies
-            }
+            Self::Cluster(_)
+            | Self::ConsumerCluster(..)
+            | Self::LocalCluster(_)
+            | Self::Endpoints(_)
+            | Self::Outbound(_)
+            | Self::Route { .. } => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
     }
@@ -184,6 +191,7 @@ impl ResourceKey {
         match self {
             Self::Endpoints(destination) | Self::Proxyless(Proxyless::Endpoints(destination)) => Some(destination),
             Self::Cluster(_)
+            | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Inbound(..)
             | Self::Outbound(_)
@@ -195,7 +203,9 @@ impl ResourceKey {
     /// The name of the resource.
     pub fn name(&self) -> Name {
         match self {
-            Self::Cluster(destination) | Self::Endpoints(destination) => cluster_name(destination).into(),
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+                cluster_name(destination).into()
+            }
             Self::LocalCluster(slot) => slot.name("app").into(),
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot) => slot.name("out").into(),

@@ -30,6 +30,7 @@ use settings::Settings;
 use sharing::Sharing;
 use snapshots::Snapshots;
 use stage::{Common, Stage};
+use traffic::{Calls, Traffic};
 use workloads::ExactNode;
 
 mod access;
@@ -54,6 +55,7 @@ mod settings;
 mod sharing;
 mod snapshots;
 mod stage;
+mod traffic;
 mod workloads;
 
 /// The mesh, and what is wrong with the rules.
@@ -80,12 +82,14 @@ pub struct Resolver {
     workloads: Stage<Workload, ExactNode>,
     mtls_policies: Stage<mtls::Policy, Level>,
     access_policies: Stage<access::Policy, access::DefaultOf>,
+    traffic_policies: Stage<traffic::Policy, traffic::Subject>,
     traffic_routes: Stage<Routing, Subject>,
     sharing: Sharing,
     snapshots: Snapshots,
     backings: Backings,
     modes: Modes,
     policies: Policies,
+    traffic: Traffic,
     routes: Routes,
     coverage: Coverage,
     /// What the mesh holds.
@@ -133,6 +137,7 @@ impl Resolver {
         self.follow_backings(&mut dirty);
         self.follow_modes(&mut dirty);
         self.follow_policies(&mut dirty);
+        self.follow_traffic(&mut dirty);
         self.follow_routes(&mut dirty);
         self.put_together(&mut dirty);
         self.warn(dirty);
@@ -141,7 +146,7 @@ impl Resolver {
         let mesh = Mesh {
             trust_domain: self.settings.trust_domain.clone(),
             leaf_ttl: self.settings.leaf_ttl.clone(),
-            connect_timeout: self.settings.connect_timeout.clone(),
+            connect_timeout: self.settings.outbound.connect_timeout.clone(),
             services: self.resolved.clone(),
             workloads: self.kept_workloads.clone(),
             snapshots: self.snapshots.kept().clone(),
@@ -164,7 +169,8 @@ impl Resolver {
         });
         let settings = self.meshes.iter().next().map(|(_, settings)| settings.as_ref().clone()).unwrap_or_default();
         if settings != self.settings {
-            self.settings = settings;
+            let outbound = (settings.outbound == self.settings.outbound).then(|| Arc::clone(&self.settings.outbound));
+            self.settings = Settings { outbound: outbound.unwrap_or_else(|| settings.outbound.clone()), ..settings };
             self.common.objects.keys().for_each(|key| dirty.object(key));
             dirty.backings.extend(self.services.iter().map(|(name, _)| name.clone()));
         }
@@ -270,6 +276,24 @@ impl Resolver {
         }
     }
 
+    fn follow_traffic(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::TrafficPolicy);
+        let services = &self.services;
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::TrafficPolicy(spec) => {
+                let policy = traffic::Policy::of(spec, services, report)?;
+                let subject = policy.subject.clone();
+                Some((policy, Some(subject)))
+            }
+            _ => None,
+        };
+        let changes = self.traffic_policies.update(ObjectKind::TrafficPolicy, names, &mut self.common, evaluate);
+        self.traffic.follow(&changes);
+        for policy in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
+            dirty.covered(&policy.subject.level, &self.services);
+        }
+    }
+
     fn follow_routes(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficRoute);
         let known = routes::Known { settings: &self.settings, services: &self.services, backings: &self.backings };
@@ -323,7 +347,9 @@ impl Resolver {
         let declared = self.services.get(name)?;
         let behind = self.backings.get(name)?;
         let port = |port: &DeclaredPort| {
-            let mut routes = self.routes.of_port(Routed { service: name, port }, &self.settings);
+            let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
+            let mut routes = self.routes.of_port(Routed { service: name, port }, &calls, &self.settings);
+            let Calls { everyone: outbound, consumers: outbound_of } = calls;
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
                 if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
@@ -338,6 +364,8 @@ impl Resolver {
                 mtls: self.modes.effective(name, &port.name, &self.settings.mtls),
                 callers_use_mtls: true,
                 access: self.policies.effective(name, &port.name, &self.settings.access),
+                outbound,
+                outbound_of,
                 routes,
             }
         };

@@ -355,6 +355,24 @@ impl<T> Setting<T> {
     pub fn is_inherit(&self) -> bool {
         matches!(self, Self::Inherit)
     }
+
+    /// What is written of a member: `null` is that for all members.
+    pub fn within<U>(&self, member: impl FnOnce(&T) -> Setting<U>) -> Setting<U> {
+        match self {
+            Self::Inherit => Setting::Inherit,
+            Self::BuiltIn => Setting::BuiltIn,
+            Self::Given(value) => member(value),
+        }
+    }
+
+    /// The same with another form of the value.
+    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Setting<U> {
+        match self {
+            Self::Inherit => Setting::Inherit,
+            Self::BuiltIn => Setting::BuiltIn,
+            Self::Given(value) => Setting::Given(form(value)),
+        }
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Setting<T> {

@@ -7,38 +7,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prost::{Message as _, Name as _};
+use prost::Message as _;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_pb;
-use proto::envoy::extensions::upstreams::http::v3 as upstream_pb;
 use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::{Fields, Raw};
-use super::{Slot, cluster_name, endpoint, origins, planned_port, tls, wire};
-use crate::mesh::{Destination, Mesh, MtlsMode, Protocol, Serve, Service};
-use crate::name::SpiffeId;
+use super::{Slot, calling, cluster_name, endpoint, origins, planned_port, tls, wire};
+use crate::mesh::{Destination, Mesh, MtlsMode, Outbound, Protocol, Serve, Service};
+use crate::name::{Label, SpiffeId};
 use crate::resource::{Kind, Resource};
 
-/// Connections, requests and waiting requests per destination: enough that only a runaway meets it (Envoy's own
-/// default is 1,024).
-const LIMIT: u32 = 65_536;
-
-/// The cluster of a destination.
-pub(super) fn outbound(mesh: &Mesh, destination: &Destination) -> Resource {
+/// The cluster of a destination, for all callers or for those of one namespace.
+pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<&Label>) -> Resource {
     let (service, port) = planned_port(mesh, &destination.service, &destination.port);
-    let origins = origins([&service.origin].into_iter().chain(&port.mtls.origin).chain(&mesh.connect_timeout.origin));
+    let calls = consumer.map_or(&port.outbound, |consumer| port.outbound_for(consumer));
+    let origins = origins([&service.origin].into_iter().chain(&port.mtls.origin).chain(calls.origins()));
     let name = cluster_name(destination);
-    let mut varying = Raw::with_capacity(512);
-    varying.text(1, &name);
-    wire::put_duration(&mut varying, 4, mesh.connect_timeout.value);
-    if port.mtls.value != MtlsMode::Disabled {
-        varying.encoded(&secured(port.mtls.value, &identities(mesh, service)).encode_to_vec());
-    }
-    let varying = varying.into_bytes();
-    let cluster = ALIKE.get(&(port.protocol, port.mtls.value)).map(|same| same.merged(&varying)).unwrap_or(varying);
+    let mode = port.mtls.value;
+    let secured = (mode != MtlsMode::Disabled).then(|| secured(mode, &identities(mesh, service)));
+    let alike = ALIKE.get(&(port.protocol, mode)).filter(|_| calling::is_plain(calls));
+    let cluster = if let Some(alike) = alike {
+        let mut varying = Raw::with_capacity(512);
+        varying.text(1, &name);
+        wire::put_duration(&mut varying, 4, calls.connect_timeout.value);
+        if let Some(secured) = secured {
+            varying.encoded(&secured.encode_to_vec());
+        }
+        alike.merged(&varying.into_bytes())
+    } else {
+        let mut cluster = self::alike(port.protocol, mode, calls);
+        cluster.name.clone_from(&name);
+        cluster.connect_timeout = Some(wire::duration(calls.connect_timeout.value));
+        if let Some(secured) = secured {
+            cluster.transport_socket = secured.transport_socket;
+            cluster.transport_socket_matches.splice(0..0, secured.transport_socket_matches);
+        }
+        cluster.encode_to_vec()
+    };
     Resource::from_bytes(Kind::Cluster, name.into(), &cluster, origins)
 }
 
@@ -58,7 +67,7 @@ pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
         cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Static)),
         load_assignment: Some(assignment),
         // The application itself says when it has enough.
-        circuit_breakers: Some(limits(u32::MAX, None)),
+        circuit_breakers: Some(calling::without_limits()),
         ..base(name.clone(), port.protocol, mesh.connect_timeout.value)
     };
     Resource::new(Kind::Cluster, name, &cluster, origins)
@@ -68,17 +77,20 @@ fn base(name: String, protocol: Protocol, connect_timeout: Duration) -> cluster_
     cluster_pb::Cluster {
         name,
         connect_timeout: Some(wire::duration(connect_timeout)),
-        typed_extension_protocol_options: protocol_options(protocol).into_iter().collect(),
+        typed_extension_protocol_options: calling::protocol_options(protocol, Outbound::built_in())
+            .into_iter()
+            .collect(),
         ..Default::default()
     }
 }
 
-/// What the clusters of all destinations of one protocol and mode have in common, encoded.
+/// What the clusters of all destinations of one protocol and mode have in common where no policy says anything, encoded.
 static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Fields>> = LazyLock::new(|| {
     let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
     let modes = [MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled];
     let each = protocols.into_iter().flat_map(|protocol| modes.map(|mode| (protocol, mode)));
-    each.map(|(protocol, mode)| ((protocol, mode), Fields::of(alike(protocol, mode).encode_to_vec()))).collect()
+    let alike = |(protocol, mode)| Fields::of(alike(protocol, mode, Outbound::built_in()).encode_to_vec());
+    each.map(|kind| (kind, alike(kind))).collect()
 });
 
 /// Its endpoints come over the aggregated stream.
@@ -87,20 +99,19 @@ pub(super) fn discovered() -> cluster_pb::Cluster {
     cluster_pb::Cluster {
         cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Eds)),
         eds_cluster_config: Some(eds),
-        circuit_breakers: Some(limits(LIMIT, Some(retry_budget()))),
+        circuit_breakers: Some(calling::limits(Outbound::built_in())),
         ..Default::default()
     }
 }
 
-fn alike(protocol: Protocol, mode: MtlsMode) -> cluster_pb::Cluster {
+fn alike(protocol: Protocol, mode: MtlsMode, calls: &Outbound) -> cluster_pb::Cluster {
     let unsecured = || socket_match("plaintext", google_pb::Struct::default(), plaintext());
-    cluster_pb::Cluster {
-        lb_policy: cluster_pb::cluster::LbPolicy::LeastRequest.into(),
+    let cluster = cluster_pb::Cluster {
         common_lb_config: Some(no_panic()),
-        typed_extension_protocol_options: protocol_options(protocol).into_iter().collect(),
         transport_socket_matches: (mode == MtlsMode::Permissive).then(unsecured).into_iter().collect(),
         ..discovered()
-    }
+    };
+    calling::cluster(cluster, protocol, calls)
 }
 
 /// Towards a strict port there is no plaintext to fall back to. Towards a permissive one each endpoint says
@@ -155,48 +166,4 @@ fn no_panic() -> cluster_pb::cluster::CommonLbConfig {
         healthy_panic_threshold: Some(type_pb::Percent { value: 0.0 }),
         ..Default::default()
     }
-}
-
-fn limits(
-    limit: u32,
-    retry_budget: Option<cluster_pb::circuit_breakers::thresholds::RetryBudget>,
-) -> cluster_pb::CircuitBreakers {
-    let thresholds = cluster_pb::circuit_breakers::Thresholds {
-        max_connections: Some(wire::number(limit)),
-        max_pending_requests: Some(wire::number(limit)),
-        max_requests: Some(wire::number(limit)),
-        retry_budget,
-        ..Default::default()
-    };
-    cluster_pb::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
-}
-
-/// A fifth of what is under way may be repetitions, and three in any case.
-fn retry_budget() -> cluster_pb::circuit_breakers::thresholds::RetryBudget {
-    cluster_pb::circuit_breakers::thresholds::RetryBudget {
-        budget_percent: Some(type_pb::Percent { value: 20.0 }),
-        min_retry_concurrency: Some(wire::number(3)),
-        ..Default::default()
-    }
-}
-
-/// One entry or none: with more, the encoding would have no order.
-fn protocol_options(protocol: Protocol) -> Option<(String, google_pb::Any)> {
-    use upstream_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
-    use upstream_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
-    let protocol_config = match protocol {
-        Protocol::Http => ProtocolConfig::HttpProtocolOptions(Default::default()),
-        Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
-        Protocol::Tcp => return None,
-    };
-    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
-    let options = upstream_pb::HttpProtocolOptions {
-        common_http_protocol_options: Some(core_pb::HttpProtocolOptions {
-            idle_timeout: Some(wire::duration(wire::IDLE)),
-            ..Default::default()
-        }),
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..Default::default()
-    };
-    Some((upstream_pb::HttpProtocolOptions::full_name(), wire::any(&options)))
 }

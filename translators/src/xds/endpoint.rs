@@ -174,6 +174,8 @@ mod tests {
             callers_use_mtls: true,
             mtls: Sourced::built_in(mode),
             access,
+            outbound: Arc::default(),
+            outbound_of: BTreeMap::new(),
             routes: BTreeMap::new(),
         };
         let service = Service {

@@ -62,12 +62,14 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
                 let route = route_name(&call.service, &call.port, &consumer(port, workload));
                 http::outbound(filter, &name, service, port, &route);
             } else {
-                filter.encoded(&tcp::proxy(&name, cluster_name(&whole_port(call))).encode_to_vec());
+                let calls = port.outbound_for(&workload.name.namespace);
+                filter.encoded(&tcp::proxy(&name, cluster_name(&whole_port(call)), calls).encode_to_vec());
             }
         });
     });
     listener.number(16, core_pb::TrafficDirection::Outbound as u64);
-    let origins = origins([&call.origin, &service.origin]);
+    let of_bytes = (!port.protocol.is_http()).then(|| port.outbound_for(&workload.name.namespace).origins());
+    let origins = origins([&call.origin, &service.origin].into_iter().chain(of_bytes.into_iter().flatten()));
     Resource::from_bytes(Kind::Listener, name.into(), &listener.into_bytes(), origins)
 }
 

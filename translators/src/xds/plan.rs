@@ -4,12 +4,13 @@
 //! resource reads, so that who follows a mesh as it changes builds what changed. May use: `mesh`. Never: builds a
 //! resource.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::{Features, ResourceKey, Slot, consumer, destinations, port, proxyless};
-use crate::mesh::{Call, Destination, HttpRule, Mesh, Port, Serve, Service, Workload};
-use crate::name::QualifiedName;
+use crate::mesh::{Call, Destination, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use crate::name::{Label, QualifiedName};
 
 /// One entry of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub fn contribution(
             }
             if envoys().next().is_some() {
                 for destination in leads_to {
-                    added.shared.push(ResourceKey::Cluster(destination.clone()));
+                    added.shared.push(cluster(mesh, &destination, workload));
                     added.shared.push(ResourceKey::Endpoints(destination));
                 }
                 if used.protocol.is_http() {
@@ -124,6 +125,18 @@ pub fn contribution(
     added
 }
 
+/// The cluster by which `workload` reaches `destination`.
+fn cluster(mesh: &Mesh, destination: &Destination, workload: &Workload) -> ResourceKey {
+    let namespace = &workload.name.namespace;
+    let of_its_own = port(mesh, &destination.service, &destination.port)
+        .is_some_and(|(_, port)| !port.outbound_of.is_empty() && port.outbound_of.contains_key(namespace));
+    if of_its_own {
+        ResourceKey::ConsumerCluster(destination.clone(), namespace.clone())
+    } else {
+        ResourceKey::Cluster(destination.clone())
+    }
+}
+
 /// Whether no plan can tell the two forms of a service apart.
 pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let leads_to = |port: &Port| -> Vec<_> {
@@ -135,6 +148,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
     former.ports.len() == next.ports.len()
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
+                && former.outbound_of.keys().eq(next.outbound_of.keys())
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
         })
 }
@@ -144,8 +158,11 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
     match key {
         ResourceKey::Route { port, consumer, .. } => ports(former, next, port).is_some_and(|(a, b)| {
             (&former.origin, a.protocol, a.routes.get(consumer)) == (&next.origin, b.protocol, b.routes.get(consumer))
+                && calls(a) == calls(b)
         }),
-        ResourceKey::Cluster(to) | ResourceKey::Endpoints(to) => parts_alike(key.part(), &to.port, former, next),
+        ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => {
+            parts_alike(key.part(), &to.port, former, next)
+        }
         ResourceKey::LocalCluster(slot) | ResourceKey::Inbound(slot, _) | ResourceKey::Outbound(slot) => {
             parts_alike(key.part(), &slot.port, former, next)
         }
@@ -159,15 +176,20 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
     former.origin == next.origin
         && a.protocol == b.protocol
         && match part {
-            Part::Cluster => (&a.mtls, &former.identities) == (&b.mtls, &next.identities),
+            Part::Cluster => (&a.mtls, &former.identities) == (&b.mtls, &next.identities) && calls(a) == calls(b),
             Part::LocalCluster => true,
             Part::Endpoints => {
                 (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
             }
             Part::Inbound => (a.server_first, &a.mtls, &a.access) == (b.server_first, &b.mtls, &b.access),
-            Part::Outbound => a.routes.keys().eq(b.routes.keys()),
-            Part::Route => a.routes == b.routes,
+            Part::Outbound => a.routes.keys().eq(b.routes.keys()) && (a.protocol.is_http() || calls(a) == calls(b)),
+            Part::Route => a.routes == b.routes && calls(a) == calls(b),
         }
+}
+
+/// How all callers of a port make their calls.
+fn calls(port: &Port) -> (&Arc<Outbound>, &BTreeMap<Label, Arc<Outbound>>) {
+    (&port.outbound, &port.outbound_of)
 }
 
 pub(super) fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> Option<(&'a Port, &'a Port)> {
@@ -257,7 +279,7 @@ impl ResourceKey {
     /// What the resource is there for.
     pub fn part(&self) -> Part {
         match self {
-            Self::Cluster(_) => Part::Cluster,
+            Self::Cluster(_) | Self::ConsumerCluster(..) => Part::Cluster,
             Self::LocalCluster(_) => Part::LocalCluster,
             Self::Endpoints(_) => Part::Endpoints,
             Self::Inbound(..) => Part::Inbound,
@@ -270,7 +292,9 @@ impl ResourceKey {
     /// The service that the resource is about.
     pub fn service(&self) -> &QualifiedName {
         match self {
-            Self::Cluster(destination) | Self::Endpoints(destination) => &destination.service,
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+                &destination.service
+            }
             Self::LocalCluster(slot) | Self::Inbound(slot, _) | Self::Outbound(slot) => &slot.service,
             Self::Route { service, .. } => service,
             Self::Proxyless(key) => key.service(),

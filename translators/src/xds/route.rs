@@ -13,9 +13,10 @@ use proto::google::protobuf as google_pb;
 
 use super::raw::Raw;
 use super::rbac::header;
-use super::{action, cluster_name, origins, planned_port, retry, route_name, text, wire};
+use super::{action, calling, cluster_name, origins, planned_port, retry, route_name, text, wire};
 use crate::mesh::{
-    Changes, Consumer, HttpAction, HttpMatch, HttpRule, Mesh, PathMatch, Protocol, TextMatch, WeightedDestination,
+    Changes, Consumer, HttpAction, HttpMatch, HttpRule, Mesh, Outbound, PathMatch, Port, Protocol, TextMatch,
+    WeightedDestination,
 };
 use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Resource};
@@ -32,10 +33,19 @@ pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, co
     configuration.message(2, |host| {
         host.text(1, &name);
         host.text(2, "*");
-        rules(mesh, service, port, consumer).for_each(|rule| alternatives(host, of_port.protocol, rule));
+        let calls = calling::action(of_port.protocol, calls(of_port, consumer));
+        rules(mesh, service, port, consumer).for_each(|rule| alternatives(host, of_port.protocol, rule, &calls));
     });
     let origins = behind(mesh, service, port, consumer);
     Resource::from_bytes(Kind::Route, name.into(), &configuration.into_bytes(), origins)
+}
+
+/// How `consumer` makes its calls to a port.
+fn calls<'a>(port: &'a Port, consumer: &Consumer) -> &'a Outbound {
+    match consumer {
+        Consumer::Everyone => &port.outbound,
+        Consumer::Namespace(namespace) => port.outbound_for(namespace),
+    }
 }
 
 /// The rules that `consumer` follows for a port.
@@ -55,11 +65,13 @@ pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, consumer:
         .flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
     let (service, port) = planned_port(mesh, service, port);
     let route = port.routes.get(consumer).into_iter().flat_map(|route| &route.origin);
-    origins([&service.origin].into_iter().chain(route).chain(of_rules))
+    let calls = calls(port, consumer);
+    let limits = calls.idle_timeout.origin.iter().chain(&calls.max_stream.origin).chain(&calls.hash_on.origin);
+    origins([&service.origin].into_iter().chain(route).chain(of_rules).chain(limits))
 }
 
 /// The routes of a rule, which has one or more alternatives.
-fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
+fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, calls: &(Vec<u8>, Vec<u8>)) {
     let retry = &rule.retry.value;
     let full = retry::full(retry);
     let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
@@ -84,7 +96,7 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule) {
         let changes = changes.as_ref().map_or((&[][..], &[][..]), |(before, after)| (before, after));
         let mut add = |taken: &[&[u8]], retry_policy: Option<&[u8]>| {
             route(host, rule, taken, &beside, |route| {
-                sent(route, protocol, rule, changes, retry_policy);
+                sent(route, protocol, rule, changes, calls, retry_policy);
             });
         };
         match &cautious {
@@ -139,12 +151,14 @@ fn route(host: &mut Raw, rule: &HttpRule, taken: &[&[u8]], beside: &[u8], action
     });
 }
 
-/// The action of a request that is sent on; `changes` are the fields before its time limit and after it.
+/// The action of a request that is sent on: the fields that change it before its time limit and after it, and the
+/// same of how calls are made.
 fn sent(
     route: &mut Raw,
     protocol: Protocol,
     rule: &HttpRule,
     (before, after): (&[u8], &[u8]),
+    (calls_before, calls_after): &(Vec<u8>, Vec<u8>),
     retry_policy: Option<&[u8]>,
 ) {
     let timeout = rule.timeout.value;
@@ -159,8 +173,10 @@ fn sent(
         if let Some(policy) = retry_policy {
             action.message(9, |message| message.encoded(policy));
         }
+        action.encoded(calls_before);
         action.encoded(after);
-        if protocol == Protocol::Grpc && timeout.is_none() {
+        action.encoded(calls_after);
+        if protocol == Protocol::Grpc && timeout.is_none() && calls_after.is_empty() {
             action.encoded(&CALLERS_LIMIT);
         }
     });
@@ -313,7 +329,8 @@ mod tests {
                         retry: Sourced::built_in(retry),
                     };
                     let mut host = Raw::default();
-                    alternatives(&mut host, protocol, &rule);
+                    let calls = calling::action(protocol, Outbound::built_in());
+                    alternatives(&mut host, protocol, &rule, &calls);
                     let raw = host.into_bytes();
                     let typed = route_pb::VirtualHost::decode(&*raw).expect("a virtual host");
                     assert_eq!(typed.encode_to_vec(), raw, "the same fields in the same order");

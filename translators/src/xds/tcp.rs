@@ -1,6 +1,6 @@
 //! Bytes: the TCP proxy filter.
 //!
-//! Owns: how a connection is passed on. May use: the `proto` crate. Never: looks into it.
+//! Owns: how a connection is passed on. May use: `calling`. Never: looks into it.
 
 use proto::envoy::config::accesslog::v3 as accesslog_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
@@ -8,11 +8,12 @@ use proto::envoy::extensions::filters::network::direct_response::v3 as direct_pb
 use proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use proto::google::protobuf as google_pb;
 
-use super::wire;
+use super::{calling, wire};
+use crate::mesh::Outbound;
 
 /// To a destination.
-pub(super) fn proxy(stat_prefix: &str, cluster: String) -> listener_pb::Filter {
-    filter(base(stat_prefix, cluster))
+pub(super) fn proxy(stat_prefix: &str, cluster: String, calls: &Outbound) -> listener_pb::Filter {
+    filter(calling::bytes(base(stat_prefix, cluster), calls))
 }
 
 /// To the application. Without `after_handshake` the application is connected before the caller has proved who

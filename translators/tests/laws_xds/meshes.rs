@@ -32,6 +32,9 @@ struct PortPart {
     server_first: bool,
     mode: MtlsMode,
     access: Access,
+    outbound: Outbound,
+    /// How the callers of a namespace make their calls.
+    outbound_of: Option<Outbound>,
     rules: Vec<RulePart>,
     own_route: bool,
 }
@@ -88,16 +91,77 @@ fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
 fn port() -> impl Strategy<Value = PortPart> {
     let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
     let rules = prop::collection::vec(http_rule(), 0..3);
-    (protocol, any::<bool>(), mode(), access(), rules, any::<bool>()).prop_map(
-        |(protocol, server_first, mode, access, rules, own_route)| PortPart {
+    let calls = (outbound(), prop::option::weighted(0.3, outbound()));
+    (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
+        |(protocol, server_first, mode, access, (outbound, outbound_of), rules, own_route)| PortPart {
             protocol,
             server_first,
             mode,
             access,
+            outbound,
+            outbound_of,
             rules,
             own_route,
         },
     )
+}
+
+/// Half of them as where no policy says anything.
+fn outbound() -> impl Strategy<Value = Outbound> {
+    let span = || (0u64..90_000).prop_map(Duration::from_millis);
+    let percent = || (0u32..=1_000_000).prop_map(|millionths| Percent { millionths });
+    let count = || prop::option::of((1u32..9).prop_map(|count| count.try_into().expect("not 0")));
+    let seconds = || prop::option::of((1u64..900).prop_map(Duration::from_secs));
+    let policy = prop::sample::select(vec![
+        BalancingPolicy::RoundRobin,
+        BalancingPolicy::LeastRequest,
+        BalancingPolicy::RingHash,
+        BalancingPolicy::Maglev,
+        BalancingPolicy::Random,
+    ]);
+    let hash_on =
+        prop_oneof!["x-[a-f]".prop_map(HashOn::Header), "[a-z]{1,9}".prop_map(HashOn::Cookie), Just(HashOn::Ip)];
+    let keepalive =
+        (seconds(), seconds(), count()).prop_map(|(time, interval, probes)| Keepalive { time, interval, probes });
+    let outliers =
+        (count(), count(), prop::option::of(percent()), (1u64..900_000).prop_map(Duration::from_millis), percent());
+    let outliers = outliers.prop_map(|(five, gateway, rate, eject_for, most)| Outliers {
+        consecutive_5xx: Sourced::built_in(five),
+        consecutive_gateway_errors: Sourced::built_in(gateway),
+        success_rate: Sourced::built_in(rate),
+        eject_for: Sourced::built_in(eject_for),
+        max_ejected: Sourced::built_in(most),
+    });
+    let breaker = (1u32.., 1u32.., 1u32.., prop::option::of(any::<u32>()));
+    let breaker = breaker.prop_map(|(connections, pending, requests, retries)| Breaker {
+        max_connections: Sourced::built_in(connections),
+        max_pending_requests: Sourced::built_in(pending),
+        max_requests: Sourced::built_in(requests),
+        max_retries: Sourced::built_in(retries),
+    });
+    let times = (span(), prop::array::uniform5(prop::option::of(span())));
+    let balancing = (policy, prop::option::of(hash_on), prop::option::of(keepalive));
+    let any = (times, (percent(), any::<u32>()), balancing, outliers, breaker);
+    let any = any.prop_map(|((connect, times), (budget, least), (policy, hash_on, keepalive), outliers, breaker)| {
+        let [request, idle, max_stream, max_connection, slow_start] = times.map(Sourced::built_in);
+        Outbound {
+            connect_timeout: Sourced::built_in(connect),
+            request_timeout: request,
+            idle_timeout: idle,
+            max_stream,
+            max_connection,
+            retry_percent: Sourced::built_in(budget),
+            retry_min_concurrent: Sourced::built_in(least),
+            balancing: Sourced::from_rule(policy, rule("a/calls", "/spec/outbound")),
+            hash_on: Sourced::built_in(hash_on),
+            slow_start,
+            outliers,
+            breaker,
+            keepalive: Sourced::built_in(keepalive),
+            ..Outbound::default()
+        }
+    });
+    prop_oneof![Just(Outbound::default()), any]
 }
 
 pub fn mode() -> impl Strategy<Value = MtlsMode> {
@@ -308,7 +372,8 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         retry: Sourced::built_in(rule.retry.clone()),
     });
     let route = Arc::new(HttpRoute { origin: None, rules: rules.collect() });
-    let own = Consumer::Namespace("a".parse().expect("a label"));
+    let namespace: Label = "a".parse().expect("a label");
+    let own = Consumer::Namespace(namespace.clone());
     let routes: BTreeMap<_, _> = if part.protocol.is_http() {
         [(Consumer::Everyone, route.clone())].into_iter().chain(part.own_route.then_some((own, route))).collect()
     } else {
@@ -322,6 +387,8 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         callers_use_mtls: true,
         mtls: Sourced::built_in(part.mode),
         access: part.access.clone(),
+        outbound: Arc::new(part.outbound.clone()),
+        outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
         routes,
     }
 }

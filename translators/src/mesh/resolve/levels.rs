@@ -36,6 +36,30 @@ pub(super) struct ByLevel<T> {
 impl Level {
     /// What `target` covers.
     pub(super) fn of(target: &Target, services: &Services, report: &mut Report<'_>) -> Option<Self> {
+        let level = Self::anywhere(target, services, report)?;
+        let home = &report.object.key.name.namespace;
+        if let Some(service) = level.service().filter(|service| service.namespace != *home) {
+            let message = format!("a policy of {home} cannot target {service}");
+            let hint = format!("write the policy in the namespace {}", service.namespace);
+            report.error(Code::Foreign, "/spec/target/service", message).hint = Some(hint);
+            return None;
+        }
+        Some(level)
+    }
+
+    /// The calls to what `target` covers: of the callers of one namespace, where the object stands in theirs.
+    pub(super) fn of_calls(
+        target: &Target,
+        services: &Services,
+        report: &mut Report<'_>,
+    ) -> Option<(Self, Option<Label>)> {
+        let level = Self::anywhere(target, services, report)?;
+        let home = &report.object.key.name.namespace;
+        let consumer = level.service().filter(|service| service.namespace != *home).map(|_| home.clone());
+        Some((level, consumer))
+    }
+
+    fn anywhere(target: &Target, services: &Services, report: &mut Report<'_>) -> Option<Self> {
         let home = &report.object.key.name.namespace;
         let (name, port) = match target {
             Target::Mesh if home.as_str() == ROOT_NAMESPACE => return Some(Self::Mesh),
@@ -52,17 +76,19 @@ impl Level {
             Target::Route(..) => return unusable("route", report),
         };
         let service = name.within(home);
-        if service.namespace != *home {
-            let message = format!("a policy of {home} cannot target {service}");
-            let hint = format!("write the policy in the namespace {}", service.namespace);
-            report.error(Code::Foreign, "/spec/target/service", message).hint = Some(hint);
-            return None;
-        }
         let declared = services.service(&service, format_args!("/spec/target/service"), report)?;
         let Some(port) = port else { return Some(Self::Service(service)) };
         let port = port.parse().ok()?;
         let port = declared.port(Some(&port), format_args!("/spec/target/port"), report)?;
         Some(Self::Port(service, port.name.clone()))
+    }
+
+    /// The one service that it covers, or a port of it.
+    pub(super) fn service(&self) -> Option<&QualifiedName> {
+        match self {
+            Self::Mesh | Self::Namespace(_) => None,
+            Self::Service(service) | Self::Port(service, _) => Some(service),
+        }
     }
 
     /// The levels that cover `service` beside others.
@@ -80,6 +106,11 @@ impl<T> Default for ByLevel<T> {
 }
 
 impl<T> ByLevel<T> {
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mesh.is_none() && self.namespaces.is_empty() && self.services.is_empty() && self.ports.is_empty()
+    }
+
     /// What is at `level`.
     pub(super) fn get(&self, level: &Level) -> Option<&T> {
         match level {

@@ -27,44 +27,33 @@ const NAMED: [(&str, RetryCondition); 11] = [
 /// More repetitions than this are a mistake, or an attack.
 const MOST_ATTEMPTS: u32 = 100;
 
-/// What is repeated: what is written, above `below`.
-pub(super) fn resolve(written: &RetrySpec, below: &Retry, pointer: &str, report: &mut Report<'_>) -> Retry {
-    let mut retry = below.clone();
-    if let Some(attempts) = written.attempts {
-        if attempts > MOST_ATTEMPTS {
-            let message = format!("{attempts} repetitions are more than {MOST_ATTEMPTS}");
-            report.error(Code::InvalidValue, format!("{pointer}/attempts"), message);
-        }
-        retry.attempts = attempts;
+/// Says what is wrong with what is written at `pointer`.
+pub(super) fn check(written: &RetrySpec, pointer: &str, report: &mut Report<'_>) {
+    if let Some(attempts) = written.attempts.filter(|attempts| *attempts > MOST_ATTEMPTS) {
+        let message = format!("{attempts} repetitions are more than {MOST_ATTEMPTS}");
+        report.error(Code::InvalidValue, format!("{pointer}/attempts"), message);
     }
-    if let Some(when) = &written.when {
-        let read = when.iter().enumerate().filter_map(|(index, word)| {
-            let condition = condition(word);
-            if condition.is_none() {
-                let choices: Vec<&str> =
-                    NAMED.iter().map(|(name, _)| *name).chain(["a status such as \"503\""]).collect();
-                let finding = report.error(
-                    Code::InvalidValue,
-                    format!("{pointer}/when/{index}"),
-                    format!("{word:?} is no condition for a retry"),
-                );
-                finding.hint = suggest::did_you_mean(word, &choices);
-                finding.choices = choices.into_iter().map(str::to_owned).collect();
-            }
-            condition
-        });
-        retry.when = read.collect();
+    for (index, word) in written.when.iter().flatten().enumerate().filter(|(_, word)| condition(word).is_none()) {
+        let choices: Vec<&str> = NAMED.iter().map(|(name, _)| *name).chain(["a status such as \"503\""]).collect();
+        let message = format!("{word:?} is no condition for a retry");
+        let finding = report.error(Code::InvalidValue, format!("{pointer}/when/{index}"), message);
+        finding.hint = suggest::did_you_mean(word, &choices);
+        finding.choices = choices.into_iter().map(str::to_owned).collect();
     }
-    if let Some(span) = written.per_try_timeout {
-        retry.per_try_timeout = limit(span);
+    if written.backoff.is_some_and(|span| limit(span).is_none()) {
+        report.error(Code::InvalidValue, format!("{pointer}/backoff"), "a pause needs more than 0s");
     }
-    if let Some(span) = written.backoff {
-        if limit(span).is_none() {
-            report.error(Code::InvalidValue, format!("{pointer}/backoff"), "a pause needs more than 0s");
-        }
-        retry.backoff = limit(span);
+}
+
+/// What is repeated: what is written, above `below`. What [`check`] finds wrong is left out.
+pub(super) fn merged(written: &RetrySpec, below: &Retry) -> Retry {
+    let when = written.when.as_ref().map(|when| when.iter().filter_map(|word| condition(word)).collect());
+    Retry {
+        attempts: written.attempts.unwrap_or(below.attempts),
+        when: when.unwrap_or_else(|| below.when.clone()),
+        per_try_timeout: written.per_try_timeout.map_or(below.per_try_timeout, limit),
+        backoff: written.backoff.map_or(below.backoff, limit),
     }
-    retry
 }
 
 fn condition(word: &str) -> Option<RetryCondition> {

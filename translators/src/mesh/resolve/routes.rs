@@ -15,16 +15,17 @@ use super::matches::{covers, http_match};
 use super::report::Report;
 use super::retry;
 use super::services::{DeclaredPort, Services};
-use super::settings::{Settings, built_in_retry, built_in_timeout, limit};
+use super::settings::{Settings, limit};
 use super::stage::Change;
+use super::traffic::Calls;
 use crate::finding::Code;
 use crate::mesh::{
-    Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Percent, Protocol,
-    Retry, RetryCondition, Sourced, WeightedDestination,
+    Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Outbound, Percent,
+    Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
 };
-use crate::name::QualifiedName;
-use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RouteSpec};
-use crate::rules::scalar::Setting;
+use crate::name::{QualifiedName, RuleRef};
+use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RetrySpec, RouteSpec};
+use crate::rules::scalar::{Setting, Span};
 
 /// What routes may refer to.
 pub(super) struct Known<'a> {
@@ -53,6 +54,15 @@ pub(super) struct Routing {
     pub subject: Subject,
     /// By the name of the service's port.
     by_port: BTreeMap<String, Arc<HttpRoute>>,
+    /// Of each rule.
+    limits: Vec<Limits>,
+}
+
+/// What a rule says of its requests where a policy may say so too.
+#[derive(Debug, PartialEq, Eq)]
+struct Limits {
+    timeout: Setting<Span>,
+    retry: Setting<RetrySpec>,
 }
 
 /// The TrafficRoutes of every service.
@@ -85,7 +95,8 @@ impl Routing {
             (port.name.clone(), Arc::new(http_route(spec, routed, known, report)))
         });
         let by_port = by_port.collect();
-        Self { subject: Subject { service, consumer }, by_port }
+        let limits = spec.http.iter().map(Limits::of).collect();
+        Self { subject: Subject { service, consumer }, by_port, limits }
     }
 }
 
@@ -109,23 +120,56 @@ impl Routes {
     }
 
     /// The routes of one port: everybody's is the default one unless a rule says otherwise; those of a consumer's
-    /// own namespace stand beside it.
-    pub(super) fn of_port(&self, routed: Routed<'_>, settings: &Settings) -> BTreeMap<Consumer, Arc<HttpRoute>> {
+    /// own namespace stand beside it, also where only its calls are made otherwise. What a rule does not say of its
+    /// requests, `calls` say; `settings` are those that the rules were read above.
+    pub(super) fn of_port(
+        &self,
+        routed: Routed<'_>,
+        calls: &Calls,
+        settings: &Settings,
+    ) -> BTreeMap<Consumer, Arc<HttpRoute>> {
         if !routed.port.protocol.is_http() {
             return BTreeMap::new();
         }
-        let of_service = self.0.get(routed.service).into_iter().flatten();
-        let written = of_service.filter_map(|(consumer, routing)| {
-            Some((consumer.clone(), Arc::clone(routing.by_port.get(&routed.port.name)?)))
+        let of_service = self.0.get(routed.service);
+        let written = |consumer: &Consumer| {
+            let routing = of_service?.get(consumer)?;
+            Some((routing, routing.by_port.get(&routed.port.name)?))
+        };
+        let route = |consumer: &Consumer, outbound: &Arc<Outbound>| match written(consumer)
+            .or_else(|| written(&Consumer::Everyone))
+        {
+            Some((_, route)) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(route),
+            Some((routing, route)) => Arc::new(above(route, &routing.limits, routed.port.protocol, outbound)),
+            None => Arc::new(default_route(routed, outbound)),
+        };
+        let named = of_service.into_iter().flat_map(BTreeMap::keys).filter(|consumer| written(consumer).is_some());
+        let mut consumers: BTreeSet<Consumer> = named.cloned().collect();
+        consumers.insert(Consumer::Everyone);
+        consumers.extend(calls.consumers.keys().cloned().map(Consumer::Namespace));
+        let outbound = |consumer: &Consumer| match consumer {
+            Consumer::Everyone => &calls.everyone,
+            Consumer::Namespace(namespace) => calls.consumers.get(namespace).unwrap_or(&calls.everyone),
+        };
+        let routes = consumers.into_iter().map(|consumer| {
+            let route = route(&consumer, outbound(&consumer));
+            (consumer, route)
         });
-        let mut of_port: BTreeMap<Consumer, Arc<HttpRoute>> = written.collect();
-        of_port.entry(Consumer::Everyone).or_insert_with(|| Arc::new(default_route(routed, settings)));
-        of_port
+        routes.collect()
     }
 }
 
+/// `route` with what its rules do not say of their requests from `outbound`.
+fn above(route: &HttpRoute, limits: &[Limits], protocol: Protocol, outbound: &Outbound) -> HttpRoute {
+    let mut route = route.clone();
+    for (rule, limits) in route.rules.iter_mut().zip(limits) {
+        (rule.timeout, rule.retry) = limits.above(protocol, outbound, rule.origin.as_ref());
+    }
+    route
+}
+
 /// All requests to the service itself.
-fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
+fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
     let destination =
         Destination { service: routed.service.clone(), port: routed.port.name.clone(), labels: BTreeMap::new() };
     let rule = HttpRule {
@@ -136,8 +180,8 @@ fn default_route(routed: Routed<'_>, settings: &Settings) -> HttpRoute {
         changes: Changes::default(),
         mirror: None,
         checks: Checks::default(),
-        timeout: settings.timeout(routed.port.protocol),
-        retry: settings.retry.clone(),
+        timeout: inherited(routed.port.protocol, outbound),
+        retry: outbound.retry.clone(),
     };
     HttpRoute { origin: None, rules: vec![rule] }
 }
@@ -175,16 +219,22 @@ fn http_rule(
     let matches = written.matches.iter().enumerate();
     let matches: Vec<_> = matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
     let action = http_action(written, &at, &matches, routed, known, report);
+    if let Setting::Given(retry) = &written.retry {
+        retry::check(retry, &format!("{at}/retry"), report);
+    }
+    let origin = report.origin(&at);
+    let outbound = &known.settings.outbound;
+    let (timeout, retry) = Limits::of(written).above(routed.port.protocol, outbound, Some(&origin));
     let rule = HttpRule {
-        origin: Some(report.origin(&at)),
+        origin: Some(origin),
         name: written.name.as_ref().map_or_else(|| format!("rule-{index}"), ToString::to_string),
         changes: action::changes(written.rewrite.as_ref(), written.headers.as_ref(), &at, &matches, report),
         checks: checks::checks(written, &at, report),
         mirror: written.mirror.as_ref().and_then(|written| mirror(written, &at, routed, known, report)),
         matches,
         action,
-        timeout: timeout(written, &at, routed.port.protocol, known.settings, report),
-        retry: rule_retry(written, &at, known.settings, report),
+        timeout,
+        retry,
     };
     warn_of_retries(written, &rule, &at, report);
     rule
@@ -255,30 +305,44 @@ fn shadows(earlier: &HttpRule, later: &HttpRule) -> bool {
             && later.matches.iter().all(|one| earlier.matches.iter().any(|other| covers(other, one))))
 }
 
-fn timeout(
-    written: &HttpRuleSpec,
-    at: &str,
-    protocol: Protocol,
-    settings: &Settings,
-    report: &Report<'_>,
-) -> Sourced<Option<Duration>> {
-    let origin = || report.origin(format!("{at}/timeout"));
-    match written.timeout {
-        Setting::Inherit => settings.timeout(protocol),
-        Setting::BuiltIn => Sourced::from_rule(built_in_timeout(protocol), origin()),
-        Setting::Given(span) => Sourced::from_rule(limit(span), origin()),
+// === impl Limits ===
+
+impl Limits {
+    fn of(rule: &HttpRuleSpec) -> Self {
+        Self { timeout: rule.timeout, retry: rule.retry.clone() }
+    }
+
+    /// The time limit and the repetitions of the rule at `rule`: what is not written is as `outbound` has it.
+    fn above(
+        &self,
+        protocol: Protocol,
+        outbound: &Outbound,
+        rule: Option<&RuleRef>,
+    ) -> (Sourced<Option<Duration>>, Sourced<Retry>) {
+        let from = |field: &str| rule.map(|rule| rule.member(field));
+        let timeout = match self.timeout {
+            Setting::Inherit => inherited(protocol, outbound),
+            Setting::BuiltIn => {
+                Sourced { value: inherited(protocol, Outbound::built_in()).value, origin: from("timeout") }
+            }
+            Setting::Given(span) => Sourced { value: limit(span), origin: from("timeout") },
+        };
+        let retry = match &self.retry {
+            Setting::Inherit => outbound.retry.clone(),
+            Setting::BuiltIn => Sourced { value: Outbound::built_in().retry.value.clone(), origin: from("retry") },
+            Setting::Given(written) => {
+                Sourced { value: retry::merged(written, &outbound.retry.value), origin: from("retry") }
+            }
+        };
+        (timeout, retry)
     }
 }
 
-fn rule_retry(written: &HttpRuleSpec, at: &str, settings: &Settings, report: &mut Report<'_>) -> Sourced<Retry> {
-    let pointer = format!("{at}/retry");
-    match &written.retry {
-        Setting::Inherit => settings.retry.clone(),
-        Setting::BuiltIn => Sourced::from_rule(built_in_retry(), report.origin(pointer)),
-        Setting::Given(spec) => {
-            let retry = retry::resolve(spec, &settings.retry.value, &pointer, report);
-            Sourced::from_rule(retry, report.origin(pointer))
-        }
+/// How long a request may take where its rule does not say so: gRPC calls bring their own limit.
+fn inherited(protocol: Protocol, outbound: &Outbound) -> Sourced<Option<Duration>> {
+    match protocol {
+        Protocol::Http | Protocol::Http2 => outbound.request_timeout.clone(),
+        Protocol::Grpc | Protocol::Tcp => Sourced::built_in(None),
     }
 }
 

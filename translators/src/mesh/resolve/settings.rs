@@ -1,14 +1,14 @@
 //! The Mesh object: settings of the whole mesh, with the built-in defaults below them.
 //!
-//! Owns: every built-in default. May use: `rules`. Never: looks at a service.
+//! Owns: what the Mesh says above what is built in. May use: `rules`. Never: looks at a service.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::Report;
 use super::retry;
 use crate::finding::Code;
-use crate::mesh::{AccessDefault, MtlsMode, Protocol, Retry, RetryCondition, Sourced};
+use crate::mesh::{AccessDefault, MtlsMode, Outbound, Sourced};
 use crate::name::{RuleRef, TrustDomain};
 use crate::rules::mesh::MeshSpec;
 use crate::rules::scalar::{Setting, Span};
@@ -21,12 +21,10 @@ pub(super) const ROOT_NAMESPACE: &str = "mesh-system";
 pub(super) struct Settings {
     pub trust_domain: Sourced<TrustDomain>,
     pub leaf_ttl: Sourced<Duration>,
-    pub connect_timeout: Sourced<Duration>,
     pub mtls: Sourced<MtlsMode>,
     pub access: Sourced<AccessDefault>,
-    pub retry: Sourced<Retry>,
-    /// On http and http2 ports.
-    timeout: Sourced<Option<Duration>>,
+    /// How calls are made.
+    pub outbound: Arc<Outbound>,
 }
 
 // === impl Settings ===
@@ -43,11 +41,9 @@ impl Settings {
         Self {
             trust_domain: Sourced::built_in("cluster.local".parse().expect("a trust domain")),
             leaf_ttl: Sourced::built_in(Duration::from_secs(24 * 60 * 60)),
-            connect_timeout: Sourced::built_in(Duration::from_secs(5)),
             mtls: Sourced::built_in(MtlsMode::Permissive),
             access: Sourced::built_in(AccessDefault::Allow),
-            retry: Sourced::built_in(built_in_retry()),
-            timeout: Sourced::built_in(Some(Duration::from_secs(15))),
+            outbound: Arc::clone(Outbound::built_in()),
         }
     }
 
@@ -84,44 +80,23 @@ impl Settings {
         if let Some(default) = defaults.access {
             settings.access = Sourced::from_rule(default, origin("/spec/defaults/access"));
         }
+        let mut outbound = settings.outbound.as_ref().clone();
         if let Setting::Given(span) = defaults.timeout {
-            settings.timeout = Sourced::from_rule(limit(span), origin("/spec/defaults/timeout"));
+            outbound.request_timeout = Sourced::from_rule(limit(span), origin("/spec/defaults/timeout"));
         }
         if let Setting::Given(Span(timeout)) = defaults.connect_timeout {
             if timeout.is_zero() {
                 report.error(Code::InvalidValue, "/spec/defaults/connectTimeout", "a connection needs more than 0s");
             }
-            settings.connect_timeout = Sourced::from_rule(timeout, origin("/spec/defaults/connectTimeout"));
+            outbound.connect_timeout = Sourced::from_rule(timeout, origin("/spec/defaults/connectTimeout"));
         }
         if let Setting::Given(written) = &defaults.retry {
             let pointer = "/spec/defaults/retry";
-            let value = retry::resolve(written, &built_in_retry(), pointer, report);
-            settings.retry = Sourced::from_rule(value, origin(pointer));
+            retry::check(written, pointer, report);
+            outbound.retry = Sourced::from_rule(retry::merged(written, &outbound.retry.value), origin(pointer));
         }
+        settings.outbound = Arc::new(outbound);
         settings
-    }
-
-    /// How long a request may take on a port that speaks `protocol`, unless a rule says so.
-    pub(super) fn timeout(&self, protocol: Protocol) -> Sourced<Option<Duration>> {
-        match protocol {
-            Protocol::Http | Protocol::Http2 => self.timeout.clone(),
-            Protocol::Grpc | Protocol::Tcp => Sourced::built_in(None),
-        }
-    }
-}
-
-/// The built-in request timeout on a port that speaks `protocol`.
-pub(super) fn built_in_timeout(protocol: Protocol) -> Option<Duration> {
-    Settings::built_in().timeout(protocol).value
-}
-
-/// The built-in retry: one repetition where nothing was processed.
-pub(super) fn built_in_retry() -> Retry {
-    Retry {
-        attempts: 1,
-        when: BTreeSet::from([RetryCondition::ConnectFailure, RetryCondition::RefusedStream]),
-        per_try_timeout: None,
-        backoff: None,
     }
 }
 

@@ -1,0 +1,342 @@
+//! TrafficPolicies: settings of calls merge down the ladder, field by field.
+//!
+//! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`. Never: lets a policy
+//! change the calls of a third party.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claims::Claim;
+use super::levels::{ByLevel, Level};
+use super::matches::is_token;
+use super::report::Report;
+use super::retry;
+use super::services::Services;
+use super::settings::limit;
+use super::stage::Change;
+use crate::finding::Code;
+use crate::mesh::{HashOn, Keepalive, Outbound, Sourced};
+use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
+use crate::rules::scalar::{Setting, Span};
+use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
+
+/// What a TrafficPolicy says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    pub subject: Subject,
+    layer: Layer,
+}
+
+/// Which calls: those to what a level covers, by the callers of one namespace or by all.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    pub level: Level,
+    consumer: Option<Label>,
+}
+
+/// What one policy says of calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Layer {
+    key: ObjectKey,
+    outbound: OutboundSpec,
+}
+
+/// The policies of every level.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    producers: ByLevel<Arc<Policy>>,
+    /// Those of callers, by what they call and their namespace.
+    consumers: BTreeMap<QualifiedName, BTreeMap<Label, ByLevel<Arc<Policy>>>>,
+}
+
+/// How the calls to one port are made.
+#[derive(Debug, Clone)]
+pub(super) struct Calls {
+    /// Those of callers for whose namespace there is nothing else.
+    pub everyone: Arc<Outbound>,
+    /// Those of the callers of a namespace.
+    pub consumers: BTreeMap<Label, Arc<Outbound>>,
+}
+
+// === impl Subject ===
+
+/// One policy decides about the calls of the same callers to the same target.
+impl Claim for Subject {
+    const POINTER: &'static str = "/spec/target";
+    const WHY: &'static str = "has the same target";
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// What `spec` says.
+    pub(super) fn of(spec: &TrafficSpec, services: &Services, report: &mut Report<'_>) -> Option<Self> {
+        if let Some(outbound) = &spec.outbound {
+            check(outbound, report);
+        } else {
+            report.error(Code::MissingField, "/spec", "nothing is said: give outbound");
+        }
+        let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
+        let layer = Layer { key: report.object.key.clone(), outbound: spec.outbound.clone().unwrap_or_default() };
+        Some(Self { subject: Subject { level, consumer }, layer })
+    }
+}
+
+// === impl Traffic ===
+
+impl Traffic {
+    /// Takes up changes of TrafficPolicies.
+    pub(super) fn follow(&mut self, changes: &[Change<Policy>]) {
+        for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
+            let Subject { level, consumer } = &kept.value.subject;
+            self.of(level, consumer.as_ref()).remove(level);
+            self.consumers.retain(|_, of_service| {
+                of_service.retain(|_, levels| !levels.is_empty());
+                !of_service.is_empty()
+            });
+        }
+        for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
+            let Subject { level, consumer } = &kept.value.subject;
+            let of_level = self.of(level, consumer.as_ref()).entry(level, || Arc::clone(&kept.value));
+            *of_level = Arc::clone(&kept.value);
+        }
+    }
+
+    fn of(&mut self, level: &Level, consumer: Option<&Label>) -> &mut ByLevel<Arc<Policy>> {
+        match (consumer, level) {
+            (Some(consumer), Level::Service(service) | Level::Port(service, _)) => {
+                self.consumers.entry(service.clone()).or_default().entry(consumer.clone()).or_default()
+            }
+            (Some(_) | None, _) => &mut self.producers,
+        }
+    }
+
+    /// How the calls to a port are made; `below` is what holds where no policy says anything.
+    pub(super) fn calls(&self, service: &QualifiedName, port: &str, below: &Arc<Outbound>) -> Calls {
+        let everyone = above(below, self.producers.covering(service, port));
+        let consumers = self.consumers.get(service).into_iter().flatten();
+        let consumers = consumers.filter(|(_, levels)| levels.covering(service, port).next().is_some());
+        let of_consumer = |levels: &ByLevel<_>| above(&everyone, levels.covering(service, port));
+        let consumers = consumers.map(|(consumer, levels)| (consumer.clone(), of_consumer(levels))).collect();
+        Calls { everyone, consumers }
+    }
+}
+
+/// What `policies` make of `below`, the last one above the others.
+fn above<'a>(below: &Arc<Outbound>, policies: impl Iterator<Item = &'a Arc<Policy>>) -> Arc<Outbound> {
+    let mut policies = policies.peekable();
+    if policies.peek().is_none() {
+        return Arc::clone(below);
+    }
+    let mut outbound = below.as_ref().clone();
+    policies.for_each(|policy| policy.layer.apply(&mut outbound));
+    Arc::new(outbound)
+}
+
+// === impl Layer ===
+
+impl Layer {
+    /// Puts what is written in place of what there is.
+    fn apply(&self, outbound: &mut Outbound) {
+        let OutboundSpec { timeouts, retry_budget, load_balancing, outlier_detection, circuit_breaker, .. } =
+            &self.outbound;
+        let built_in = Outbound::built_in();
+        let span = |Span(span): Span| span;
+
+        let times = |member: fn(&_) -> Setting<Span>| timeouts.within(member);
+        self.set(
+            &mut outbound.connect_timeout,
+            times(|t| t.connect).map(span),
+            built_in.connect_timeout.value,
+            || "timeouts/connect",
+        );
+        let pairs = [
+            (&mut outbound.request_timeout, times(|t| t.request), &built_in.request_timeout, "timeouts/request"),
+            (&mut outbound.idle_timeout, times(|t| t.idle), &built_in.idle_timeout, "timeouts/idle"),
+            (&mut outbound.max_stream, times(|t| t.max_stream), &built_in.max_stream, "timeouts/maxStream"),
+            (
+                &mut outbound.max_connection,
+                times(|t| t.max_connection),
+                &built_in.max_connection,
+                "timeouts/maxConnection",
+            ),
+        ];
+        for (place, written, built_in, field) in pairs {
+            self.set(place, written.map(limit), built_in.value, || field);
+        }
+        self.retry(&mut outbound.retry);
+        let budget = retry_budget;
+        self.set(
+            &mut outbound.retry_percent,
+            budget.within(|b| b.percent),
+            built_in.retry_percent.value,
+            || "retryBudget/percent",
+        );
+        let place = &mut outbound.retry_min_concurrent;
+        self.set(
+            place,
+            budget.within(|b| b.min_concurrent),
+            built_in.retry_min_concurrent.value,
+            || "retryBudget/minConcurrent",
+        );
+
+        let balancing = load_balancing;
+        self.set(
+            &mut outbound.balancing,
+            balancing.within(|b| b.policy),
+            built_in.balancing.value,
+            || "loadBalancing/policy",
+        );
+        let written = balancing.within(|b| b.hash_on.clone()).map(|hash_on| Some(self::hash_on(&hash_on)));
+        self.set(&mut outbound.hash_on, written, None, || "loadBalancing/hashOn");
+        let written = balancing.within(|b| b.slow_start).map(limit);
+        self.set(&mut outbound.slow_start, written, None, || "loadBalancing/slowStart");
+
+        let (written, place) = (outlier_detection, &mut outbound.outliers);
+        let five = written.within(|o| o.consecutive_5xx).map(Some);
+        self.set(&mut place.consecutive_5xx, five, None, || "outlierDetection/consecutive5xx");
+        let gateway = written.within(|o| o.consecutive_gateway_errors).map(Some);
+        self.set(&mut place.consecutive_gateway_errors, gateway, None, || "outlierDetection/consecutiveGatewayErrors");
+        let rate = written.within(|o| o.success_rate).map(Some);
+        self.set(&mut place.success_rate, rate, None, || "outlierDetection/successRate");
+        let eject_for = written.within(|o| o.eject_for).map(span);
+        self.set(&mut place.eject_for, eject_for, built_in.outliers.eject_for.value, || "outlierDetection/ejectFor");
+        let most = written.within(|o| o.max_ejected_percent);
+        self.set(
+            &mut place.max_ejected,
+            most,
+            built_in.outliers.max_ejected.value,
+            || "outlierDetection/maxEjectedPercent",
+        );
+
+        let (written, place, built_in) = (circuit_breaker, &mut outbound.breaker, &built_in.breaker);
+        let connections = written.within(|b| b.max_connections);
+        self.set(
+            &mut place.max_connections,
+            connections,
+            built_in.max_connections.value,
+            || "circuitBreaker/maxConnections",
+        );
+        let pending = written.within(|b| b.max_pending_requests);
+        self.set(
+            &mut place.max_pending_requests,
+            pending,
+            built_in.max_pending_requests.value,
+            || "circuitBreaker/maxPendingRequests",
+        );
+        let requests = written.within(|b| b.max_requests);
+        self.set(&mut place.max_requests, requests, built_in.max_requests.value, || "circuitBreaker/maxRequests");
+        let retries = written.within(|b| b.max_retries).map(Some);
+        self.set(&mut place.max_retries, retries, None, || "circuitBreaker/maxRetries");
+
+        let written = self.outbound.keepalive.clone().map(|keepalive| Some(self::keepalive(&keepalive)));
+        self.set(&mut outbound.keepalive, written, None, || "keepalive");
+    }
+
+    fn set<T>(&self, place: &mut Sourced<T>, written: Setting<T>, built_in: T, field: impl FnOnce() -> &'static str) {
+        let value = match written {
+            Setting::Inherit => return,
+            Setting::BuiltIn => built_in,
+            Setting::Given(value) => value,
+        };
+        *place = Sourced::from_rule(value, self.origin(field()));
+    }
+
+    fn retry(&self, place: &mut Sourced<crate::mesh::Retry>) {
+        let value = match &self.outbound.retry {
+            Setting::Inherit => return,
+            Setting::BuiltIn => Outbound::built_in().retry.value.clone(),
+            Setting::Given(written) => retry::merged(written, &place.value),
+        };
+        *place = Sourced::from_rule(value, self.origin("retry"));
+    }
+
+    fn origin(&self, field: &str) -> RuleRef {
+        RuleRef::new(self.key.clone(), format!("/spec/outbound/{field}"))
+    }
+}
+
+fn hash_on(written: &HashOnSpec) -> HashOn {
+    match written {
+        HashOnSpec::Header(name) => HashOn::Header(name.to_ascii_lowercase()),
+        HashOnSpec::Cookie(name) => HashOn::Cookie(name.clone()),
+        HashOnSpec::Ip => HashOn::Ip,
+    }
+}
+
+fn keepalive(written: &KeepaliveSpec) -> Keepalive {
+    let span = |written: Option<Span>| written.map(|Span(span)| span);
+    Keepalive { time: span(written.time), interval: span(written.interval), probes: written.probes }
+}
+
+/// Says what is wrong with the values.
+fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
+    let at = |field: &str| format!("/spec/outbound/{field}");
+    let OutboundSpec { timeouts, retry, retry_budget, load_balancing, outlier_detection, circuit_breaker, keepalive } =
+        outbound;
+    if timeouts.within(|t| t.connect) == Setting::Given(Span(Duration::ZERO)) {
+        report.error(Code::InvalidValue, at("timeouts/connect"), "a connection needs more than 0s");
+    }
+    if let Setting::Given(written) = retry {
+        retry::check(written, &at("retry"), report);
+    }
+    if let Setting::Given(written) = load_balancing {
+        check_balancing(written, &at("loadBalancing"), report);
+    }
+    if outlier_detection.within(|o| o.eject_for) == Setting::Given(Span(Duration::ZERO)) {
+        report.error(Code::InvalidValue, at("outlierDetection/ejectFor"), "an endpoint is left out for more than 0s");
+    }
+    let breaker = circuit_breaker;
+    for (field, written) in [
+        ("maxConnections", breaker.within(|b| b.max_connections)),
+        ("maxPendingRequests", breaker.within(|b| b.max_pending_requests)),
+        ("maxRequests", breaker.within(|b| b.max_requests)),
+    ] {
+        if written == Setting::Given(0) {
+            let message = "with 0 every request is refused: write 1 or more";
+            report.error(Code::InvalidValue, at(&format!("circuitBreaker/{field}")), message);
+        }
+    }
+    if let (Setting::Given(_), Setting::Given(_)) = (breaker.within(|b| b.max_retries), retry_budget) {
+        let message = "a number of repetitions takes the place of a budget: give one of them";
+        report.error(Code::Conflict, at("circuitBreaker/maxRetries"), message);
+    }
+    if let Setting::Given(written) = keepalive {
+        for (field, span) in [("time", written.time), ("interval", written.interval)] {
+            if let Some(span) = span.filter(|Span(span)| span.is_zero() || span.subsec_nanos() != 0) {
+                let message = format!("{span} is no number of whole seconds above 0");
+                report.error(Code::InvalidValue, at(&format!("keepalive/{field}")), message);
+            }
+        }
+    }
+}
+
+fn check_balancing(written: &LoadBalancingSpec, at: &str, report: &mut Report<'_>) {
+    match &written.hash_on {
+        Setting::Given(HashOnSpec::Header(name)) if !is_token(name) => {
+            report.error(Code::InvalidValue, format!("{at}/hashOn/header"), format!("{name:?} is no name of a header"));
+        }
+        Setting::Given(HashOnSpec::Cookie(name)) if !is_token(name) => {
+            report.error(Code::InvalidValue, format!("{at}/hashOn/cookie"), format!("{name:?} is no name of a cookie"));
+        }
+        _ => {}
+    }
+    let Setting::Given(policy) = written.policy else { return };
+    if matches!(written.hash_on, Setting::Given(_)) && !policy.hashes() {
+        let message = "this policy looks at no request";
+        report.error(Code::InvalidValue, format!("{at}/hashOn"), message).hint =
+            Some("write policy: ring-hash or maglev, or leave it out".to_owned());
+    }
+    if matches!(written.hash_on, Setting::Inherit) && policy.hashes() {
+        let message = "requests are alike in nothing unless a wider policy says in what: any endpoint gets them";
+        report.warning(Code::NoEffect, format!("{at}/policy"), message).hint =
+            Some("write hashOn: {header: ...}, {cookie: ...} or ip".to_owned());
+    }
+    let starts_slowly =
+        matches!(policy, crate::mesh::BalancingPolicy::RoundRobin | crate::mesh::BalancingPolicy::LeastRequest);
+    if matches!(written.slow_start, Setting::Given(_)) && !starts_slowly {
+        let message = "a new endpoint starts slowly with round-robin and least-request only";
+        report.error(Code::InvalidValue, format!("{at}/slowStart"), message).hint = Some("leave it out".to_owned());
+    }
+}

@@ -1,0 +1,166 @@
+//! `TrafficPolicy`: how the calls to services are made.
+//!
+//! Owns: the shape of the spec. May use: `scalar`, `target`. Never: merges two policies.
+
+use std::num::NonZeroU32;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::route::RetrySpec;
+use super::scalar::{Percent, Setting, Span};
+use super::target::Target;
+use crate::mesh::BalancingPolicy;
+
+/// How the calls to services are made. Policies merge down the ladder (mesh, namespace, service, port) field by field;
+/// `null` is the built-in value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrafficSpec {
+    /// Which services. A policy that names a service of another namespace is for the callers in its own.
+    pub target: Target,
+    /// What callers do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<OutboundSpec>,
+}
+
+/// What callers do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutboundSpec {
+    /// How long things may take.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub timeouts: Setting<TimeoutsSpec>,
+    /// What is repeated.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub retry: Setting<RetrySpec>,
+    /// How much of the traffic repetitions may be.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub retry_budget: Setting<RetryBudgetSpec>,
+    /// Which endpoint gets a request.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub load_balancing: Setting<LoadBalancingSpec>,
+    /// Which endpoints get nothing for a while because requests to them fail; off by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub outlier_detection: Setting<OutlierSpec>,
+    /// How much is under way at once from each caller.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub circuit_breaker: Setting<CircuitBreakerSpec>,
+    /// How idle connections are kept open; left out, the system decides.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub keepalive: Setting<KeepaliveSpec>,
+}
+
+/// How long things may take; `0s` is without limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TimeoutsSpec {
+    /// Until a connection to an endpoint stands; `5s` by default, and never without limit.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub connect: Setting<Span>,
+    /// A request as a whole, on http and http2 ports; `15s` by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub request: Setting<Span>,
+    /// Without a byte on a stream, or without a stream on a connection; `1h` by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub idle: Setting<Span>,
+    /// A request and its response, however many bytes still come; without limit by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_stream: Setting<Span>,
+    /// A connection, which then takes no more requests; without limit by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_connection: Setting<Span>,
+}
+
+/// How much of the traffic repetitions may be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetryBudgetSpec {
+    /// Of what is under way; 20 by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub percent: Setting<Percent>,
+    /// So many in any case; 3 by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub min_concurrent: Setting<u32>,
+}
+
+/// Which endpoint gets a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoadBalancingSpec {
+    /// The policy; `least-request` by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub policy: Setting<BalancingPolicy>,
+    /// What decides with `ring-hash` and `maglev`: requests that are alike in it go to the same endpoint.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub hash_on: Setting<HashOnSpec>,
+    /// How long a new endpoint takes to get its whole share, with `round-robin` and `least-request`; none by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub slow_start: Setting<Span>,
+}
+
+/// In what requests are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HashOnSpec {
+    /// The header of this name.
+    Header(String),
+    /// The cookie of this name, which the proxy sets where there is none.
+    Cookie(String),
+    /// The address that they come from.
+    Ip,
+}
+
+/// Which endpoints get nothing for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutlierSpec {
+    /// So many answers of 500 and above, or none at all, one after the other.
+    #[serde(default, rename = "consecutive5xx", skip_serializing_if = "Setting::is_inherit")]
+    pub consecutive_5xx: Setting<NonZeroU32>,
+    /// So many answers of 502, 503 or 504, or none at all, one after the other.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub consecutive_gateway_errors: Setting<NonZeroU32>,
+    /// Less than this share of successes, in percent, of 50 requests or more in one interval.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub success_rate: Setting<Percent>,
+    /// How long, the first time; `30s` by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub eject_for: Setting<Span>,
+    /// How many of the endpoints at most, in percent; 10 by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_ejected_percent: Setting<Percent>,
+}
+
+/// How much is under way at once from each caller; what is beyond is answered 503 at once.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CircuitBreakerSpec {
+    /// Connections; 65536 by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_connections: Setting<u32>,
+    /// Requests that wait for a connection; 65536 by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_pending_requests: Setting<u32>,
+    /// Requests; 65536 by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_requests: Setting<u32>,
+    /// Repetitions; takes the place of `retryBudget`.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub max_retries: Setting<u32>,
+}
+
+/// How idle connections are kept open.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeepaliveSpec {
+    /// How long a connection is idle before the first probe; the system's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Span>,
+    /// From one probe to the next; the system's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+    /// So many without an answer end it; the system's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<NonZeroU32>,
+}
