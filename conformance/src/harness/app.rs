@@ -8,10 +8,11 @@ use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::{Json, Router};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -57,7 +58,8 @@ struct Http {
 // === impl App ===
 
 impl App {
-    /// An HTTP application that answers every request with an [`Echo`].
+    /// An HTTP application that answers every request with an [`Echo`]: with the status 503 where the header `x-fail`
+    /// names its version, and after so many milliseconds as the header `x-wait` says.
     pub async fn http(version: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (address, served) = (listener.local_addr()?, Arc::new(AtomicU64::new(0)));
@@ -99,8 +101,15 @@ impl App {
     }
 }
 
-async fn echo(State(http): State<Http>, method: Method, uri: Uri, headers: HeaderMap) -> Json<Echo> {
-    Json(http.echo(&method, &uri, &headers))
+async fn echo(State(http): State<Http>, method: Method, uri: Uri, headers: HeaderMap) -> (StatusCode, Json<Echo>) {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let fails = text("x-fail") == Some(&http.version);
+    let wait = text("x-wait").and_then(|wait| wait.parse().ok());
+    let echo = http.echo(&method, &uri, &headers);
+    if let Some(wait) = wait {
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+    (if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, Json(echo))
 }
 
 async fn unary(State(http): State<Http>, request: axum::extract::Request) -> axum::response::Response {
