@@ -1,8 +1,10 @@
 //! What is done to requests before they are sent on, through real Envoys: cross-origin rules, faults and limits of rate,
 //! each where a route asks for it and nowhere else.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use conformance::harness::Echo;
 use conformance::harness::shop::{Shop, rule};
 use reqwest::{Client, Method};
 
@@ -123,5 +125,53 @@ async fn a_bucket_holds_so_many_requests_and_each_value_of_its_key_has_one() -> 
     assert!(refilled.contains(&429), "{refilled:?}");
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(statuses("/refilled", None, 2).await?, [200, 200], "it is refilled evenly");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_stays_at_its_endpoint_also_where_weights_share_clients_out() -> anyhow::Result<()> {
+    let (_shop, client, here) = shop(
+        r#"- {match: [{path: {prefix: /cookie}}], to: [{service: cart}], stickyBy: {cookie: cart-session}}
+- match: [{path: {prefix: /split}}]
+  to: [{service: cart, version: v1}, {service: cart, version: v2}]
+  stickyBy: {cookie: cart-session}
+- {match: [{path: {prefix: /header}}], to: [{service: cart}], stickyBy: {header: x-user}}"#,
+    )
+    .await?;
+    let version = async |path: &str, name: &str, value: &str| {
+        let answer = client.get(format!("{here}{path}")).header(name, value).send().await?;
+        anyhow::Ok(answer.json::<Echo>().await?.version)
+    };
+    for path in ["/cookie", "/split"] {
+        let mut seen = BTreeSet::new();
+        for _ in 0..24 {
+            let first = client.get(format!("{here}{path}")).send().await?;
+            let cookie = first.headers()["set-cookie"].to_str()?.to_owned();
+            assert!(cookie.starts_with("cart-session=") && cookie.contains("Path=/"), "{cookie}");
+            assert!(cookie.contains("HttpOnly") && !cookie.contains("Max-Age"), "{cookie}");
+            let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+            let at = first.json::<Echo>().await?.version;
+            for _ in 0..4 {
+                assert_eq!(version(path, "cookie", &cookie).await?, at, "{path}");
+            }
+            seen.insert(at);
+        }
+        assert_eq!(seen.len(), 2, "{path}: new clients come to both");
+    }
+    let mut seen = BTreeSet::new();
+    for user in 0..16 {
+        let user = format!("user-{user}");
+        let at = version("/header", "x-user", &user).await?;
+        for _ in 0..4 {
+            assert_eq!(version("/header", "x-user", &user).await?, at, "{user}");
+        }
+        seen.insert(at);
+    }
+    assert_eq!(seen.len(), 2, "sixteen users at one of two endpoints");
+    let mut without = BTreeSet::new();
+    for _ in 0..30 {
+        without.insert(version("/", "x-user", "user-1").await?);
+    }
+    assert_eq!(without.len(), 2, "no rule keeps anybody here");
     Ok(())
 }

@@ -300,7 +300,7 @@ impl Audience {
 
 /// The name of the cluster of a destination, and of its endpoints.
 fn cluster_name(destination: &Destination) -> String {
-    if destination.labels.is_empty() {
+    if destination.labels.is_empty() && !destination.sticky {
         joined("out", &destination.service, &destination.port)
     } else {
         format!("out/{destination}")
@@ -349,7 +349,7 @@ fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destinat
 
 /// All endpoints of the called port.
 fn whole_port(call: &Call) -> Destination {
-    Destination { service: call.service.clone(), port: call.port.clone(), labels: Default::default() }
+    Destination { service: call.service.clone(), port: call.port.clone(), labels: Default::default(), sticky: false }
 }
 
 /// The rules behind a resource, once each, in order.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Sourced;
+use super::{HashOn, Sourced};
 use crate::name::{Label, QualifiedName, RuleRef};
 pub use crate::rules::route::Scheme;
 pub use crate::rules::scalar::Percent;
@@ -54,6 +54,9 @@ pub struct HttpRule {
     /// What is done to requests before they are sent on.
     #[serde(flatten)]
     pub checks: Checks,
+    /// In what the requests are alike that stay at one endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky_by: Option<HashOn>,
     /// How long a request may take as a whole; `None` is without limit.
     pub timeout: Sourced<Option<Duration>>,
     /// What is repeated.
@@ -281,6 +284,9 @@ pub struct Destination {
     pub port: String,
     /// The labels that an endpoint must carry; empty is all endpoints.
     pub labels: BTreeMap<String, String>,
+    /// Whether requests that are alike stay at one endpoint, whatever the policy of balancing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sticky: bool,
 }
 
 /// What is repeated, and how.
@@ -378,12 +384,15 @@ impl Serialize for Consumer {
 
 // === impl Destination ===
 
-/// `shop/cart/http`, or `shop/cart/http/track=a,version=v1`.
+/// `shop/cart/http`, or `shop/cart/http/track=a,version=v1`; at the end `+sticky` where it is.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.service, self.port)?;
         for (n, (key, value)) in self.labels.iter().enumerate() {
             write!(f, "{}{key}={value}", if n == 0 { "/" } else { "," })?;
+        }
+        if self.sticky {
+            f.write_str("+sticky")?;
         }
         Ok(())
     }

@@ -65,6 +65,9 @@ pub struct HttpRuleSpec {
     /// Which pages of other origins may read answers in a browser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<CorsSpec>,
+    /// What keeps a client at one endpoint for as long as that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky_by: Option<StickySpec>,
     /// What goes wrong on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<FaultSpec>,
@@ -239,6 +242,16 @@ pub struct CorsSpec {
     /// Whether cookies are sent; false by default.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_credentials: bool,
+}
+
+/// By what clients are told apart that stay at one endpoint each. Where weights share requests out, they share clients out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StickySpec {
+    /// The cookie of this name, which the proxy sets where there is none, for as long as the client's session.
+    Cookie(String),
+    /// The header of this name, which clients send.
+    Header(String),
 }
 
 /// What goes wrong on purpose.

@@ -44,6 +44,14 @@ pub(super) fn cluster(cluster: cluster_pb::Cluster, protocol: Protocol, calls: &
     }
 }
 
+/// Requests that are alike go to one endpoint, whatever the policy is otherwise.
+pub(super) fn stick(cluster: &mut cluster_pb::Cluster, calls: &Outbound) {
+    if !calls.balancing.value.hashes() {
+        cluster.lb_policy = policy(BalancingPolicy::RingHash).into();
+        cluster.lb_config = None;
+    }
+}
+
 fn policy(policy: BalancingPolicy) -> cluster_pb::cluster::LbPolicy {
     use cluster_pb::cluster::LbPolicy;
     match policy {
@@ -161,9 +169,21 @@ pub(super) fn protocol_options(protocol: Protocol, calls: &Outbound) -> Option<(
     Some((upstream_pb::HttpProtocolOptions::full_name(), wire::any(&options)))
 }
 
-/// The fields of a route's action: those between its repetitions and what it changes of a request, and those after that.
-pub(super) fn action(protocol: Protocol, calls: &Outbound) -> (Vec<u8>, Vec<u8>) {
-    let hash_on = calls.hash_on.value.as_ref().filter(|_| calls.balancing.value.hashes());
+/// How calls are made, as far as routes say it: fields of an action.
+#[derive(Debug)]
+pub(super) struct Action {
+    /// Those between its repetitions and what it changes of a request.
+    pub(super) before: Vec<u8>,
+    /// Those after that.
+    pub(super) after: Vec<u8>,
+    /// Whether requests are told apart by a hash.
+    pub(super) hashes: bool,
+}
+
+/// The fields of a route's action; `sticky` is in what its rule says that the requests of one client are alike.
+pub(super) fn action(protocol: Protocol, calls: &Outbound, sticky: Option<&HashOn>) -> Action {
+    let of_policy = || calls.hash_on.value.as_ref().filter(|_| calls.balancing.value.hashes());
+    let hash_on = sticky.or_else(of_policy);
     let idle = calls.idle_timeout.value;
     let is_usual = idle == Outbound::built_in().idle_timeout.value;
     let before = route_pb::RouteAction {
@@ -180,7 +200,7 @@ pub(super) fn action(protocol: Protocol, calls: &Outbound) -> (Vec<u8>, Vec<u8>)
         ..Default::default()
     };
     let after = route_pb::RouteAction { max_stream_duration: max_stream.map(|_| limit), ..Default::default() };
-    (before.encode_to_vec(), after.encode_to_vec())
+    Action { before: before.encode_to_vec(), after: after.encode_to_vec(), hashes: hash_on.is_some() }
 }
 
 fn hash_policy(hash_on: &HashOn) -> route_pb::route_action::HashPolicy {

@@ -29,7 +29,7 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
     let name = cluster_name(destination);
     let mode = port.mtls.value;
     let secured = (mode != MtlsMode::Disabled).then(|| secured(mode, &identities(mesh, service)));
-    let alike = ALIKE.get(&(port.protocol, mode)).filter(|_| calling::is_plain(calls));
+    let alike = ALIKE.get(&(port.protocol, mode)).filter(|_| calling::is_plain(calls) && !destination.sticky);
     let cluster = if let Some(alike) = alike {
         let mut varying = Raw::with_capacity(512);
         varying.text(1, &name);
@@ -40,6 +40,9 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
         alike.merged(&varying.into_bytes())
     } else {
         let mut cluster = self::alike(port.protocol, mode, calls);
+        if destination.sticky {
+            calling::stick(&mut cluster, calls);
+        }
         cluster.name.clone_from(&name);
         cluster.connect_timeout = Some(wire::duration(calls.connect_timeout.value));
         if let Some(secured) = secured {

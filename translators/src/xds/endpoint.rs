@@ -216,7 +216,7 @@ mod tests {
 
     fn destination(version: Option<&str>) -> Destination {
         let labels = version.map(|version| ("version".to_owned(), version.to_owned())).into_iter().collect();
-        Destination { service: name("shop/cart"), port: "http".into(), labels }
+        Destination { service: name("shop/cart"), port: "http".into(), labels, sticky: false }
     }
 
     fn typed_assignment(

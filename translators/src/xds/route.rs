@@ -33,8 +33,12 @@ pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, co
     configuration.message(2, |host| {
         host.text(1, &name);
         host.text(2, "*");
-        let calls = calling::action(of_port.protocol, calls(of_port, consumer));
-        rules(mesh, service, port, consumer).for_each(|rule| alternatives(host, of_port.protocol, rule, &calls));
+        let (protocol, calls) = (of_port.protocol, calls(of_port, consumer));
+        let usual = calling::action(protocol, calls, None);
+        rules(mesh, service, port, consumer).for_each(|rule| match &rule.sticky_by {
+            None => alternatives(host, protocol, rule, &usual),
+            sticky => alternatives(host, protocol, rule, &calling::action(protocol, calls, sticky.as_ref())),
+        });
     });
     let origins = behind(mesh, service, port, consumer);
     Resource::from_bytes(Kind::Route, name.into(), &configuration.into_bytes(), origins)
@@ -71,7 +75,7 @@ pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, consumer:
 }
 
 /// The routes of a rule, which has one or more alternatives.
-fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, calls: &(Vec<u8>, Vec<u8>)) {
+fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, calls: &calling::Action) {
     let retry = &rule.retry.value;
     let full = retry::full(retry);
     let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
@@ -158,14 +162,14 @@ fn sent(
     protocol: Protocol,
     rule: &HttpRule,
     (before, after): (&[u8], &[u8]),
-    (calls_before, calls_after): &(Vec<u8>, Vec<u8>),
+    calls: &calling::Action,
     retry_policy: Option<&[u8]>,
 ) {
     let timeout = rule.timeout.value;
     route.message(2, |action| {
         match rule.to() {
             [only] => action.text(1, &cluster_name(&only.destination)),
-            several => action.encoded(&weighted(several).encode_to_vec()),
+            several => action.encoded(&weighted(several, calls.hashes).encode_to_vec()),
         }
         action.encoded(before);
         // Unset would be 15 s; zero is no limit.
@@ -173,10 +177,10 @@ fn sent(
         if let Some(policy) = retry_policy {
             action.message(9, |message| message.encoded(policy));
         }
-        action.encoded(calls_before);
+        action.encoded(&calls.before);
         action.encoded(after);
-        action.encoded(calls_after);
-        if protocol == Protocol::Grpc && timeout.is_none() && calls_after.is_empty() {
+        action.encoded(&calls.after);
+        if protocol == Protocol::Grpc && timeout.is_none() && calls.after.is_empty() {
             action.encoded(&CALLERS_LIMIT);
         }
     });
@@ -200,14 +204,20 @@ static CALLERS_LIMIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     route_pb::RouteAction { max_stream_duration: Some(limit), ..Default::default() }.encode_to_vec()
 });
 
-pub(super) fn weighted(to: &[WeightedDestination]) -> route_pb::RouteAction {
+/// Where requests are told apart by a `hash`, so are those that share a weight.
+pub(super) fn weighted(to: &[WeightedDestination], hash: bool) -> route_pb::RouteAction {
     use route_pb::route_action::ClusterSpecifier;
+    use route_pb::weighted_cluster::RandomValueSpecifier::UseHashPolicy;
     let share = |to: &WeightedDestination| route_pb::weighted_cluster::ClusterWeight {
         name: cluster_name(&to.destination),
         weight: Some(wire::number(to.weight)),
         ..Default::default()
     };
-    let clusters = route_pb::WeightedCluster { clusters: to.iter().map(share).collect(), ..Default::default() };
+    let clusters = route_pb::WeightedCluster {
+        clusters: to.iter().map(share).collect(),
+        random_value_specifier: hash.then(|| UseHashPolicy(wire::boolean(true))),
+        ..Default::default()
+    };
     let cluster_specifier = Some(ClusterSpecifier::WeightedClusters(clusters));
     route_pb::RouteAction { cluster_specifier, ..Default::default() }
 }
@@ -289,7 +299,7 @@ mod tests {
     fn destination(port: &str) -> WeightedDestination {
         let service = "shop/cart".parse().expect("a name");
         WeightedDestination {
-            destination: Destination { service, port: port.into(), labels: Default::default() },
+            destination: Destination { service, port: port.into(), labels: Default::default(), sticky: false },
             weight: 3,
         }
     }
@@ -325,11 +335,12 @@ mod tests {
                         changes: Changes::default(),
                         mirror: None,
                         checks: Checks::default(),
+                        sticky_by: None,
                         timeout: Sourced::built_in(timeout),
                         retry: Sourced::built_in(retry),
                     };
                     let mut host = Raw::default();
-                    let calls = calling::action(protocol, Outbound::built_in());
+                    let calls = calling::action(protocol, Outbound::built_in(), None);
                     alternatives(&mut host, protocol, &rule, &calls);
                     let raw = host.into_bytes();
                     let typed = route_pb::VirtualHost::decode(&*raw).expect("a virtual host");

@@ -47,6 +47,7 @@ struct RulePart {
     changes: Changes,
     copied: Option<(Index, Index, BTreeMap<String, String>, u32)>,
     checks: Checks,
+    sticky_by: Option<HashOn>,
     timeout: Option<Duration>,
     retry: Retry,
 }
@@ -106,6 +107,10 @@ fn port() -> impl Strategy<Value = PortPart> {
     )
 }
 
+fn hash_on() -> impl Strategy<Value = HashOn> {
+    prop_oneof!["x-[a-f]".prop_map(HashOn::Header), "[a-z]{1,9}".prop_map(HashOn::Cookie), Just(HashOn::Ip)]
+}
+
 /// Half of them as where no policy says anything.
 fn outbound() -> impl Strategy<Value = Outbound> {
     let span = || (0u64..90_000).prop_map(Duration::from_millis);
@@ -119,8 +124,6 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         BalancingPolicy::Maglev,
         BalancingPolicy::Random,
     ]);
-    let hash_on =
-        prop_oneof!["x-[a-f]".prop_map(HashOn::Header), "[a-z]{1,9}".prop_map(HashOn::Cookie), Just(HashOn::Ip)];
     let keepalive =
         (seconds(), seconds(), count()).prop_map(|(time, interval, probes)| Keepalive { time, interval, probes });
     let outliers =
@@ -140,7 +143,7 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         max_retries: Sourced::built_in(retries),
     });
     let times = (span(), prop::array::uniform5(prop::option::of(span())));
-    let balancing = (policy, prop::option::of(hash_on), prop::option::of(keepalive));
+    let balancing = (policy, prop::option::of(hash_on()), prop::option::of(keepalive));
     let any = (times, (percent(), any::<u32>()), balancing, outliers, breaker);
     let any = any.prop_map(|((connect, times), (budget, least), (policy, hash_on, keepalive), outliers, breaker)| {
         let [request, idle, max_stream, max_connection, slow_start] = times.map(Sourced::built_in);
@@ -202,15 +205,16 @@ fn http_rule() -> impl Strategy<Value = RulePart> {
     let timeout = prop::option::of((1u64..9).prop_map(Duration::from_secs));
     let itself = prop::option::weighted(0.2, itself());
     let copied = prop::option::weighted(0.2, (any::<Index>(), any::<Index>(), labels(), 0u32..=1_000_000));
-    let more = (itself, changes(), copied, checks());
+    let more = (itself, changes(), copied, checks(), prop::option::weighted(0.2, hash_on()));
     (prop::collection::vec(http_match(), 0..3), to, timeout, retry(), more).prop_map(
-        |(matches, to, timeout, retry, (itself, changes, copied, checks))| RulePart {
+        |(matches, to, timeout, retry, (itself, changes, copied, checks, sticky_by))| RulePart {
             matches,
             to,
             itself,
             changes,
             copied,
             checks,
+            sticky_by,
             timeout,
             retry,
         },
@@ -356,16 +360,18 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         action: rule.itself.clone().unwrap_or_else(|| {
             let to = rule.to.iter().map(|(service, port, labels, weight)| {
                 let (service, port) = at(&(*service, *port));
-                let destination = Destination { service, port, labels: labels.clone() };
+                let sticky = rule.sticky_by.is_some();
+                let destination = Destination { service, port, labels: labels.clone(), sticky };
                 WeightedDestination { destination, weight: *weight }
             });
             HttpAction::To(to.collect())
         }),
         changes: rule.changes.clone(),
         checks: rule.checks.clone(),
+        sticky_by: rule.sticky_by.clone(),
         mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
             let (service, port) = at(&(*service, *port));
-            let to = Destination { service, port, labels: labels.clone() };
+            let to = Destination { service, port, labels: labels.clone(), sticky: false };
             Mirror { to, percent: Percent { millionths: *millionths } }
         }),
         timeout: Sourced::built_in(rule.timeout),

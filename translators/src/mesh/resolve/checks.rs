@@ -1,6 +1,6 @@
 //! Checks: what is done to requests before they are sent on.
 //!
-//! Owns: origins, faults and limits of rate, each valid for Envoy. May use: `rules`, `matches`. Never:
+//! Owns: origins, faults, limits of rate and what clients are told apart by, each valid for Envoy. May use: `rules`, `matches`. Never:
 //! knows a destination.
 
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::matches::{headers, is_token, text};
 use super::report::Report;
 use crate::finding::Code;
-use crate::mesh::{Checks, Cors, Fault, Percent, RateKey, RateLimit, TextMatch};
-use crate::rules::route::{CorsSpec, FaultSpec, HttpRuleSpec, RateKeySpec, RateLimitSpec, TextSpec};
+use crate::mesh::{Checks, Cors, Fault, HashOn, Percent, RateKey, RateLimit, TextMatch};
+use crate::rules::route::{CorsSpec, FaultSpec, HttpRuleSpec, RateKeySpec, RateLimitSpec, StickySpec, TextSpec};
 
 /// Envoy refills a bucket no more often.
 pub(super) const SHORTEST: Duration = Duration::from_millis(50);
@@ -90,6 +90,22 @@ fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> Rat
         }
     });
     RateLimit { requests: written.requests, per: written.per.0, key }
+}
+
+/// What the requests of one client are alike in.
+pub(super) fn sticky(written: &StickySpec, at: &str, report: &mut Report<'_>) -> HashOn {
+    match written {
+        StickySpec::Cookie(name) => {
+            if !is_token(name) {
+                report.error(Code::InvalidValue, format!("{at}/cookie"), format!("{name:?} is no name of a cookie"));
+            }
+            HashOn::Cookie(name.clone())
+        }
+        StickySpec::Header(name) => {
+            header_name(name, &format!("{at}/header"), report);
+            HashOn::Header(name.to_ascii_lowercase())
+        }
+    }
 }
 
 fn header_name(name: &str, at: &str, report: &mut Report<'_>) {

@@ -170,8 +170,12 @@ fn above(route: &HttpRoute, limits: &[Limits], protocol: Protocol, outbound: &Ou
 
 /// All requests to the service itself.
 fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
-    let destination =
-        Destination { service: routed.service.clone(), port: routed.port.name.clone(), labels: BTreeMap::new() };
+    let destination = Destination {
+        service: routed.service.clone(),
+        port: routed.port.name.clone(),
+        labels: BTreeMap::new(),
+        sticky: false,
+    };
     let rule = HttpRule {
         origin: None,
         name: "default".to_owned(),
@@ -180,6 +184,7 @@ fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
         changes: Changes::default(),
         mirror: None,
         checks: Checks::default(),
+        sticky_by: None,
         timeout: inherited(routed.port.protocol, outbound),
         retry: outbound.retry.clone(),
     };
@@ -230,6 +235,7 @@ fn http_rule(
         name: written.name.as_ref().map_or_else(|| format!("rule-{index}"), ToString::to_string),
         changes: action::changes(written.rewrite.as_ref(), written.headers.as_ref(), &at, &matches, report),
         checks: checks::checks(written, &at, report),
+        sticky_by: written.sticky_by.as_ref().map(|sticky| checks::sticky(sticky, &format!("{at}/stickyBy"), report)),
         mirror: written.mirror.as_ref().and_then(|written| mirror(written, &at, routed, known, report)),
         matches,
         action,
@@ -251,7 +257,9 @@ fn http_action(
 ) -> HttpAction {
     let action = match (&written.to, &written.redirect, &written.respond) {
         (Some(to), None, None) => {
-            return HttpAction::To(destinations(to, &format!("{at}/to"), routed, known, report));
+            let mut to = destinations(to, &format!("{at}/to"), routed, known, report);
+            to.iter_mut().for_each(|to| to.destination.sticky = written.sticky_by.is_some());
+            return HttpAction::To(to);
         }
         (None, Some(redirect), None) => {
             HttpAction::Redirect(action::redirect(redirect, &format!("{at}/redirect"), matches, report))
@@ -273,6 +281,7 @@ fn http_action(
         ("rewrite", written.rewrite.is_some()),
         ("headers/request", request),
         ("mirror", written.mirror.is_some()),
+        ("stickyBy", written.sticky_by.is_some()),
         ("timeout", !written.timeout.is_inherit()),
         ("retry", !written.retry.is_inherit()),
     ] {
@@ -434,7 +443,7 @@ fn destination(
         let selectable = known.backings.selectable(&service, report);
         warn_of_nothing(written, at, &labels, &port.name, selectable, report);
     }
-    Some(Destination { service, port: port.name.clone(), labels })
+    Some(Destination { service, port: port.name.clone(), labels, sticky: false })
 }
 
 /// Warns when no endpoint carries `labels`.
