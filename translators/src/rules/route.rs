@@ -248,7 +248,9 @@ pub struct CorsSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StickySpec {
-    /// The cookie of this name, which the proxy sets where there is none, for as long as the client's session.
+    /// The cookie of this name, which the proxy sets where there is none, for as long as the client's session. Who comes
+    /// without it over one connection is given the same. Envoy decides about weights before it sets one: where they share
+    /// clients out, a client stays from its second request on.
     Cookie(String),
     /// The header of this name, which clients send.
     Header(String),

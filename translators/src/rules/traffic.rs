@@ -105,7 +105,8 @@ pub struct LoadBalancingSpec {
 pub enum HashOnSpec {
     /// The header of this name.
     Header(String),
-    /// The cookie of this name, which the proxy sets where there is none.
+    /// The cookie of this name, which the proxy sets where there is none. Who comes without it over one connection is given
+    /// the same.
     Cookie(String),
     /// The address that they come from.
     Ip,
