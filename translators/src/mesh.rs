@@ -298,6 +298,14 @@ impl Protocol {
             Self::Tcp => false,
         }
     }
+
+    /// Whether calls of gRPC can be made.
+    pub fn takes_grpc(self) -> bool {
+        match self {
+            Self::Http2 | Self::Grpc => true,
+            Self::Http | Self::Tcp => false,
+        }
+    }
 }
 
 // === impl Service ===

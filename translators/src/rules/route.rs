@@ -22,7 +22,11 @@ pub struct RouteSpec {
     #[serde(rename = "for")]
     pub subject: Subject,
     /// The rules: tried top to bottom, the first match decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpRuleSpec>,
+    /// The rules for calls of gRPC, on grpc and http2 ports: tried before those of `http`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc: Vec<GrpcRuleSpec>,
 }
 
 /// Whose requests are routed.
@@ -80,6 +84,57 @@ pub struct HttpRuleSpec {
     /// What is repeated; `null` is the built-in value.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub retry: Setting<RetrySpec>,
+}
+
+/// One rule for calls of gRPC. What no rule takes is answered UNIMPLEMENTED.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcRuleSpec {
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Label>,
+    /// The alternatives; none matches everything.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<GrpcMatchSpec>,
+    /// Where calls go.
+    pub to: Vec<DestinationSpec>,
+    /// Which headers are changed on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeadersSpec>,
+    /// Who gets a copy of calls; what it answers is thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorSpec>,
+    /// What keeps a client at one endpoint for as long as that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky_by: Option<StickySpec>,
+    /// What goes wrong on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultSpec>,
+    /// How many calls each calling proxy sends at most; the others are answered RESOURCE_EXHAUSTED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitSpec>,
+    /// How long a call may take as a whole; `0s` is without limit, and left out, the caller's own limit holds alone.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub timeout: Setting<Span>,
+    /// What is repeated; `null` is the built-in value.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub retry: Setting<RetrySpec>,
+}
+
+/// One alternative of calls; every part must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcMatchSpec {
+    /// The full name of the service of gRPC: `shop.v1.Cart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The method, without its service: `Get`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The headers, which gRPC calls metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, TextSpec>,
 }
 
 /// One alternative; every part must hold.
@@ -346,6 +401,31 @@ pub enum TextSpec {
     Present(bool),
     /// The header is not there.
     Absent(bool),
+}
+
+// === impl GrpcRuleSpec ===
+
+impl GrpcRuleSpec {
+    /// The same for requests of HTTP, but for its alternatives.
+    pub fn to_http(&self) -> HttpRuleSpec {
+        let Self { name, matches: _, to, headers, mirror, sticky_by, fault, rate_limit, timeout, retry } = self.clone();
+        HttpRuleSpec {
+            name,
+            matches: Vec::new(),
+            to: Some(to),
+            redirect: None,
+            respond: None,
+            rewrite: None,
+            headers,
+            mirror,
+            cors: None,
+            sticky_by,
+            fault,
+            rate_limit,
+            timeout,
+            retry,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for TextSpec {

@@ -9,7 +9,7 @@ use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{HttpMatch, PathMatch, TextMatch};
 use crate::rules::escaped;
-use crate::rules::route::{HttpMatchSpec, PathSpec, TextSpec};
+use crate::rules::route::{GrpcMatchSpec, HttpMatchSpec, PathSpec, TextSpec};
 
 /// Whether it can be the name of a header.
 pub(super) fn is_token(name: &str) -> bool {
@@ -58,6 +58,30 @@ pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<
         headers,
         query,
     }
+}
+
+/// One alternative of a rule for gRPC, whose calls are requests of HTTP.
+pub(super) fn grpc_match(written: &GrpcMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if let Some(service) = written.service.as_ref().filter(|service| !service.split('.').all(is_name)) {
+        let message = format!("{service:?} is no service of gRPC: write its full name, such as shop.v1.Cart");
+        report.error(Code::InvalidValue, format!("{at}/service"), message);
+    }
+    if let Some(method) = written.method.as_ref().filter(|method| !is_name(method)) {
+        let message = format!("{method:?} is no method: write its name without the service, such as Get");
+        report.error(Code::InvalidValue, format!("{at}/method"), message);
+    }
+    let path = match (&written.service, &written.method) {
+        (Some(service), Some(method)) => Some(PathMatch::Exact(format!("/{service}/{method}"))),
+        (Some(service), None) => Some(PathMatch::Prefix(format!("/{service}/"))),
+        (None, Some(method)) => Some(PathMatch::Regex(format!("/[^/]+/{method}"))),
+        (None, None) => None,
+    };
+    let headers = headers(&written.headers, &format!("{at}/headers"), report);
+    HttpMatch { path, headers, ..HttpMatch::default() }
 }
 
 fn path_match(written: &PathSpec, at: &str, report: &mut Report<'_>) -> PathMatch {

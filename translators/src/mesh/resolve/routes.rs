@@ -11,7 +11,7 @@ use super::action;
 use super::backing::{Backings, Selectable};
 use super::checks;
 use super::claims::Claim;
-use super::matches::{covers, http_match};
+use super::matches::{covers, grpc_match, http_match};
 use super::report::Report;
 use super::retry;
 use super::services::{DeclaredPort, Services};
@@ -52,9 +52,15 @@ pub(super) struct Subject {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Routing {
     pub subject: Subject,
-    /// By the name of the service's port.
-    by_port: BTreeMap<String, Arc<HttpRoute>>,
-    /// Of each rule.
+    /// By the name of the service's port; one that no rule is about is not among them.
+    by_port: BTreeMap<String, OfPort>,
+}
+
+/// What a TrafficRoute says of one port.
+#[derive(Debug, PartialEq, Eq)]
+struct OfPort {
+    route: Arc<HttpRoute>,
+    /// Of each of its rules.
     limits: Vec<Limits>,
 }
 
@@ -85,18 +91,23 @@ impl Routing {
         let service = spec.subject.service.within(home);
         let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
         let declared = known.services.service(&service, format_args!("/spec/for/service"), report);
-        if declared.is_some_and(|declared| !declared.has_http()) {
-            let message = format!("no port of {service} speaks HTTP");
-            report.error(Code::WrongProtocol, "/spec/http", message);
+        if spec.http.is_empty() && spec.grpc.is_empty() {
+            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http or grpc");
         }
         let ports = declared.map_or(&[][..], |declared| &declared.ports);
-        let by_port = ports.iter().filter(|port| port.protocol.is_http()).map(|port| {
+        let speaks = |takes: fn(Protocol) -> bool| declared.is_none() || ports.iter().any(|port| takes(port.protocol));
+        if !spec.http.is_empty() && !speaks(Protocol::is_http) {
+            report.error(Code::WrongProtocol, "/spec/http", format!("no port of {service} speaks HTTP"));
+        }
+        if !spec.grpc.is_empty() && !speaks(Protocol::takes_grpc) {
+            report.error(Code::WrongProtocol, "/spec/grpc", format!("no port of {service} speaks gRPC or HTTP/2"));
+        }
+        let by_port = ports.iter().filter_map(|port| {
             let routed = Routed { service: &service, port };
-            (port.name.clone(), Arc::new(http_route(spec, routed, known, report)))
+            Some((port.name.clone(), of_port(spec, routed, known, report)?))
         });
         let by_port = by_port.collect();
-        let limits = spec.http.iter().map(Limits::of).collect();
-        Self { subject: Subject { service, consumer }, by_port, limits }
+        Self { subject: Subject { service, consumer }, by_port }
     }
 }
 
@@ -132,15 +143,12 @@ impl Routes {
             return BTreeMap::new();
         }
         let of_service = self.0.get(routed.service);
-        let written = |consumer: &Consumer| {
-            let routing = of_service?.get(consumer)?;
-            Some((routing, routing.by_port.get(&routed.port.name)?))
-        };
+        let written = |consumer: &Consumer| of_service?.get(consumer)?.by_port.get(&routed.port.name);
         let route = |consumer: &Consumer, outbound: &Arc<Outbound>| match written(consumer)
             .or_else(|| written(&Consumer::Everyone))
         {
-            Some((_, route)) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(route),
-            Some((routing, route)) => Arc::new(above(route, &routing.limits, routed.port.protocol, outbound)),
+            Some(of_port) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(&of_port.route),
+            Some(OfPort { route, limits }) => Arc::new(above(route, limits, routed.port.protocol, outbound)),
             None => Arc::new(default_route(routed, outbound)),
         };
         let named = of_service.into_iter().flat_map(BTreeMap::keys).filter(|consumer| written(consumer).is_some());
@@ -191,58 +199,74 @@ fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
     HttpRoute { origin: None, rules: vec![rule] }
 }
 
-/// What `spec` says for one port of its service.
-fn http_route(spec: &RouteSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> HttpRoute {
-    if spec.http.is_empty() {
-        report.error(Code::InvalidValue, "/spec/http", "a route has at least one rule");
+/// What `spec` says for one port of its service, if it says anything.
+fn of_port(spec: &RouteSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> Option<OfPort> {
+    let protocol = routed.port.protocol;
+    let grpc = spec.grpc.iter().enumerate().filter(|_| protocol.takes_grpc());
+    let http = spec.http.iter().enumerate().filter(|_| protocol.is_http());
+    let (mut rules, mut limits): (Vec<HttpRule>, Vec<Limits>) = Default::default();
+    for (index, written) in grpc {
+        let (at, written_as) = (format!("/spec/grpc/{index}"), written.to_http());
+        let matches = written.matches.iter().enumerate();
+        let matches = matches.map(|(n, one)| grpc_match(one, &format!("{at}/match/{n}"), report)).collect();
+        let name = format!("grpc-{index}");
+        enter(&mut rules, http_rule(&written_as, &at, name, matches, routed, known, report), &at, report);
+        limits.push(Limits::of(&written_as));
     }
-    let mut names = BTreeSet::new();
-    let mut rules: Vec<HttpRule> = Vec::new();
-    for (index, written) in spec.http.iter().enumerate() {
+    for (index, written) in http {
         let at = format!("/spec/http/{index}");
-        if let Some(name) = written.name.as_ref().filter(|name| !names.insert(name.as_str())) {
-            report.error(Code::Conflict, format!("{at}/name"), format!("two rules are called {name}"));
-        }
-        let rule = http_rule(written, index, routed, known, report);
-        if let Some(earlier) = rules.iter().find(|earlier| shadows(earlier, &rule)) {
-            let message = format!("never reached: the rule {} takes every such request", earlier.name);
-            report.warning(Code::Unreachable, at, message).hint = Some("put this rule first".to_owned());
-        }
-        rules.push(rule);
+        let matches = written.matches.iter().enumerate();
+        let matches = matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
+        let name = format!("rule-{index}");
+        enter(&mut rules, http_rule(written, &at, name, matches, routed, known, report), &at, report);
+        limits.push(Limits::of(written));
     }
-    HttpRoute { origin: Some(report.origin("")), rules }
+    let route = HttpRoute { origin: Some(report.origin("")), rules };
+    (!limits.is_empty()).then(|| OfPort { route: Arc::new(route), limits })
 }
 
+/// Enters `rule`, written at `at`, behind those before it.
+fn enter(rules: &mut Vec<HttpRule>, rule: HttpRule, at: &str, report: &mut Report<'_>) {
+    if rules.iter().any(|earlier| earlier.name == rule.name) {
+        report.error(Code::Conflict, format!("{at}/name"), format!("two rules are called {}", rule.name));
+    }
+    if let Some(earlier) = rules.iter().find(|earlier| shadows(earlier, &rule)) {
+        let message = format!("never reached: the rule {} takes every such request", earlier.name);
+        report.warning(Code::Unreachable, at, message).hint = Some("put this rule first".to_owned());
+    }
+    rules.push(rule);
+}
+
+/// The rule written at `at`, which is called `name` unless it says otherwise.
 fn http_rule(
     written: &HttpRuleSpec,
-    index: usize,
+    at: &str,
+    name: String,
+    matches: Vec<HttpMatch>,
     routed: Routed<'_>,
     known: &Known<'_>,
     report: &mut Report<'_>,
 ) -> HttpRule {
-    let at = format!("/spec/http/{index}");
-    let matches = written.matches.iter().enumerate();
-    let matches: Vec<_> = matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
-    let action = http_action(written, &at, &matches, routed, known, report);
+    let action = http_action(written, at, &matches, routed, known, report);
     if let Setting::Given(retry) = &written.retry {
         retry::check(retry, &format!("{at}/retry"), report);
     }
-    let origin = report.origin(&at);
+    let origin = report.origin(at);
     let outbound = &known.settings.outbound;
     let (timeout, retry) = Limits::of(written).above(routed.port.protocol, outbound, Some(&origin));
     let rule = HttpRule {
         origin: Some(origin),
-        name: written.name.as_ref().map_or_else(|| format!("rule-{index}"), ToString::to_string),
-        changes: action::changes(written.rewrite.as_ref(), written.headers.as_ref(), &at, &matches, report),
-        checks: checks::checks(written, &at, report),
+        name: written.name.as_ref().map_or(name, ToString::to_string),
+        changes: action::changes(written.rewrite.as_ref(), written.headers.as_ref(), at, &matches, report),
+        checks: checks::checks(written, at, report),
         sticky_by: written.sticky_by.as_ref().map(|sticky| checks::sticky(sticky, &format!("{at}/stickyBy"), report)),
-        mirror: written.mirror.as_ref().and_then(|written| mirror(written, &at, routed, known, report)),
+        mirror: written.mirror.as_ref().and_then(|written| mirror(written, at, routed, known, report)),
         matches,
         action,
         timeout,
         retry,
     };
-    warn_of_retries(written, &rule, &at, report);
+    warn_of_retries(written, &rule, at, report);
     rule
 }
 

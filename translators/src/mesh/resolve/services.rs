@@ -169,11 +169,6 @@ impl Declared {
             }
         }
     }
-
-    /// Whether any port speaks HTTP.
-    pub(super) fn has_http(&self) -> bool {
-        self.ports.iter().any(|port| port.protocol.is_http())
-    }
 }
 
 fn static_endpoint(
