@@ -27,7 +27,7 @@ pub use node::{NodeMatch, Precision};
 pub use route::{
     Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
     HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
-    Scheme, TextMatch, WeightedDestination,
+    Scheme, TcpRoute, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
 pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers};
@@ -139,6 +139,9 @@ pub struct Port {
     pub outbound_of: BTreeMap<Label, Arc<Outbound>>,
     /// How callers route; empty for TCP ports.
     pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
+    /// Where connections go if not to the port itself; empty for HTTP ports.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tcp_routes: BTreeMap<Consumer, Arc<TcpRoute>>,
 }
 
 /// What is spoken on a port.
@@ -323,6 +326,12 @@ impl Port {
     /// How the callers of `namespace` make their calls.
     pub fn outbound_for(&self, namespace: &Label) -> &Arc<Outbound> {
         self.outbound_of.get(namespace).unwrap_or(&self.outbound)
+    }
+
+    /// Where the connections of callers of `namespace` go, if not to the port itself.
+    pub fn tcp_route_for(&self, namespace: &Label) -> Option<&Arc<TcpRoute>> {
+        let own = self.tcp_routes.get(&Consumer::Namespace(namespace.clone()));
+        own.or_else(|| self.tcp_routes.get(&Consumer::Everyone))
     }
 
     /// The route that callers of `namespace` follow.

@@ -61,7 +61,7 @@ pub enum Spec {
     Workload(workload::WorkloadSpec),
     EnvoySnapshot(snapshot::SnapshotSpec),
     TrafficRoute(route::RouteSpec),
-    TrafficPolicy(traffic::TrafficSpec),
+    TrafficPolicy(Box<traffic::TrafficSpec>),
     MTLSPolicy(policy::MtlsSpec),
     AccessPolicy(policy::AccessSpec),
 }

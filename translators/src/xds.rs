@@ -337,7 +337,12 @@ fn consumer(called: &Port, workload: &Workload) -> Consumer {
 /// Where the calls through one outbound listener may end, each once.
 fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destination> {
     if !called.protocol.is_http() {
-        return vec![whole_port(call)];
+        let route = called.tcp_route_for(&workload.name.namespace);
+        let to = route.map(|route| route.to.iter().map(|to| to.destination.clone()).collect());
+        let mut destinations: Vec<Destination> = to.unwrap_or_else(|| vec![whole_port(call)]);
+        destinations.sort_unstable();
+        destinations.dedup();
+        return destinations;
     }
     let route = called.route_for(&workload.name.namespace);
     let rules = route.iter().flat_map(|(_, route)| &route.rules);

@@ -367,6 +367,7 @@ impl Resolver {
                 outbound,
                 outbound_of,
                 routes,
+                tcp_routes: self.routes.of_tcp_port(Routed { service: name, port }),
             }
         };
         Some(Service {

@@ -150,7 +150,7 @@ impl Source<'_> {
             ObjectKind::Workload => self.typed(&tree, key.as_ref(), Spec::Workload)?,
             ObjectKind::EnvoySnapshot => self.typed(&tree, key.as_ref(), Spec::EnvoySnapshot)?,
             ObjectKind::TrafficRoute => self.typed(&tree, key.as_ref(), Spec::TrafficRoute)?,
-            ObjectKind::TrafficPolicy => self.typed(&tree, key.as_ref(), Spec::TrafficPolicy)?,
+            ObjectKind::TrafficPolicy => self.typed(&tree, key.as_ref(), |spec| Spec::TrafficPolicy(Box::new(spec)))?,
             ObjectKind::MTLSPolicy => self.typed(&tree, key.as_ref(), Spec::MTLSPolicy)?,
             ObjectKind::AccessPolicy => self.typed(&tree, key.as_ref(), Spec::AccessPolicy)?,
         };

@@ -27,6 +27,9 @@ pub struct RouteSpec {
     /// The rules for calls of gRPC, on grpc and http2 ports: tried before those of `http`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc: Vec<GrpcRuleSpec>,
+    /// The rule for connections to tcp ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tcp: Vec<TcpRuleSpec>,
 }
 
 /// Whose requests are routed.
@@ -120,6 +123,18 @@ pub struct GrpcRuleSpec {
     /// What is repeated; `null` is the built-in value.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub retry: Setting<RetrySpec>,
+}
+
+/// One rule for connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TcpRuleSpec {
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub name: Option<Label>,
+    /// Where connections go.
+    pub to: Vec<DestinationSpec>,
 }
 
 /// One alternative of calls; every part must hold.

@@ -177,6 +177,7 @@ mod tests {
             outbound: Arc::default(),
             outbound_of: BTreeMap::new(),
             routes: BTreeMap::new(),
+            tcp_routes: BTreeMap::new(),
         };
         let service = Service {
             name: name("shop/cart"),

@@ -63,13 +63,20 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
                 http::outbound(filter, &name, service, port, &route);
             } else {
                 let calls = port.outbound_for(&workload.name.namespace);
-                filter.encoded(&tcp::proxy(&name, cluster_name(&whole_port(call)), calls).encode_to_vec());
+                let proxy = match port.tcp_route_for(&workload.name.namespace).map(|route| route.to.as_slice()) {
+                    None => tcp::proxy(&name, cluster_name(&whole_port(call)), calls),
+                    Some([only]) => tcp::proxy(&name, cluster_name(&only.destination), calls),
+                    Some(several) => tcp::shared_out(&name, several, calls),
+                };
+                filter.encoded(&proxy.encode_to_vec());
             }
         });
     });
     listener.number(16, core_pb::TrafficDirection::Outbound as u64);
     let of_bytes = (!port.protocol.is_http()).then(|| port.outbound_for(&workload.name.namespace).origins());
-    let origins = origins([&call.origin, &service.origin].into_iter().chain(of_bytes.into_iter().flatten()));
+    let route = port.tcp_route_for(&workload.name.namespace).map(|route| &route.origin);
+    let rules = [&call.origin, &service.origin].into_iter().chain(route);
+    let origins = origins(rules.chain(of_bytes.into_iter().flatten()));
     Resource::from_bytes(Kind::Listener, name.into(), &listener.into_bytes(), origins)
 }
 

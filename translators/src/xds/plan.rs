@@ -149,6 +149,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
+                && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
         })
 }
@@ -182,7 +183,11 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
                 (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
             }
             Part::Inbound => (a.server_first, &a.mtls, &a.access) == (b.server_first, &b.mtls, &b.access),
-            Part::Outbound => a.routes.keys().eq(b.routes.keys()) && (a.protocol.is_http() || calls(a) == calls(b)),
+            Part::Outbound => {
+                a.routes.keys().eq(b.routes.keys())
+                    && a.tcp_routes == b.tcp_routes
+                    && (a.protocol.is_http() || calls(a) == calls(b))
+            }
             Part::Route => a.routes == b.routes && calls(a) == calls(b),
         }
 }

@@ -8,12 +8,29 @@ use proto::envoy::extensions::filters::network::direct_response::v3 as direct_pb
 use proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use proto::google::protobuf as google_pb;
 
-use super::{calling, wire};
-use crate::mesh::Outbound;
+use super::{calling, cluster_name, wire};
+use crate::mesh::{Outbound, WeightedDestination};
 
 /// To a destination.
 pub(super) fn proxy(stat_prefix: &str, cluster: String, calls: &Outbound) -> listener_pb::Filter {
     filter(calling::bytes(base(stat_prefix, cluster), calls))
+}
+
+/// To several, each with its share of the connections.
+pub(super) fn shared_out(stat_prefix: &str, to: &[WeightedDestination], calls: &Outbound) -> listener_pb::Filter {
+    use tcp_pb::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
+    // Here a share is at least one.
+    let shares = to.iter().filter(|to| to.weight > 0).map(|to| ClusterWeight {
+        name: cluster_name(&to.destination),
+        weight: to.weight,
+        ..Default::default()
+    });
+    let clusters = WeightedCluster { clusters: shares.collect() };
+    let proxy = tcp_pb::TcpProxy {
+        cluster_specifier: Some(ClusterSpecifier::WeightedClusters(clusters)),
+        ..base(stat_prefix, String::new())
+    };
+    filter(calling::bytes(proxy, calls))
 }
 
 /// To the application. Without `after_handshake` the application is connected before the caller has proved who

@@ -385,6 +385,16 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
     } else {
         BTreeMap::new()
     };
+    let tcp_route = || {
+        let to = part.rules.first().into_iter().flat_map(|rule| &rule.to);
+        let to = to.map(|(service, port, labels, weight)| {
+            let (service, port) = at(&(*service, *port));
+            let destination = Destination { service, port, labels: labels.clone(), sticky: false };
+            WeightedDestination { destination, weight: *weight }
+        });
+        Arc::new(TcpRoute { origin: rule("a/bytes", "/spec/tcp/0"), to: to.collect() })
+    };
+    let is_routed = part.protocol == Protocol::Tcp && !part.rules.is_empty();
     Port {
         name: format!("p{n}"),
         number: u16::try_from(8000 + n).expect("small").try_into().expect("not 0"),
@@ -396,6 +406,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         outbound: Arc::new(part.outbound.clone()),
         outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
         routes,
+        tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
     }
 }
 

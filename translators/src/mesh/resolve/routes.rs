@@ -21,10 +21,10 @@ use super::traffic::Calls;
 use crate::finding::Code;
 use crate::mesh::{
     Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Outbound, Percent,
-    Protocol, Retry, RetryCondition, Sourced, WeightedDestination,
+    Protocol, Retry, RetryCondition, Sourced, TcpRoute, WeightedDestination,
 };
 use crate::name::{QualifiedName, RuleRef};
-use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RetrySpec, RouteSpec};
+use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RetrySpec, RouteSpec, TcpRuleSpec};
 use crate::rules::scalar::{Setting, Span};
 
 /// What routes may refer to.
@@ -54,6 +54,8 @@ pub(super) struct Routing {
     pub subject: Subject,
     /// By the name of the service's port; one that no rule is about is not among them.
     by_port: BTreeMap<String, OfPort>,
+    /// The same of tcp ports.
+    tcp: BTreeMap<String, Arc<TcpRoute>>,
 }
 
 /// What a TrafficRoute says of one port.
@@ -91,8 +93,8 @@ impl Routing {
         let service = spec.subject.service.within(home);
         let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
         let declared = known.services.service(&service, format_args!("/spec/for/service"), report);
-        if spec.http.is_empty() && spec.grpc.is_empty() {
-            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http or grpc");
+        if spec.http.is_empty() && spec.grpc.is_empty() && spec.tcp.is_empty() {
+            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http, grpc or tcp");
         }
         let ports = declared.map_or(&[][..], |declared| &declared.ports);
         let speaks = |takes: fn(Protocol) -> bool| declared.is_none() || ports.iter().any(|port| takes(port.protocol));
@@ -102,12 +104,23 @@ impl Routing {
         if !spec.grpc.is_empty() && !speaks(Protocol::takes_grpc) {
             report.error(Code::WrongProtocol, "/spec/grpc", format!("no port of {service} speaks gRPC or HTTP/2"));
         }
+        if !spec.tcp.is_empty() && !speaks(|protocol| protocol == Protocol::Tcp) {
+            report.error(Code::WrongProtocol, "/spec/tcp", format!("no port of {service} is a tcp port"));
+        }
+        if spec.tcp.len() > 1 {
+            report.warning(Code::Unreachable, "/spec/tcp/1", "never reached: the first rule takes every connection");
+        }
+        let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter_map(|port| {
+            let routed = Routed { service: &service, port };
+            Some((port.name.clone(), Arc::new(tcp_route(spec.tcp.first()?, routed, known, report))))
+        });
+        let tcp = tcp.collect();
         let by_port = ports.iter().filter_map(|port| {
             let routed = Routed { service: &service, port };
             Some((port.name.clone(), of_port(spec, routed, known, report)?))
         });
         let by_port = by_port.collect();
-        Self { subject: Subject { service, consumer }, by_port }
+        Self { subject: Subject { service, consumer }, by_port, tcp }
     }
 }
 
@@ -128,6 +141,15 @@ impl Routes {
             let Subject { service, consumer } = &kept.value.subject;
             self.0.entry(service.clone()).or_default().insert(consumer.clone(), Arc::clone(&kept.value));
         }
+    }
+
+    /// Where the connections to one port go, for those who do not go to the port itself.
+    pub(super) fn of_tcp_port(&self, routed: Routed<'_>) -> BTreeMap<Consumer, Arc<TcpRoute>> {
+        let of_service = self.0.get(routed.service).into_iter().flatten();
+        let written = of_service.filter_map(|(consumer, routing)| {
+            Some((consumer.clone(), Arc::clone(routing.tcp.get(&routed.port.name)?)))
+        });
+        written.collect()
     }
 
     /// The routes of one port: everybody's is the default one unless a rule says otherwise; those of a consumer's
@@ -165,6 +187,12 @@ impl Routes {
         });
         routes.collect()
     }
+}
+
+/// The one rule for connections.
+fn tcp_route(written: &TcpRuleSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> TcpRoute {
+    let to = destinations(&written.to, "/spec/tcp/0/to", routed, known, report);
+    TcpRoute { origin: report.origin("/spec/tcp/0"), to }
 }
 
 /// `route` with what its rules do not say of their requests from `outbound`.
@@ -451,9 +479,10 @@ fn destination(
         Some(port) => port,
         None => declared.port(written.port.as_ref(), format_args!("{at}/port"), report)?,
     };
-    if !port.protocol.is_http() {
+    if port.protocol.is_http() != routed.port.protocol.is_http() {
         let field = if written.port.is_some() { "port" } else { "service" };
-        let message = format!("the port {} of {service} does not speak HTTP", port.name);
+        let lacks = if port.protocol.is_http() { "is no tcp port" } else { "does not speak HTTP" };
+        let message = format!("the port {} of {service} {lacks}", port.name);
         report.error(Code::WrongProtocol, format!("{at}/{field}"), message);
     }
     let mut labels = written.labels.clone().unwrap_or_default();
