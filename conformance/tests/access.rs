@@ -1,5 +1,6 @@
 //! Access rules through real Envoys: on mTLS chains and on plaintext ones, for HTTP and for TCP.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -25,14 +26,25 @@ deny:
 }
 
 /// The status of one request, its path sent as it is.
-async fn raw(address: std::net::SocketAddr, method: &str, path: &str) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: cart\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+async fn raw(address: SocketAddr, method: &str, path: &str) -> anyhow::Result<u16> {
+    asked(TcpStream::connect(address).await?, &format!("{method} {path}"), "host: cart\r\n").await
+}
+
+/// The status of one request with these headers.
+async fn asked(mut stream: TcpStream, what: &str, headers: &str) -> anyhow::Result<u16> {
+    let request = format!("{what} HTTP/1.1\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     status.ok_or_else(|| anyhow::anyhow!("no status in {answer:?}"))
+}
+
+/// Whether the application at the other end says who it is.
+async fn greets(stream: TcpStream) -> anyhow::Result<bool> {
+    let mut line = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(8), BufReader::new(stream).read_line(&mut line)).await?;
+    Ok(read.is_ok() && line.trim() == "store")
 }
 
 #[tokio::test]
@@ -71,12 +83,7 @@ async fn an_allow_list_holds_on_both_chains() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn tcp_callers_are_admitted_by_name() -> anyhow::Result<()> {
-    let greeted = async |shop: &Shop| {
-        let mut line = String::new();
-        let stream = TcpStream::connect(shop.web_store()).await?;
-        let read = tokio::time::timeout(Duration::from_secs(8), BufReader::new(stream).read_line(&mut line)).await?;
-        anyhow::Ok(read.is_ok() && line.trim() == "store")
-    };
+    let greeted = async |shop: &Shop| greets(TcpStream::connect(shop.web_store()).await?).await;
     let shop = Shop::start(&policies("strict"), &[]).await?;
     ensure!(!greeted(&shop).await?, "nobody may call the store");
     let allow = rule("AccessPolicy", "store", "target: {service: store}\nallow:\n- from: [{service: web}]");
@@ -93,4 +100,60 @@ async fn tcp_callers_are_admitted_by_name() -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn operations_are_told_apart_by_host_port_header_and_method_of_grpc() -> anyhow::Result<()> {
+    let policies =
+        rule("AccessPolicy", "all", "target: {scope: namespace}\ndefault: deny\nallow: [{to: [{ports: [70]}]}]")
+            + &rule(
+                "AccessPolicy",
+                "cart",
+                r#"target: {service: cart}
+allow:
+- to: [{hosts: [Cart.example, "*.cart.example", "[::1]"], ports: [80]}]
+- to: [{headers: {X-Key: k, x-more: {prefix: a}, x-no: {absent: true}}, methods: [GET]}]
+- to: [{grpcMethods: [shop.Cart/Get, shop.Health/*]}]
+deny:
+- to: [{headers: {x-bad: {regex: "[0-9]+"}}}]
+- to: [{hosts: [secret.cart.example]}]"#,
+            );
+    let shop = Shop::start(&policies, &[]).await?;
+    let cases = [
+        ("GET /", "host: cart.example\r\n", 200),
+        ("GET /", "host: CART.Example:8080\r\n", 200),
+        ("GET /", "host: cart.example.\r\n", 200),
+        ("GET /", "host: [::1]:80\r\n", 200),
+        ("GET /", "host: a.b.cart.example\r\n", 200),
+        ("GET /", "host: xcart.example\r\n", 403),
+        ("GET /", "host: cartxexample\r\n", 403),
+        ("GET /", "host: cart.example.org\r\n", 403),
+        ("GET /", "host: cart.example:80@evil.example\r\n", 403),
+        ("GET /", "host: evil.example:80.cart.example\r\n", 403),
+        ("GET /", "host: evil\r\nx-forwarded-host: cart.example\r\n", 403),
+        ("GET /", "host: Secret.cart.example:1\r\n", 403),
+        ("GET /", "host: secret.cart.example.\r\n", 403),
+        ("GET /", "host: cart.example\r\nx-bad: 17\r\n", 403),
+        ("GET /", "host: cart.example\r\nx-bad: 17x\r\n", 200),
+        ("GET /", "host: a\r\nx-key: k\r\nx-more: ab\r\n", 200),
+        ("POST /", "host: a\r\nx-key: k\r\nx-more: ab\r\n", 403),
+        ("GET /", "host: a\r\nx-key: k\r\n", 403),
+        ("GET /", "host: a\r\nx-key: kk\r\nx-more: ab\r\n", 403),
+        ("GET /", "host: a\r\nx-key: k\r\nx-more: ab\r\nx-no: 1\r\n", 403),
+        ("POST /shop.Cart/Get", "host: a\r\n", 200),
+        ("GET /shop.Cart/Get", "host: a\r\n", 403),
+        ("POST /shop.Cart/GetAll", "host: a\r\n", 403),
+        ("POST /shop.Health/Check", "host: a\r\n", 200),
+        ("POST /shop.Healthy/Check", "host: a\r\n", 403),
+        ("POST /", "host: a\r\n", 403),
+    ];
+    for address in [shop.web_cart(), shop.cart_v1()] {
+        for (what, headers, status) in cases {
+            let seen = asked(TcpStream::connect(address).await?, what, headers).await?;
+            assert_eq!(seen, status, "{what} {headers:?} at {address}");
+        }
+    }
+    // What is said of port 70 opens that one, and no other.
+    ensure!(greets(TcpStream::connect(shop.web_store()).await?).await?, "the store is closed");
+    Ok(())
 }

@@ -19,6 +19,7 @@ mod cluster;
 mod endpoint;
 mod http;
 mod listener;
+mod permission;
 mod plan;
 mod proxyless;
 mod raw;

@@ -123,6 +123,8 @@ fn access() -> impl Strategy<Value = String> {
         "{from: [{namespace: a}]}",
         "{from: [any]}",
         "{to: [{methods: [GET]}]}",
+        "{to: [{ports: [80]}]}",
+        "{to: [{ports: [90], hosts: [a.b], headers: {x-a: {present: true}}, grpcMethods: [a.B/*]}]}",
         "{from: [{service: w}], to: [{paths: [/p]}]}",
         "{from: [{serviceAccount: z}]}",
     ]);

@@ -1,10 +1,15 @@
 //! `MTLSPolicy` and `AccessPolicy`: which connections a port takes, and who may do what on it.
 //!
-//! Owns: the shape of the two specs. May use: `scalar`, `target`. Never: applies a policy.
+//! Owns: the shape of the two specs. May use: `scalar`, `target`,
+//! the texts of `route`. Never: applies a policy.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::route::TextSpec;
 use super::scalar::{AccountName, Method, RelativeName};
 use super::target::Target;
 use crate::mesh::{AccessDefault, MtlsMode};
@@ -65,7 +70,7 @@ pub enum CallerSpec {
     Any,
 }
 
-/// What a caller does; every part must hold.
+/// What a caller does; every part must hold, and of each part one value. A part that is left out is anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OperationSpec {
@@ -75,4 +80,17 @@ pub struct OperationSpec {
     /// The paths; `*` is any characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// The hosts that requests are for, without port and whatever their case; `*.example.com` is one or more labels
+    /// before `.example.com`, `*` is every host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// The ports, by the numbers that callers of the service know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NonZeroU16>,
+    /// The headers; all of them must match.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, TextSpec>,
+    /// The calls of gRPC, `package.Service/Method` or `package.Service/*`: POST to that path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc_methods: Vec<String>,
 }

@@ -6,7 +6,6 @@
 use prost::Message;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::rbac::v3 as rbac_pb;
-use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::filters::http::rbac::v3 as http_rbac_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use proto::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
@@ -14,12 +13,12 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
 
 use super::http::http_filter;
+use super::permission::{connections, requests};
 use super::tcp::network_filter;
 use super::{text, wire};
-use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Operation};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Caller};
 use crate::name::TrustDomain;
 
-use rbac_pb::permission::Rule;
 use rbac_pb::principal::Identifier;
 use rbac_pb::rbac::Action;
 
@@ -163,71 +162,16 @@ fn principal(identifier: Identifier) -> rbac_pb::Principal {
     rbac_pb::Principal { identifier: Some(identifier) }
 }
 
-/// What an entry says about requests.
-fn requests(to: &[Operation]) -> Vec<rbac_pb::Permission> {
-    if to.is_empty() { vec![permission(Rule::Any(true))] } else { to.iter().map(request).collect() }
-}
-
-/// What an entry says about connections, which have no methods and paths.
-fn connections(to: &[Operation]) -> Vec<rbac_pb::Permission> {
-    let whole = |operation: &Operation| operation.methods.is_empty() && operation.paths.is_empty();
-    let any = to.is_empty() || to.iter().any(whole);
-    if any { vec![permission(Rule::Any(true))] } else { Vec::new() }
-}
-
-fn request(operation: &Operation) -> rbac_pb::Permission {
-    let methods: Vec<_> = operation.methods.iter().map(|method| self::method(method)).collect();
-    let paths: Vec<_> = operation.paths.iter().map(|path| self::path(path)).collect();
-    let mut parts: Vec<_> = [methods, paths].into_iter().filter_map(any_of).collect();
-    match parts.len() {
-        0 => permission(Rule::Any(true)),
-        1 => parts.remove(0),
-        _ => permission(Rule::AndRules(rbac_pb::permission::Set { rules: parts })),
-    }
-}
-
-fn any_of(mut rules: Vec<rbac_pb::Permission>) -> Option<rbac_pb::Permission> {
-    match rules.len() {
-        0 => None,
-        1 => rules.pop(),
-        _ => Some(permission(Rule::OrRules(rbac_pb::permission::Set { rules }))),
-    }
-}
-
-fn method(method: &str) -> rbac_pb::Permission {
-    permission(Rule::Header(header(":method", wire::exact(method))))
-}
-
-/// A header with a matching value.
-pub(super) fn header(name: &str, value: matcher_pb::StringMatcher) -> route_pb::HeaderMatcher {
-    route_pb::HeaderMatcher {
-        name: name.into(),
-        header_match_specifier: Some(route_pb::header_matcher::HeaderMatchSpecifier::StringMatch(value)),
-        ..Default::default()
-    }
-}
-
-fn path(pattern: &str) -> rbac_pb::Permission {
-    let matcher = match pattern.split_once('*') {
-        None => wire::exact(pattern),
-        Some(("", "")) => return permission(Rule::Any(true)),
-        Some((start, "")) => wire::prefix(start),
-        Some(_) => wire::regex(text::pattern(pattern)),
-    };
-    permission(Rule::UrlPath(matcher_pb::PathMatcher { rule: Some(matcher_pb::path_matcher::Rule::Path(matcher)) }))
-}
-
-fn permission(rule: Rule) -> rbac_pb::Permission {
-    rbac_pb::Permission { rule: Some(rule) }
-}
-
 #[cfg(test)]
 mod tests {
     use proto::envoy::config::rbac::v3::{Permission, Principal};
+    use proto::envoy::config::route::v3 as route_pb;
 
+    use super::super::permission::{header, method, permission};
     use super::*;
-    use crate::mesh::Sourced;
+    use crate::mesh::{GrpcMethod, HostMatch, Operation, Sourced, TextMatch};
     use crate::name::{ObjectKey, ObjectKind, RuleRef};
+    use rbac_pb::permission::Rule;
 
     fn entry(n: usize, from: Vec<Caller>, to: Vec<Operation>) -> AccessEntry {
         let object = ObjectKey::new(ObjectKind::AccessPolicy, "a/p".parse().expect("a name"));
@@ -240,7 +184,7 @@ mod tests {
 
     fn operation(methods: &[&str], paths: &[&str]) -> Operation {
         let set = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-        Operation { methods: set(methods), paths: set(paths) }
+        Operation { methods: set(methods), paths: set(paths), ..Default::default() }
     }
 
     /// The rules of the HTTP filters, as Envoy reads them.
@@ -304,6 +248,43 @@ mod tests {
         let policy = policy_of(vec![first, permission(Rule::Any(true)), method("PUT")], principals);
         let rules = rbac(Action::Allow, vec![("AccessPolicy a/p /spec/allow/0", policy)]);
         assert_eq!(found, vec![("allow".to_owned(), rules)]);
+    }
+
+    #[test]
+    fn hosts_headers_and_calls_become_matchers() {
+        let operation = Operation {
+            hosts: [HostMatch::Exact("a.b".into()), HostMatch::Under("c.d".into())].into(),
+            headers: [("x-a".to_owned(), TextMatch::Prefix("1".into())), ("x-b".to_owned(), TextMatch::Absent)].into(),
+            grpc: [
+                GrpcMethod { service: "a.B".into(), method: None },
+                GrpcMethod { service: "a.B".into(), method: Some("C".into()) },
+            ]
+            .into(),
+            ..Default::default()
+        };
+        let any = |rules| permission(Rule::OrRules(rbac_pb::permission::Set { rules }));
+        let all = |rules| permission(Rule::AndRules(rbac_pb::permission::Set { rules }));
+        let of_header = |name, value| permission(Rule::Header(header(name, value)));
+        let url = |matcher| {
+            let rule = Some(matcher_pb::path_matcher::Rule::Path(matcher));
+            permission(Rule::UrlPath(matcher_pb::PathMatcher { rule }))
+        };
+        let hosts = any(vec![
+            of_header(":authority", wire::regex(r"(?i)a\.b\.?(:[^@]*)?")),
+            of_header(":authority", wire::regex(r"(?i)[^:]+\.c\.d\.?(:[^@]*)?")),
+        ]);
+        let calls = any(vec![
+            all(vec![method("POST"), url(wire::prefix("/a.B/"))]),
+            all(vec![method("POST"), url(wire::exact("/a.B/C"))]),
+        ]);
+        let absent = route_pb::HeaderMatcher {
+            name: "x-b".into(),
+            header_match_specifier: Some(route_pb::header_matcher::HeaderMatchSpecifier::PresentMatch(false)),
+            ..Default::default()
+        };
+        let expected = all(vec![hosts, calls, of_header("x-a", wire::prefix("1")), permission(Rule::Header(absent))]);
+        assert_eq!(requests(std::slice::from_ref(&operation)), vec![expected]);
+        assert_eq!(connections(&[operation]), vec![]);
     }
 
     #[test]

@@ -129,7 +129,18 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let paths = prop::collection::btree_set("/|/a|/a/\\*|\\*|/\\*/x|.*", 0..3);
-    prop::collection::vec((methods, paths).prop_map(|(methods, paths)| Operation { methods, paths }), 0..3)
+    let host = prop_oneof![
+        ".*".prop_map(HostMatch::Exact),
+        "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Under),
+        Just(HostMatch::Any)
+    ];
+    let hosts = prop::collection::btree_set(host, 0..3);
+    let headers = prop::collection::btree_map("x-[ab]", text(), 0..3);
+    let call = ("[a-c.]{1,5}", prop::option::of("[A-Z][a-z]{0,3}"));
+    let grpc = prop::collection::btree_set(call.prop_map(|(service, method)| GrpcMethod { service, method }), 0..3);
+    let operation = (methods, paths, hosts, headers, grpc)
+        .prop_map(|(methods, paths, hosts, headers, grpc)| Operation { methods, paths, hosts, headers, grpc });
+    prop::collection::vec(operation, 0..3)
 }
 
 fn http_rule() -> impl Strategy<Value = RulePart> {
@@ -189,19 +200,21 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         Just(PathMatch::Regex("/a/[0-9]+".into())),
         "/\\{id\\}|/a/\\*\\*|/a/\\*/b".prop_map(PathMatch::Template),
     ];
-    let text = || {
-        prop_oneof![
-            any::<String>().prop_map(TextMatch::Exact),
-            "|a|ab".prop_map(TextMatch::Prefix),
-            Just(TextMatch::Regex("a.*".into())),
-            Just(TextMatch::Present),
-            Just(TextMatch::Absent),
-        ]
-    };
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
     (prop::option::of(path), methods, texts("x-[ab]"), texts("[ab]"))
         .prop_map(|(path, methods, headers, query)| HttpMatch { path, methods, headers, query })
+}
+
+/// How a header or a parameter is matched.
+fn text() -> impl Strategy<Value = TextMatch> {
+    prop_oneof![
+        any::<String>().prop_map(TextMatch::Exact),
+        "|a|ab".prop_map(TextMatch::Prefix),
+        Just(TextMatch::Regex("a.*".into())),
+        Just(TextMatch::Present),
+        Just(TextMatch::Absent),
+    ]
 }
 
 fn retry() -> impl Strategy<Value = Retry> {

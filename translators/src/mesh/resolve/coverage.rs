@@ -3,6 +3,7 @@
 //! Owns: counts and the first names, kept so that a service that changes costs its own part only. May use:
 //! `levels`. Never: knows what a policy says.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
@@ -21,6 +22,8 @@ pub(super) struct Summary {
     pub all_open: bool,
     /// The plural's ending and the names of those that do not speak HTTP.
     pub tcp: Option<(&'static str, String)>,
+    /// The numbers of all of them.
+    pub numbers: BTreeSet<NonZeroU16>,
     /// The names of those with mTLS disabled.
     pub disabled: Option<String>,
     /// The names of those that are permissive.
@@ -39,6 +42,8 @@ pub(super) struct Coverage {
 struct Covered {
     ports: usize,
     closed: usize,
+    /// How many have each number.
+    numbers: BTreeMap<NonZeroU16, usize>,
     tcp: BTreeSet<PortName>,
     disabled: BTreeSet<PortName>,
     permissive: BTreeSet<PortName>,
@@ -93,15 +98,16 @@ impl Coverage {
         }
     }
 
-    /// The levels of which something else is to be said than before.
-    pub(super) fn changed(&mut self) -> Vec<Level> {
+    /// The levels of which something else is to be said than before, and whether that is the numbers alone.
+    pub(super) fn changed(&mut self) -> Vec<(Level, bool)> {
         let mut changed = Vec::new();
         for level in std::mem::take(&mut self.touched) {
             let Some((covered, summary)) = self.wide.get_mut(&level) else { continue };
             let now = covered.summary();
             if *summary != now {
-                *summary = now;
-                changed.push(level);
+                let before = std::mem::replace(summary, now);
+                let numbers_alone = *summary == Summary { numbers: summary.numbers.clone(), ..before };
+                changed.push((level, numbers_alone));
             }
         }
         changed
@@ -140,6 +146,7 @@ impl Covered {
     fn add_port(&mut self, service: &QualifiedName, port: &Port) {
         self.ports += 1;
         self.closed += usize::from(is_closed(port));
+        *self.numbers.entry(port.number).or_default() += 1;
         for list in self.lists(port) {
             list.insert(PortName::of(service, port));
         }
@@ -149,6 +156,12 @@ impl Covered {
         for port in &service.ports {
             self.ports -= 1;
             self.closed -= usize::from(is_closed(port));
+            if let Entry::Occupied(mut count) = self.numbers.entry(port.number) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
             for list in self.lists(port) {
                 list.remove(&PortName::of(&service.name, port));
             }
@@ -169,6 +182,7 @@ impl Covered {
         Summary {
             all_open: self.ports > 0 && self.closed == 0,
             tcp: shown(&self.tcp).map(|names| (if self.tcp.len() > 1 { "s" } else { "" }, names)),
+            numbers: self.numbers.keys().copied().collect(),
             disabled: shown(&self.disabled),
             permissive: shown(&self.permissive),
         }

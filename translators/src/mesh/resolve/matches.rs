@@ -24,16 +24,6 @@ pub(super) fn is_path(text: &str) -> bool {
 
 /// One alternative of a rule.
 pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
-    let mut headers = BTreeMap::new();
-    for (name, value) in &written.headers {
-        let pointer = format!("{at}/headers/{}", escaped(name));
-        if !is_token(name) {
-            report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
-        }
-        if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
-            report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
-        }
-    }
     let parameter = |(name, value): (&String, &TextSpec)| {
         let pointer = format!("{at}/query/{}", escaped(name));
         if name.is_empty() {
@@ -45,9 +35,28 @@ pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<
     HttpMatch {
         path: written.path.as_ref().map(|path| path_match(path, &format!("{at}/path"), report)),
         methods: written.methods.iter().map(|method| method.0.clone()).collect(),
-        headers,
+        headers: headers(&written.headers, &format!("{at}/headers"), report),
         query,
     }
+}
+
+/// Headers by their names in lower case.
+pub(super) fn headers(
+    written: &BTreeMap<String, TextSpec>,
+    at: &str,
+    report: &mut Report<'_>,
+) -> BTreeMap<String, TextMatch> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in written {
+        let pointer = format!("{at}/{}", escaped(name));
+        if !is_token(name) {
+            report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
+        }
+        if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
+            report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
+        }
+    }
+    headers
 }
 
 fn path_match(written: &PathSpec, at: &str, report: &mut Report<'_>) -> PathMatch {
