@@ -7,7 +7,7 @@ use anyhow::ensure;
 use conformance::harness::eventually;
 use conformance::harness::shop::{SOON, Shop, rule};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 fn policies(mode: &str) -> String {
     rule("MTLSPolicy", "shop", &format!("target: {{scope: namespace}}\nmode: {mode}"))
@@ -155,5 +155,57 @@ deny:
     }
     // What is said of port 70 opens that one, and no other.
     ensure!(greets(TcpStream::connect(shop.web_store()).await?).await?, "the store is closed");
+    Ok(())
+}
+
+/// A connection to `address` that comes from `source`.
+async fn from(source: &str, address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(source.parse()?, 0))?;
+    Ok(socket.connect(address).await?)
+}
+
+#[tokio::test]
+async fn callers_are_told_apart_by_where_they_connect_from() -> anyhow::Result<()> {
+    let policies = rule(
+        "AccessPolicy",
+        "all",
+        r#"target: {scope: namespace}
+default: deny
+allow: [{from: [{ip: 127.0.0.0/28}, {ip: 127.0.0.32}]}]
+deny: [{from: [{ip: 127.0.0.4/30}]}]"#,
+    );
+    let shop = Shop::start(&policies, &[]).await?;
+    let spoofed = "host: cart\r\nx-forwarded-for: 127.0.0.1\r\nx-envoy-external-address: 127.0.0.1\r\n";
+    let sources = [
+        ("127.0.0.1", true),
+        ("127.0.0.3", true),
+        ("127.0.0.4", false),
+        ("127.0.0.7", false),
+        ("127.0.0.8", true),
+        ("127.0.0.16", false),
+        ("127.0.0.31", false),
+        ("127.0.0.32", true),
+    ];
+    for (source, admitted) in sources {
+        let seen = asked(from(source, shop.cart_v1()).await?, "GET /", spoofed).await?;
+        assert_eq!(seen, if admitted { 200 } else { 403 }, "{source}");
+        // The store speaks first: whom it may not speak to is closed before.
+        let stream = from(source, shop.store_proxy()).await?;
+        assert_eq!(greets(stream).await?, admitted, "{source}");
+    }
+    // Web's proxy connects from 127.0.0.1.
+    assert_eq!(raw(shop.web_cart(), "GET", "/").await?, 200);
+    ensure!(greets(TcpStream::connect(shop.web_store()).await?).await?, "the store is closed");
+    let denied = policies.replace("127.0.0.4/30", "127.0.0.1");
+    shop.write_policies(&denied)?;
+    eventually(SOON, "web is refused on both", async || {
+        let seen = raw(shop.web_cart(), "GET", "/").await?;
+        ensure!(seen == 403, "{seen}");
+        ensure!(!greets(TcpStream::connect(shop.web_store()).await?).await?, "greeted");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(asked(from("127.0.0.5", shop.cart_v1()).await?, "GET /", spoofed).await?, 200);
     Ok(())
 }

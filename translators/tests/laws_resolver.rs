@@ -124,6 +124,7 @@ fn access() -> impl Strategy<Value = String> {
         "{from: [any]}",
         "{to: [{methods: [GET]}]}",
         "{to: [{ports: [80]}]}",
+        "{from: [{ip: 10.0.0.0/8}, {ip: fd00::1}]}",
         "{to: [{ports: [90], hosts: [a.b], headers: {x-a: {present: true}}, grpcMethods: [a.B/*]}]}",
         "{from: [{service: w}], to: [{paths: [/p]}]}",
         "{from: [{serviceAccount: z}]}",

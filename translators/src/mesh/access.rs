@@ -3,9 +3,11 @@
 //! Owns: entries, callers and operations as the rules mean them for one port. May use: `name`. Never: Envoy's types.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Sourced, TextMatch};
 use crate::name::{Label, RuleRef, SpiffeId};
@@ -42,7 +44,7 @@ pub struct AccessEntry {
     pub to: Vec<Operation>,
 }
 
-/// A caller, recognised by the identity of its certificate.
+/// A caller, recognised by the identity of its certificate or by where it connects from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Caller {
@@ -54,6 +56,17 @@ pub enum Caller {
     Namespace(Label),
     /// An identity that this pattern takes; `*` is any characters.
     Pattern(String),
+    /// Whoever connects from there, with or without identity.
+    Ip(Network),
+}
+
+/// The addresses that begin alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network {
+    /// The first of them.
+    pub address: IpAddr,
+    /// How many bits of it all have; at most 32 of IPv4, 128 of IPv6.
+    pub length: u8,
 }
 
 /// What a caller does on this port; every part must hold. On TCP ports an operation with parts never matches.
@@ -93,6 +106,49 @@ pub struct GrpcMethod {
     pub service: String,
     /// The method; `None` is all of them.
     pub method: Option<String>,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// `address` alone.
+    pub fn host(address: IpAddr) -> Self {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, length }
+    }
+
+    /// The same with an address that has no bits beyond the length.
+    pub fn first(self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32u32.saturating_sub(self.length.into())).unwrap_or(0);
+                Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(128u32.saturating_sub(self.length.into())).unwrap_or(0);
+                Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+            }
+        };
+        Self { address, ..self }
+    }
+
+    /// Whether every address of `other` is one of these.
+    pub fn contains(self, other: Self) -> bool {
+        let same_family = self.address.is_ipv4() == other.address.is_ipv4();
+        same_family && self.length <= other.length && Self { length: self.length, ..other }.first() == self.first()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 // === impl Operation ===

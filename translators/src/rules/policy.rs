@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::route::TextSpec;
-use super::scalar::{AccountName, Method, RelativeName};
+use super::scalar::{AccountName, Addresses, Method, RelativeName};
 use super::target::Target;
 use crate::mesh::{AccessDefault, MtlsMode};
 use crate::name::Label;
@@ -66,6 +66,9 @@ pub enum CallerSpec {
     ServiceAccount(AccountName),
     /// Identities that a pattern takes; `*` is any characters.
     Spiffe(String),
+    /// Those whose connections come from this address or range, with or without identity: the other end of the
+    /// connection, never what a header says.
+    Ip(Addresses),
     /// Anybody, with or without identity.
     Any,
 }

@@ -3,6 +3,8 @@
 //! Owns: deny before allow before the default. May use: `text` for patterns. Never: the plaintext chain left
 //! out: there a caller has no identity, and rules that name one do not match.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::rbac::v3 as rbac_pb;
@@ -16,7 +18,7 @@ use super::http::http_filter;
 use super::permission::{connections, requests};
 use super::tcp::network_filter;
 use super::{text, wire};
-use crate::mesh::{Access, AccessDefault, AccessEntry, Caller};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Network};
 use crate::name::TrustDomain;
 
 use rbac_pb::principal::Identifier;
@@ -53,29 +55,64 @@ pub(super) fn callers(access: &Access, trust_domain: &TrustDomain, is_http: bool
     if is_http {
         return vec![everybody()];
     }
-    if access.deny.iter().any(takes_strangers) {
+    if access.deny.iter().any(takes_everybody) {
         return vec![nobody(trust_domain)];
     }
+    let allow = access.allow.iter().filter(|entry| !connections(&entry.to).is_empty());
     match access.default.value {
         AccessDefault::Allow => vec![everybody()],
-        AccessDefault::Deny if access.allow.iter().any(takes_strangers) => vec![everybody()],
+        AccessDefault::Deny if allow.clone().any(admits_strangers) => vec![everybody()],
         AccessDefault::Deny => {
-            let entries = access.allow.iter().filter(|entry| !connections(&entry.to).is_empty());
-            let callers: Vec<_> = entries.flat_map(|entry| identities(&entry.from, trust_domain)).collect();
+            let callers: Vec<_> = allow.flat_map(|entry| identities(&entry.from, trust_domain)).collect();
             if callers.is_empty() { vec![nobody(trust_domain)] } else { callers }
         }
     }
 }
 
-/// Whether a connection without an identity is refused whatever comes over it.
-pub(super) fn refuses_strangers(access: &Access) -> bool {
-    let refused = access.default.value == AccessDefault::Deny && !access.allow.iter().any(takes_strangers);
-    refused || access.deny.iter().any(takes_strangers)
+/// Which connections of bytes without an identity are not refused whatever comes over them. As with [`callers`],
+/// whom no entry admits must not get as far as the application.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Strangers {
+    /// None.
+    Refused,
+    /// All but those from there.
+    AllBut(BTreeSet<Network>),
+    /// Those from the first, though not those of them from the second.
+    Only(BTreeSet<Network>, BTreeSet<Network>),
+}
+
+/// Which connections without an identity may come.
+pub(super) fn strangers(access: &Access) -> Strangers {
+    if access.deny.iter().any(takes_everybody) {
+        return Strangers::Refused;
+    }
+    let denied = networks(&access.deny);
+    if access.default.value == AccessDefault::Allow || access.allow.iter().any(takes_everybody) {
+        return Strangers::AllBut(denied);
+    }
+    let mut admitted = networks(&access.allow);
+    admitted.retain(|network| !denied.iter().any(|denied| denied.contains(*network)));
+    if admitted.is_empty() { Strangers::Refused } else { Strangers::Only(admitted, denied) }
+}
+
+/// From where these entries match every connection.
+pub(super) fn networks(entries: &[AccessEntry]) -> BTreeSet<Network> {
+    let of_connections = entries.iter().filter(|entry| !connections(&entry.to).is_empty());
+    let networks = of_connections.flat_map(|entry| &entry.from).filter_map(|caller| match caller {
+        Caller::Ip(network) => Some(*network),
+        Caller::Any | Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => None,
+    });
+    networks.collect()
 }
 
 /// Whether the entry matches every connection.
-fn takes_strangers(entry: &AccessEntry) -> bool {
+fn takes_everybody(entry: &AccessEntry) -> bool {
     is_anybody(&entry.from) && !connections(&entry.to).is_empty()
+}
+
+/// Whether an entry about connections matches some without an identity.
+fn admits_strangers(entry: &AccessEntry) -> bool {
+    is_anybody(&entry.from) || entry.from.iter().any(|caller| matches!(caller, Caller::Ip(_)))
 }
 
 /// An identity without a path, which no certificate has.
@@ -135,7 +172,12 @@ fn principals(from: &[Caller], trust_domain: &TrustDomain) -> Vec<rbac_pb::Princ
     if is_anybody(from) {
         return vec![principal(Identifier::Any(true))];
     }
-    identities(from, trust_domain).map(authenticated).collect()
+    let networks = from.iter().filter_map(|caller| match caller {
+        // The other end of the connection itself: no header and no proxy protocol can say otherwise.
+        Caller::Ip(network) => Some(principal(Identifier::DirectRemoteIp(wire::range(*network)))),
+        Caller::Any | Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => None,
+    });
+    identities(from, trust_domain).map(authenticated).chain(networks).collect()
 }
 
 fn is_anybody(from: &[Caller]) -> bool {
@@ -145,7 +187,7 @@ fn is_anybody(from: &[Caller]) -> bool {
 /// The identities of the callers that have one.
 fn identities(from: &[Caller], trust_domain: &TrustDomain) -> impl Iterator<Item = matcher_pb::StringMatcher> {
     from.iter().flat_map(move |caller| match caller {
-        Caller::Any => Vec::new(),
+        Caller::Any | Caller::Ip(_) => Vec::new(),
         Caller::Identities(ids) => ids.iter().map(|id| wire::exact(id.as_str())).collect(),
         Caller::Namespace(namespace) => vec![wire::prefix(format!("spiffe://{trust_domain}/ns/{namespace}/"))],
         Caller::Pattern(pattern) => vec![wire::regex(text::pattern(pattern))],
@@ -164,6 +206,7 @@ fn principal(identifier: Identifier) -> rbac_pb::Principal {
 
 #[cfg(test)]
 mod tests {
+    use proto::envoy::config::core::v3 as core_pb;
     use proto::envoy::config::rbac::v3::{Permission, Principal};
     use proto::envoy::config::route::v3 as route_pb;
 
@@ -171,6 +214,7 @@ mod tests {
     use super::*;
     use crate::mesh::{GrpcMethod, HostMatch, Operation, Sourced, TextMatch};
     use crate::name::{ObjectKey, ObjectKind, RuleRef};
+    use crate::rules::scalar::Addresses;
     use rbac_pb::permission::Rule;
 
     fn entry(n: usize, from: Vec<Caller>, to: Vec<Operation>) -> AccessEntry {
@@ -230,6 +274,7 @@ mod tests {
             Caller::Identities([id.parse().expect("an identity")].into()),
             Caller::Namespace("shop".parse().expect("a label")),
             Caller::Pattern("spiffe://*/x".into()),
+            Caller::Ip("fd00::/16".parse::<Addresses>().expect("addresses").0),
         ];
         let to = vec![operation(&["GET"], &["/a", "/b/*", "/c/*/d"]), operation(&[], &["*"]), operation(&["PUT"], &[])];
         let found = http_rules(&access(AccessDefault::Deny, vec![], vec![entry(0, from, to)]));
@@ -244,6 +289,10 @@ mod tests {
             authenticated(wire::exact(id)),
             authenticated(wire::prefix("spiffe://cluster.local/ns/shop/")),
             authenticated(wire::regex(r"spiffe\:\/\/\C*\/x")),
+            principal(Identifier::DirectRemoteIp(core_pb::CidrRange {
+                address_prefix: "fd00::".into(),
+                prefix_len: Some(wire::number(16)),
+            })),
         ];
         let policy = policy_of(vec![first, permission(Rule::Any(true)), method("PUT")], principals);
         let rules = rbac(Action::Allow, vec![("AccessPolicy a/p /spec/allow/0", policy)]);
@@ -304,19 +353,41 @@ mod tests {
         let shop = |to| entry(0, vec![Caller::Namespace("shop".parse().expect("a label"))], to);
         let anybody = || entry(1, vec![], vec![]);
         let requests = || vec![operation(&["GET"], &[])];
+        let network = |text: &str| text.parse::<Addresses>().expect("addresses").0;
+        let from = |networks: &[&str]| -> Vec<_> { networks.iter().map(|text| Caller::Ip(network(text))).collect() };
+        let set = |networks: &[&str]| -> BTreeSet<_> { networks.iter().map(|text| network(text)).collect() };
+        let all_but = |networks| Strangers::AllBut(set(networks));
+        let only = |admitted, denied| Strangers::Only(set(admitted), set(denied));
+        let ten = || entry(2, from(&["10.0.0.0/8"]), vec![]);
+        let both = || entry(3, from(&["10.1.0.0/16", "fd00::/16"]), vec![]);
         use AccessDefault::{Allow, Deny};
-        for (access, tcp, strangers_refused) in [
-            (access(Allow, vec![], vec![]), everybody(), false),
-            (access(Allow, vec![shop(vec![])], vec![]), everybody(), false),
-            (access(Allow, vec![anybody()], vec![]), nobody(), true),
-            (access(Deny, vec![], vec![]), nobody(), true),
-            (access(Deny, vec![], vec![anybody()]), everybody(), false),
-            (access(Deny, vec![], vec![shop(requests())]), nobody(), true),
-            (access(Deny, vec![], vec![shop(vec![])]), vec![wire::prefix("spiffe://cluster.local/ns/shop/")], true),
+        for (access, tcp, strangers_taken) in [
+            (access(Allow, vec![], vec![]), everybody(), all_but(&[])),
+            (access(Allow, vec![shop(vec![])], vec![]), everybody(), all_but(&[])),
+            (access(Allow, vec![anybody()], vec![]), nobody(), Strangers::Refused),
+            (access(Deny, vec![], vec![]), nobody(), Strangers::Refused),
+            (access(Deny, vec![], vec![anybody()]), everybody(), all_but(&[])),
+            (access(Deny, vec![], vec![shop(requests())]), nobody(), Strangers::Refused),
+            (
+                access(Deny, vec![], vec![shop(vec![])]),
+                vec![wire::prefix("spiffe://cluster.local/ns/shop/")],
+                Strangers::Refused,
+            ),
+            (access(Allow, vec![ten()], vec![]), everybody(), all_but(&["10.0.0.0/8"])),
+            (access(Deny, vec![ten()], vec![anybody()]), everybody(), all_but(&["10.0.0.0/8"])),
+            (access(Deny, vec![], vec![ten()]), everybody(), only(&["10.0.0.0/8"], &[])),
+            (access(Deny, vec![], vec![entry(2, from(&["10.0.0.0/8"]), requests())]), nobody(), Strangers::Refused),
+            (access(Deny, vec![ten()], vec![both()]), everybody(), only(&["fd00::/16"], &["10.0.0.0/8"])),
+            (
+                access(Deny, vec![both()], vec![ten()]),
+                everybody(),
+                only(&["10.0.0.0/8"], &["10.1.0.0/16", "fd00::/16"]),
+            ),
+            (access(Deny, vec![ten()], vec![ten()]), everybody(), Strangers::Refused),
         ] {
-            assert_eq!(callers(&access, &domain, false), tcp);
+            assert_eq!(callers(&access, &domain, false), tcp, "{access:?}");
             assert_eq!(callers(&access, &domain, true), everybody());
-            assert_eq!(refuses_strangers(&access), strangers_refused);
+            assert_eq!(strangers(&access), strangers_taken, "{access:?}");
         }
     }
 

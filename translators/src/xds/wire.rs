@@ -1,6 +1,6 @@
 //! The small values of Envoy's API: packed messages, durations, addresses, matchers, configuration sources.
 //!
-//! Owns: their one spelling. May use: the `proto` crate, `raw`. Never: knows the mesh.
+//! Owns: their one spelling. May use: the `proto` crate, `raw`, the mesh's ranges of addresses. Never: knows a service.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::Raw;
+use crate::mesh::Network;
 
 /// How long an idle connection or stream lives.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
@@ -45,6 +46,10 @@ pub(super) fn host_and_port(host: String, port: u16) -> core_pb::Address {
         ..Default::default()
     };
     core_pb::Address { address: Some(core_pb::address::Address::SocketAddress(socket)) }
+}
+
+pub(super) fn range(network: Network) -> core_pb::CidrRange {
+    core_pb::CidrRange { address_prefix: network.address.to_string(), prefix_len: Some(number(network.length.into())) }
 }
 
 /// As [`address`], as a field of the message under way.

@@ -1,7 +1,7 @@
 //! Arbitrary meshes: closed, as resolution makes them, and otherwise as odd as the types allow.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,8 +122,15 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
         prop::collection::btree_set(id, 0..3).prop_map(Caller::Identities),
         "[ab]".prop_map(|namespace| Caller::Namespace(namespace.parse().expect("a label"))),
         any::<String>().prop_map(Caller::Pattern),
+        network().prop_map(Caller::Ip),
     ];
     prop::collection::vec(caller, 0..3)
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let v4 = (any::<u32>(), 0u8..=32).prop_map(|(bits, length)| (Ipv4Addr::from_bits(bits).into(), length));
+    let v6 = (any::<u128>(), 0u8..=128).prop_map(|(bits, length)| (Ipv6Addr::from_bits(bits).into(), length));
+    prop_oneof![v4, v6].prop_map(|(address, length)| Network { address, length }.first())
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {

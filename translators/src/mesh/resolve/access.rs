@@ -194,22 +194,25 @@ pub(super) fn warn(policy: &Policy, covered: &Summary, report: &mut Report<'_>) 
             }
         }
     }
-    for (list, index, _) in policy.entries().filter(|(.., entry)| entry.from().iter().any(has_identity)) {
+    for (list, index, entry) in policy.entries().filter(|(.., entry)| entry.from().iter().any(has_identity)) {
         let pointer = format!("{}/{index}/from", list.pointer());
+        let alone = entry.from().iter().all(has_identity);
         if let Some(names) = &covered.disabled {
             let message = format!("callers have no identity on {names}, where mTLS is disabled");
-            report.warning(Code::NoIdentity, pointer, message).hint = Some("this entry never matches there".to_owned());
+            let hint = if alone { "this entry never matches there" } else { "only the other callers match there" };
+            report.warning(Code::NoIdentity, pointer, message).hint = Some(hint.to_owned());
         } else if let Some(names) = &covered.permissive {
             let message = format!("plaintext callers have no identity on {names}, where mTLS is permissive");
-            report.warning(Code::NoIdentity, pointer, message).hint =
-                Some("this entry matches mTLS callers only".to_owned());
+            let hint =
+                if alone { "this entry matches mTLS callers only" } else { "of them only the other callers match" };
+            report.warning(Code::NoIdentity, pointer, message).hint = Some(hint.to_owned());
         }
     }
 }
 
 fn has_identity(caller: &Caller) -> bool {
     match caller {
-        Caller::Any => false,
+        Caller::Any | Caller::Ip(_) => false,
         Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => true,
     }
 }

@@ -15,6 +15,7 @@ use crate::finding::Code;
 use crate::mesh::{AccessEntry, Caller, GrpcMethod, HostMatch, Operation};
 use crate::name::{SpiffeId, TrustDomain};
 use crate::rules::policy::{CallerSpec, EntrySpec, OperationSpec};
+use crate::rules::scalar::Addresses;
 
 /// What entries may refer to.
 pub(super) struct Known<'a> {
@@ -107,6 +108,7 @@ fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report
     let home = report.object.key.name.namespace.clone();
     match written {
         CallerSpec::Any => Some(Caller::Any),
+        CallerSpec::Ip(Addresses(network)) => Some(Caller::Ip(*network)),
         CallerSpec::Namespace(namespace) => Some(Caller::Namespace(namespace.clone())),
         CallerSpec::Service(name) => {
             let name = name.within(&home);
