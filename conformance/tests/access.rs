@@ -209,3 +209,76 @@ deny: [{from: [{ip: 127.0.0.4/30}]}]"#,
     assert_eq!(asked(from("127.0.0.5", shop.cart_v1()).await?, "GET /", spoofed).await?, 200);
     Ok(())
 }
+
+#[tokio::test]
+async fn an_audit_refuses_nobody_and_lists_whom_it_would_refuse() -> anyhow::Result<()> {
+    let audited = rule(
+        "AccessPolicy",
+        "audited",
+        r#"target: {service: cart}
+mode: audit
+default: deny
+allow: [{from: [{service: web}], to: [{paths: ["/cart*"]}]}]
+deny: [{to: [{paths: [/cart/secret]}]}]"#,
+    ) + &rule("AccessPolicy", "store", "target: {service: store}\nmode: audit\ndefault: deny");
+    let shop = Shop::start(&audited, &[]).await?;
+    let host = "host: cart\r\n";
+    let ask = async |address, what: &str, headers: &str| asked(TcpStream::connect(address).await?, what, headers).await;
+    // The application sees the path as it was asked for.
+    let answer = shop.ask(shop.cart_v1(), "/cart//a%2fb", &[]).await?;
+    assert_eq!((answer.status, answer.echo()?.path.as_str()), (200, "/cart//a%2fb"));
+    let refused = "target: {scope: namespace}\ndeny: [{to: [{headers: {x-refused: {present: true}}}]}]";
+    shop.write_policies(&(audited + &rule("AccessPolicy", "enforced", refused)))?;
+    eventually(SOON, "what is enforced", async || {
+        for _ in 0..4 {
+            let status = ask(shop.web_cart(), "GET /cart", "host: cart\r\nx-refused: 1\r\n").await?;
+            ensure!(status == 403, "{status}");
+        }
+        Ok(())
+    })
+    .await?;
+    for _ in 0..3 {
+        assert_eq!(ask(shop.cart_v1(), "GET /cart", host).await?, 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(ask(shop.cart_v1(), "GET /cart/secret", host).await?, 200);
+    }
+    for _ in 0..40 {
+        assert_eq!(ask(shop.web_cart(), "GET /cart", host).await?, 200);
+        assert_eq!(ask(shop.web_cart(), "GET /other", host).await?, 200);
+        // What is refused anyway is no news.
+        assert_eq!(ask(shop.web_cart(), "GET /other", "host: cart\r\nx-refused: 1\r\n").await?, 403);
+    }
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(shop.web_store()).await?;
+        stream.write_all(b"hello\n").await?;
+        ensure!(greets(stream).await?, "the store is closed");
+    }
+    let (secret, rest) = ("AccessPolicy shop/audited /spec/deny/0", "AccessPolicy shop/audited /spec/default");
+    eventually(SOON, "whom the audit would refuse", async || {
+        let audits = shop.chancery.json("/api/v1/audits").await?;
+        let count = |caller: &str, service: &str, port: &str, policy: &str| -> u64 {
+            let all = audits["audits"].as_array().into_iter().flatten();
+            let of = all.filter(|one| {
+                [&one["caller"], &one["service"], &one["port"], &one["policy"]] == [caller, service, port, policy]
+            });
+            of.filter_map(|one| one["requests"].as_u64()).sum()
+        };
+        let counts = [
+            count("unknown", "shop/cart", "http", secret),
+            count("unknown", "shop/cart", "http", rest),
+            count("shop/web", "shop/cart", "http", secret),
+            count("shop/web", "shop/cart", "http", rest),
+            count("shop/web", "shop/store", "line", "AccessPolicy shop/store /spec/default"),
+        ];
+        ensure!(counts == [2, 4, 0, 40, 5], "{counts:?}: {audits}");
+        Ok(())
+    })
+    .await?;
+    let metrics = shop.chancery.text("/metrics").await?;
+    let line = metrics.lines().find(|line| line.starts_with("chancery_audit_denied_total{") && line.contains(secret));
+    ensure!(line.is_some_and(|line| line.ends_with(" 2") && line.contains("caller=\"unknown\"")), "{metrics}");
+    let log = shop.chancery.log();
+    ensure!(log.contains("an audit would refuse") && log.contains(secret), "nothing in the log");
+    Ok(())
+}

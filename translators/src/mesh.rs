@@ -22,7 +22,7 @@ pub mod resolve;
 mod route;
 mod snapshot;
 
-pub use access::{Access, AccessDefault, AccessEntry, Caller, GrpcMethod, HostMatch, Network, Operation};
+pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use node::{NodeMatch, Precision};
 pub use route::{

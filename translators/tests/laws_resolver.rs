@@ -130,8 +130,9 @@ fn access() -> impl Strategy<Value = String> {
         "{from: [{serviceAccount: z}]}",
     ]);
     let entries = || proptest::collection::vec(entry.clone(), 0..2);
-    (target(), default, entries(), entries()).prop_map(|(target, default, allow, deny)| {
-        format!("{{target: {target}{default}, allow: [{}], deny: [{}]}}", join(allow), join(deny))
+    let mode = select(vec!["", "", ", mode: enforce", ", mode: audit"]);
+    (target(), default, mode, entries(), entries()).prop_map(|(target, default, mode, allow, deny)| {
+        format!("{{target: {target}{default}{mode}, allow: [{}], deny: [{}]}}", join(allow), join(deny))
     })
 }
 

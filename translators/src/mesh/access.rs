@@ -21,6 +21,20 @@ pub struct Access {
     pub allow: Vec<AccessEntry>,
     /// What holds for everybody else.
     pub default: Sourced<AccessDefault>,
+    /// What would hold with the policies that are not enforced yet; `None` where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+}
+
+/// What would hold with the policies that are not enforced yet. It changes no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Entries that would refuse more than those that are enforced.
+    pub deny: Vec<AccessEntry>,
+    /// Entries that would admit, those that are enforced among them.
+    pub allow: Vec<AccessEntry>,
+    /// What would hold for everybody else.
+    pub default: Sourced<AccessDefault>,
 }
 
 /// What holds where no entry matches.
@@ -106,6 +120,25 @@ pub struct GrpcMethod {
     pub service: String,
     /// The method; `None` is all of them.
     pub method: Option<String>,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Whether everybody else is admitted, and would not be if the audited policies were enforced.
+    pub fn would_close(&self) -> bool {
+        let admits = |default: &Sourced<AccessDefault>| default.value == AccessDefault::Allow;
+        admits(&self.default) && self.audit.as_ref().is_some_and(|audit| !admits(&audit.default))
+    }
+
+    /// Every rule that it comes from.
+    pub fn origins(&self) -> impl Iterator<Item = &RuleRef> {
+        let audit = self.audit.iter();
+        let defaults = [&self.default].into_iter().chain(audit.clone().map(|audit| &audit.default));
+        let audited = audit.flat_map(|audit| audit.deny.iter().chain(&audit.allow));
+        let entries = self.deny.iter().chain(&self.allow).chain(audited);
+        entries.map(|entry| &entry.origin).chain(defaults.filter_map(|default| default.origin.as_ref()))
+    }
 }
 
 // === impl Network ===

@@ -31,6 +31,9 @@ pub struct MtlsSpec {
 pub struct AccessSpec {
     /// Which ports.
     pub target: Target,
+    /// Whether it is enforced; `enforce` by default.
+    #[serde(default, skip_serializing_if = "AccessMode::is_enforce")]
+    pub mode: AccessMode,
     /// What holds where no entry matches; the most specific target wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<AccessDefault>,
@@ -40,6 +43,17 @@ pub struct AccessSpec {
     /// Entries that refuse; they beat every allow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<EntrySpec>,
+}
+
+/// Whether an AccessPolicy is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It changes no answer: whom it would have refused is counted and listed.
+    Audit,
 }
 
 /// One entry: it matches when one caller and one operation match.
@@ -96,4 +110,15 @@ pub struct OperationSpec {
     /// The calls of gRPC, `package.Service/Method` or `package.Service/*`: POST to that path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc_methods: Vec<String>,
+}
+
+// === impl AccessMode ===
+
+impl AccessMode {
+    fn is_enforce(&self) -> bool {
+        match self {
+            Self::Enforce => true,
+            Self::Audit => false,
+        }
+    }
 }

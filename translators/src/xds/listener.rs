@@ -17,8 +17,7 @@ use super::raw::Raw;
 use super::rbac::Strangers;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
 use super::{proxyless, rbac, wire};
-use crate::mesh::{AccessEntry, Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
-use crate::name::RuleRef;
+use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
 use crate::resource::{Kind, Resource};
 
 /// How long a handshake may take.
@@ -46,7 +45,7 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
         MtlsMode::Disabled => plain,
     };
     let origins =
-        origins([&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(access_origins(port)));
+        origins([&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(port.access.origins()));
     Resource::new(Kind::Listener, slot.name("in"), &listener, origins)
 }
 
@@ -149,7 +148,8 @@ impl Inbound<'_> {
     fn chain(&self, name: &str, mtls: bool) -> listener_pb::FilterChain {
         let stat_prefix = format!("{}/{name}", self.slot.name("in"));
         let cluster = self.slot.name("app");
-        let access_log = self.counted.loggers(self.features.stats_access_log, mtls);
+        let access_log =
+            self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access, self.port.protocol);
         let trust_domain = &self.mesh.trust_domain.value;
         let filters = if self.port.protocol.is_http() {
             let access = rbac::http(&self.port.access, trust_domain);
@@ -212,9 +212,4 @@ fn inspecting(server_first: bool, listener: listener_pb::Listener) -> listener_p
 
 fn transport(protocol: &str) -> listener_pb::FilterChainMatch {
     listener_pb::FilterChainMatch { transport_protocol: protocol.into(), ..Default::default() }
-}
-
-fn access_origins(port: &Port) -> impl Iterator<Item = &RuleRef> {
-    let entries = port.access.deny.iter().chain(&port.access.allow);
-    entries.map(|entry: &AccessEntry| &entry.origin).chain(&port.access.default.origin)
 }

@@ -24,24 +24,61 @@ use crate::name::TrustDomain;
 use rbac_pb::principal::Identifier;
 use rbac_pb::rbac::Action;
 
+/// The prefix of what the filter says that would refuse.
+pub(super) const AUDIT_DENY: &str = "audit_deny_";
+/// The prefix of what the filter says that would admit.
+pub(super) const AUDIT_ALLOW: &str = "audit_allow_";
+
+/// One RBAC filter: what it does with whom its entries name.
+struct Filter<'a> {
+    action: Action,
+    /// The start of the names of its statistics, and of an audit's metadata.
+    prefix: &'static str,
+    entries: &'a [AccessEntry],
+    /// Whether it only says what it would do.
+    is_audit: bool,
+}
+
 /// On HTTP chains a denial is Envoy's 403.
 pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::HttpFilter> {
-    filters(access, |action, prefix, entries| {
+    filters(access, |Filter { action, prefix, entries, is_audit }| {
         let policies = policies(entries, |entry| policy(entry, trust_domain, requests(&entry.to)));
-        let filter = |rules, rules_stat_prefix| http_rbac_pb::Rbac { rules, rules_stat_prefix, ..Default::default() };
-        let head = filter(Some(rules(action, None)), prefix.to_owned());
-        let config = in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())));
+        let prefix = prefix.to_owned();
+        let config = if is_audit {
+            let filter = |shadow_rules, shadow_rules_stat_prefix| http_rbac_pb::Rbac {
+                shadow_rules,
+                shadow_rules_stat_prefix,
+                ..Default::default()
+            };
+            let head = filter(Some(rules(action, None)), prefix);
+            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+        } else {
+            let filter =
+                |rules, rules_stat_prefix| http_rbac_pb::Rbac { rules, rules_stat_prefix, ..Default::default() };
+            let head = filter(Some(rules(action, None)), prefix);
+            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+        };
         http_filter("envoy.filters.http.rbac", config)
     })
 }
 
 /// On chains of bytes a denial closes the connection.
 pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: &str) -> Vec<listener_pb::Filter> {
-    filters(access, |action, prefix, entries| {
+    filters(access, |Filter { action, prefix, entries, is_audit }| {
         let policies = policies(entries, |entry| policy(entry, trust_domain, connections(&entry.to)));
-        let filter = |rules, stat_prefix| network_rbac_pb::Rbac { rules, stat_prefix, ..Default::default() };
-        let head = filter(Some(rules(action, None)), format!("{stat_prefix}/{prefix}"));
-        let config = in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())));
+        let config = if is_audit {
+            let filter = |shadow_rules| network_rbac_pb::Rbac { shadow_rules, ..Default::default() };
+            let head = network_rbac_pb::Rbac {
+                stat_prefix: stat_prefix.to_owned(),
+                shadow_rules_stat_prefix: prefix.to_owned(),
+                ..filter(Some(rules(action, None)))
+            };
+            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))))))
+        } else {
+            let filter = |rules, stat_prefix| network_rbac_pb::Rbac { rules, stat_prefix, ..Default::default() };
+            let head = filter(Some(rules(action, None)), format!("{stat_prefix}/{prefix}"));
+            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+        };
         network_filter("envoy.filters.network.rbac", config)
     })
 }
@@ -121,14 +158,19 @@ fn nobody(trust_domain: &TrustDomain) -> matcher_pb::StringMatcher {
 }
 
 /// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
-/// that admits nothing but what an entry names.
-fn filters<F>(access: &Access, filter: impl Fn(Action, &'static str, &[AccessEntry]) -> F) -> Vec<F> {
-    let deny = (!access.deny.is_empty()).then(|| filter(Action::Deny, "deny", &access.deny));
+/// that admits nothing but what an entry names. Those that audit come after: what is refused anyway is no news.
+fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
+    let denying = |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, is_audit };
+    let admitting = |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, is_audit };
+    let deny = (!access.deny.is_empty()).then(|| denying("deny", &access.deny, false));
     let allow = match access.default.value {
         AccessDefault::Allow => None,
-        AccessDefault::Deny => Some(filter(Action::Allow, "allow", &access.allow)),
+        AccessDefault::Deny => Some(admitting("allow", &access.allow, false)),
     };
-    deny.into_iter().chain(allow).collect()
+    let audit = access.audit.as_ref();
+    let audit_deny = audit.filter(|audit| !audit.deny.is_empty()).map(|audit| denying(AUDIT_DENY, &audit.deny, true));
+    let audit_allow = audit.filter(|_| access.would_close()).map(|audit| admitting(AUDIT_ALLOW, &audit.allow, true));
+    [deny, allow, audit_deny, audit_allow].into_iter().flatten().map(filter).collect()
 }
 
 type NamedPolicy = (String, rbac_pb::Policy);
@@ -223,7 +265,7 @@ mod tests {
     }
 
     fn access(default: AccessDefault, deny: Vec<AccessEntry>, allow: Vec<AccessEntry>) -> Access {
-        Access { deny, allow, default: Sourced::built_in(default) }
+        Access { deny, allow, default: Sourced::built_in(default), audit: None }
     }
 
     fn operation(methods: &[&str], paths: &[&str]) -> Operation {

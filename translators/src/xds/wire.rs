@@ -102,6 +102,10 @@ pub(super) fn prefix(value: impl Into<String>) -> matcher_pb::StringMatcher {
     text(matcher_pb::string_matcher::MatchPattern::Prefix(value.into()))
 }
 
+pub(super) fn suffix(value: impl Into<String>) -> matcher_pb::StringMatcher {
+    text(matcher_pb::string_matcher::MatchPattern::Suffix(value.into()))
+}
+
 /// Matches the whole text.
 pub(super) fn regex(expression: impl Into<String>) -> matcher_pb::StringMatcher {
     text(matcher_pb::string_matcher::MatchPattern::SafeRegex(regex_matcher(expression)))

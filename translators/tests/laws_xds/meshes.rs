@@ -108,11 +108,21 @@ pub fn access() -> impl Strategy<Value = Access> {
         prop::collection::vec((callers(), operations()), 0..3).prop_map(move |entries| {
             let entry =
                 |(n, (from, to))| AccessEntry { origin: rule("a/rules", &format!("/spec/{list}/{n}")), from, to };
-            entries.into_iter().enumerate().map(entry).collect()
+            entries.into_iter().enumerate().map(entry).collect::<Vec<_>>()
         })
     };
-    let default = prop::sample::select(vec![AccessDefault::Allow, AccessDefault::Deny]).prop_map(Sourced::built_in);
-    (entries("deny"), entries("allow"), default).prop_map(|(deny, allow, default)| Access { deny, allow, default })
+    let default = || {
+        let origin = prop::option::of(Just(rule("a/rules", "/spec/default")));
+        (prop::sample::select(vec![AccessDefault::Allow, AccessDefault::Deny]), origin)
+            .prop_map(|(value, origin)| Sourced { value, origin })
+    };
+    let audit = (entries("audit/deny"), entries("audit/allow"), default()).prop_map(|(deny, allow, default)| Audit {
+        deny,
+        allow,
+        default,
+    });
+    (entries("deny"), entries("allow"), default(), prop::option::weighted(0.3, audit))
+        .prop_map(|(deny, allow, default, audit)| Access { deny, allow, default, audit })
 }
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {

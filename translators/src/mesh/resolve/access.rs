@@ -12,14 +12,15 @@ use super::report::Report;
 use super::services::{DeclaredPort, Services};
 use super::stage::{Change, Kept};
 use crate::finding::Code;
-use crate::mesh::{Access, AccessDefault, Caller, Operation, Sourced};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Audit, Caller, Operation, Sourced};
 use crate::name::QualifiedName;
-use crate::rules::policy::AccessSpec;
+use crate::rules::policy::{AccessMode, AccessSpec};
 
 /// What an AccessPolicy says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub level: Level,
+    pub mode: AccessMode,
     pub default: Option<Sourced<AccessDefault>>,
     pub deny: Vec<Entry>,
     pub allow: Vec<Entry>,
@@ -38,7 +39,7 @@ enum List {
 
 /// The default of a level: one policy gives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DefaultOf(Level);
+pub(super) struct DefaultOf(Level, AccessMode);
 
 // === impl DefaultOf ===
 
@@ -56,7 +57,7 @@ impl Policy {
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
         let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
         let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
-        let policy = Self { level: level?, default, deny, allow };
+        let policy = Self { level: level?, mode: spec.mode, default, deny, allow };
         policy.check_ports(known.services, report);
         Some(policy)
     }
@@ -110,7 +111,7 @@ impl Policy {
 
     /// What only this policy may say.
     pub(super) fn claim(&self) -> Option<DefaultOf> {
-        self.default.as_ref().map(|_| DefaultOf(self.level.clone()))
+        self.default.as_ref().map(|_| DefaultOf(self.level.clone(), self.mode))
     }
 }
 
@@ -159,21 +160,41 @@ impl Policies {
         port: &DeclaredPort,
         below: &Sourced<AccessDefault>,
     ) -> Access {
-        let covering = || self.0.covering(service, &port.name).flat_map(BTreeMap::values).map(|kept| &kept.value);
+        use AccessMode::{Audit as Audited, Enforce};
+        let at_levels = || self.0.covering(service, &port.name).map(|at| at.values().map(|kept| &*kept.value));
+        let covering =
+            |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
         let on_port =
             |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(port.number)).collect::<Vec<_>>();
-        Access {
-            deny: covering().flat_map(|policy| on_port(&policy.deny)).collect(),
-            allow: covering().flat_map(|policy| on_port(&policy.allow)).collect(),
-            default: covering().rev().find_map(|policy| policy.default.clone()).unwrap_or_else(|| below.clone()),
-        }
+        let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
+        let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
+        // The most specific level decides, and at one level the later of these modes.
+        let default = |modes: &[AccessMode]| {
+            let at_level = |mut policies: Vec<&Policy>| {
+                policies.retain(|policy| modes.contains(&policy.mode));
+                policies.sort_by_key(|policy| policy.mode);
+                policies.into_iter().rev().find_map(|policy| policy.default.clone())
+            };
+            at_levels().rev().find_map(|policies| at_level(policies.collect())).unwrap_or_else(|| below.clone())
+        };
+        let is_audited = covering(&[Audited]).next().is_some();
+        let audit = is_audited.then(|| Audit {
+            deny: deny(&[Audited]),
+            allow: allow(&[Enforce, Audited]),
+            default: default(&[Enforce, Audited]),
+        });
+        Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), audit }
     }
 }
 
 /// Warns about entries that have no effect where `policy` applies.
 pub(super) fn warn(policy: &Policy, covered: &Summary, report: &mut Report<'_>) {
-    if !policy.allow.is_empty() && covered.all_open {
-        report.warning(Code::NoEffect, "/spec/allow", "these entries change nothing: the default is allow").hint =
+    let (is_open, why) = match policy.mode {
+        AccessMode::Enforce => (covered.all_open, "the default is allow"),
+        AccessMode::Audit => (covered.audit_all_open, "no audited default would refuse what is admitted now"),
+    };
+    if !policy.allow.is_empty() && is_open {
+        report.warning(Code::NoEffect, "/spec/allow", format!("these entries change nothing: {why}")).hint =
             Some("write default: deny to close the door to everybody else".to_owned());
     }
     if let Some((many, names)) = &covered.tcp {

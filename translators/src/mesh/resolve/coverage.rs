@@ -20,6 +20,8 @@ use crate::name::QualifiedName;
 pub(super) struct Summary {
     /// Whether there are any, and all of them admit everybody.
     pub all_open: bool,
+    /// Whether there are any, and none of them would refuse more by an audited default.
+    pub audit_all_open: bool,
     /// The plural's ending and the names of those that do not speak HTTP.
     pub tcp: Option<(&'static str, String)>,
     /// The numbers of all of them.
@@ -42,6 +44,7 @@ pub(super) struct Coverage {
 struct Covered {
     ports: usize,
     closed: usize,
+    would_close: usize,
     /// How many have each number.
     numbers: BTreeMap<NonZeroU16, usize>,
     tcp: BTreeSet<PortName>,
@@ -146,6 +149,7 @@ impl Covered {
     fn add_port(&mut self, service: &QualifiedName, port: &Port) {
         self.ports += 1;
         self.closed += usize::from(is_closed(port));
+        self.would_close += usize::from(port.access.would_close());
         *self.numbers.entry(port.number).or_default() += 1;
         for list in self.lists(port) {
             list.insert(PortName::of(service, port));
@@ -156,6 +160,7 @@ impl Covered {
         for port in &service.ports {
             self.ports -= 1;
             self.closed -= usize::from(is_closed(port));
+            self.would_close -= usize::from(port.access.would_close());
             if let Entry::Occupied(mut count) = self.numbers.entry(port.number) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
@@ -181,6 +186,7 @@ impl Covered {
     fn summary(&self) -> Summary {
         Summary {
             all_open: self.ports > 0 && self.closed == 0,
+            audit_all_open: self.ports > 0 && self.would_close == 0,
             tcp: shown(&self.tcp).map(|names| (if self.tcp.len() > 1 { "s" } else { "" }, names)),
             numbers: self.numbers.keys().copied().collect(),
             disabled: shown(&self.disabled),
