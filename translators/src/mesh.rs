@@ -17,6 +17,7 @@ use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
 mod access;
 mod instance;
+mod jwt;
 mod node;
 pub mod resolve;
 mod route;
@@ -24,6 +25,7 @@ mod snapshot;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
+pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
 pub use node::{NodeMatch, Precision};
 pub use route::{
     Changes, Consumer, Destination, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror,

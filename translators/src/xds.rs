@@ -18,6 +18,7 @@ pub mod closed;
 mod cluster;
 mod endpoint;
 mod http;
+mod jwt;
 mod listener;
 mod permission;
 mod plan;
@@ -45,6 +46,8 @@ pub enum ResourceKey {
     LocalCluster(Slot),
     /// Where a destination is.
     Endpoints(Destination),
+    /// How a proxy fetches the keys of a provider, by name, whose tokens a port asks for.
+    Jwks(Slot, String),
     /// The listener of a port that a workload serves.
     Inbound(Slot, Features),
     /// The listener of a port that a workload calls.
@@ -129,6 +132,7 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
         ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
+        ResourceKey::Jwks(slot, provider) => jwt::cluster(mesh, slot, provider),
         ResourceKey::Inbound(slot, features) => {
             let (workload, serve) = slot.serve(mesh);
             listener::inbound(mesh, workload, serve, slot, *features)
@@ -160,7 +164,7 @@ impl ResourceKey {
     /// The kind of the resource.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Cluster(_) | Self::LocalCluster(_) => Kind::Cluster,
+            Self::Cluster(_) | Self::LocalCluster(_) | Self::Jwks(..) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
             Self::Route { .. } => Kind::Route,
@@ -172,9 +176,12 @@ impl ResourceKey {
     pub fn audience(&self) -> Audience {
         match self {
             Self::Inbound(_, features) => Audience::Only(*features),
-            Self::Cluster(_) | Self::LocalCluster(_) | Self::Endpoints(_) | Self::Outbound(_) | Self::Route { .. } => {
-                Audience::Proxies
-            }
+            Self::Cluster(_)
+            | Self::LocalCluster(_)
+            | Self::Jwks(..)
+            | Self::Endpoints(_)
+            | Self::Outbound(_)
+            | Self::Route { .. } => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
     }
@@ -185,6 +192,7 @@ impl ResourceKey {
             Self::Endpoints(destination) | Self::Proxyless(Proxyless::Endpoints(destination)) => Some(destination),
             Self::Cluster(_)
             | Self::LocalCluster(_)
+            | Self::Jwks(..)
             | Self::Inbound(..)
             | Self::Outbound(_)
             | Self::Route { .. }
@@ -197,6 +205,7 @@ impl ResourceKey {
         match self {
             Self::Cluster(destination) | Self::Endpoints(destination) => cluster_name(destination).into(),
             Self::LocalCluster(slot) => slot.name("app").into(),
+            Self::Jwks(slot, provider) => jwt::cluster_name(slot, provider).into(),
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot) => slot.name("out").into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),

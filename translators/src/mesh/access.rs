@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Sourced, TextMatch};
+use super::{Jwt, JwtProvider, Sourced, TextMatch};
 use crate::name::{Label, RuleRef, SpiffeId};
 
 /// Who may do what on a port: deny beats allow beats the default.
@@ -56,6 +56,9 @@ pub struct AccessEntry {
     pub from: Vec<Caller>,
     /// The operations; empty is all.
     pub to: Vec<Operation>,
+    /// The token that a request must carry. On TCP ports such an entry never matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
 }
 
 /// A caller, recognised by the identity of its certificate or by where it connects from.
@@ -129,6 +132,15 @@ impl Access {
     pub fn would_close(&self) -> bool {
         let admits = |default: &Sourced<AccessDefault>| default.value == AccessDefault::Allow;
         admits(&self.default) && self.audit.as_ref().is_some_and(|audit| !admits(&audit.default))
+    }
+
+    /// Whose tokens it asks for, by name, and whether anything that is enforced does.
+    pub fn jwt_providers(&self) -> BTreeMap<&str, (&JwtProvider, bool)> {
+        let audited = self.audit.iter().flat_map(|audit| audit.deny.iter().chain(&audit.allow));
+        let enforced = self.deny.iter().chain(&self.allow).map(|entry| (entry, true));
+        let all = audited.map(|entry| (entry, false)).chain(enforced);
+        let asking = all.filter_map(|(entry, enforced)| Some((entry.jwt.as_ref()?, enforced)));
+        asking.map(|(jwt, enforced)| (jwt.provider.name.as_str(), (&*jwt.provider, enforced))).collect()
     }
 
     /// Every rule that it comes from.

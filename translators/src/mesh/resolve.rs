@@ -40,6 +40,7 @@ mod coverage;
 mod dirty;
 mod entries;
 mod facts;
+mod keys;
 mod ledger;
 mod levels;
 mod matches;
@@ -250,6 +251,7 @@ impl Resolver {
             trust_domain: &self.settings.trust_domain.value,
             services: &self.services,
             backings: &self.backings,
+            providers: &self.settings.jwt_providers,
         };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::AccessPolicy(spec) => {

@@ -66,6 +66,22 @@ pub struct EntrySpec {
     /// The operations; left out, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<OperationSpec>>,
+    /// The token that a request must carry; left out, none. On a port with such an entry a token that is not good is
+    /// answered with 401 (403 for another audience), whatever the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtSpec>,
+}
+
+/// A good token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtSpec {
+    /// Who issued it: one of `jwtProviders` of the Mesh.
+    #[schemars(with = "String")]
+    pub provider: Label,
+    /// What it says: each of these claims is one of its values, a text or a list with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, Vec<String>>,
 }
 
 /// A caller.

@@ -16,7 +16,7 @@ use super::access_log::Counted;
 use super::raw::Raw;
 use super::rbac::Strangers;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
-use super::{proxyless, rbac, wire};
+use super::{jwt, proxyless, rbac, wire};
 use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
 use crate::resource::{Kind, Resource};
 
@@ -152,7 +152,10 @@ impl Inbound<'_> {
             self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access, self.port.protocol);
         let trust_domain = &self.mesh.trust_domain.value;
         let filters = if self.port.protocol.is_http() {
-            let access = rbac::http(&self.port.access, trust_domain);
+            let access = jwt::filters(&self.port.access, self.slot)
+                .into_iter()
+                .chain(rbac::http(&self.port.access, trust_domain))
+                .collect();
             vec![http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log)]
         } else {
             let after_handshake = mtls && self.features.connect_after_handshake;

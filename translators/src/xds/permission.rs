@@ -8,7 +8,7 @@ use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{route, text, wire};
-use crate::mesh::{GrpcMethod, HostMatch, Operation};
+use crate::mesh::{AccessEntry, GrpcMethod, HostMatch, Operation};
 
 use rbac_pb::permission::Rule;
 
@@ -18,8 +18,9 @@ pub(super) fn requests(to: &[Operation]) -> Vec<rbac_pb::Permission> {
 }
 
 /// What an entry says about connections, which have nothing that a request has.
-pub(super) fn connections(to: &[Operation]) -> Vec<rbac_pb::Permission> {
-    let any = to.is_empty() || to.iter().any(|operation| !operation.is_http());
+pub(super) fn connections(entry: &AccessEntry) -> Vec<rbac_pb::Permission> {
+    let AccessEntry { to, jwt, .. } = entry;
+    let any = jwt.is_none() && (to.is_empty() || to.iter().any(|operation| !operation.is_http()));
     if any { vec![permission(Rule::Any(true))] } else { Vec::new() }
 }
 

@@ -5,19 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use prost::Message;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::rbac::v3 as rbac_pb;
 use proto::envoy::extensions::filters::http::rbac::v3 as http_rbac_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use proto::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
-use proto::google::protobuf as google_pb;
 
 use super::http::http_filter;
 use super::permission::{connections, requests};
 use super::tcp::network_filter;
-use super::{text, wire};
+use super::{jwt, text, wire};
 use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Network};
 use crate::name::TrustDomain;
 
@@ -51,12 +49,12 @@ pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::H
                 ..Default::default()
             };
             let head = filter(Some(rules(action, None)), prefix);
-            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
         } else {
             let filter =
                 |rules, rules_stat_prefix| http_rbac_pb::Rbac { rules, rules_stat_prefix, ..Default::default() };
             let head = filter(Some(rules(action, None)), prefix);
-            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
         };
         http_filter("envoy.filters.http.rbac", config)
     })
@@ -65,7 +63,7 @@ pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::H
 /// On chains of bytes a denial closes the connection.
 pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: &str) -> Vec<listener_pb::Filter> {
     filters(access, |Filter { action, prefix, entries, is_audit }| {
-        let policies = policies(entries, |entry| policy(entry, trust_domain, connections(&entry.to)));
+        let policies = policies(entries, |entry| policy(entry, trust_domain, connections(entry)));
         let config = if is_audit {
             let filter = |shadow_rules| network_rbac_pb::Rbac { shadow_rules, ..Default::default() };
             let head = network_rbac_pb::Rbac {
@@ -73,11 +71,11 @@ pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: 
                 shadow_rules_stat_prefix: prefix.to_owned(),
                 ..filter(Some(rules(action, None)))
             };
-            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))))))
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))))))
         } else {
             let filter = |rules, stat_prefix| network_rbac_pb::Rbac { rules, stat_prefix, ..Default::default() };
             let head = filter(Some(rules(action, None)), format!("{stat_prefix}/{prefix}"));
-            in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
         };
         network_filter("envoy.filters.network.rbac", config)
     })
@@ -95,7 +93,7 @@ pub(super) fn callers(access: &Access, trust_domain: &TrustDomain, is_http: bool
     if access.deny.iter().any(takes_everybody) {
         return vec![nobody(trust_domain)];
     }
-    let allow = access.allow.iter().filter(|entry| !connections(&entry.to).is_empty());
+    let allow = access.allow.iter().filter(|entry| !connections(entry).is_empty());
     match access.default.value {
         AccessDefault::Allow => vec![everybody()],
         AccessDefault::Deny if allow.clone().any(admits_strangers) => vec![everybody()],
@@ -134,7 +132,7 @@ pub(super) fn strangers(access: &Access) -> Strangers {
 
 /// From where these entries match every connection.
 pub(super) fn networks(entries: &[AccessEntry]) -> BTreeSet<Network> {
-    let of_connections = entries.iter().filter(|entry| !connections(&entry.to).is_empty());
+    let of_connections = entries.iter().filter(|entry| !connections(entry).is_empty());
     let networks = of_connections.flat_map(|entry| &entry.from).filter_map(|caller| match caller {
         Caller::Ip(network) => Some(*network),
         Caller::Any | Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => None,
@@ -144,7 +142,7 @@ pub(super) fn networks(entries: &[AccessEntry]) -> BTreeSet<Network> {
 
 /// Whether the entry matches every connection.
 fn takes_everybody(entry: &AccessEntry) -> bool {
-    is_anybody(&entry.from) && !connections(&entry.to).is_empty()
+    is_anybody(&entry.from) && !connections(entry).is_empty()
 }
 
 /// Whether an entry about connections matches some without an identity.
@@ -189,24 +187,19 @@ fn rules(action: Action, policy: Option<NamedPolicy>) -> rbac_pb::Rbac {
     rbac_pb::Rbac { action: action.into(), policies: policy.into_iter().collect(), ..Default::default() }
 }
 
-/// `head` and then `parts`, each with one policy. Policies are a map, whose encoding has no order; but encoded
-/// messages that follow one another are by definition one message, merged, and the map is then as we wrote it.
-fn in_order<M: Message + prost::Name>(head: &M, parts: impl Iterator<Item = M>) -> google_pb::Any {
-    let mut value = head.encode_to_vec();
-    for part in parts {
-        value.extend(part.encode_to_vec());
-    }
-    google_pb::Any { type_url: M::type_url(), value }
-}
-
 /// `None` where no caller or no operation is left: such an entry matches nothing.
 fn policy(
     entry: &AccessEntry,
     trust_domain: &TrustDomain,
     permissions: Vec<rbac_pb::Permission>,
 ) -> Option<rbac_pb::Policy> {
-    let principals = principals(&entry.from, trust_domain);
+    let mut principals = principals(&entry.from, trust_domain);
     let matches = !principals.is_empty() && !permissions.is_empty();
+    if let Some(jwt) = &entry.jwt {
+        let caller = principal(Identifier::OrIds(rbac_pb::principal::Set { ids: principals }));
+        let ids = [caller].into_iter().chain(jwt::principals(jwt)).collect();
+        principals = vec![principal(Identifier::AndIds(rbac_pb::principal::Set { ids }))];
+    }
     matches.then(|| rbac_pb::Policy { permissions, principals, ..Default::default() })
 }
 
@@ -248,6 +241,7 @@ fn principal(identifier: Identifier) -> rbac_pb::Principal {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
     use proto::envoy::config::core::v3 as core_pb;
     use proto::envoy::config::rbac::v3::{Permission, Principal};
     use proto::envoy::config::route::v3 as route_pb;
@@ -261,7 +255,7 @@ mod tests {
 
     fn entry(n: usize, from: Vec<Caller>, to: Vec<Operation>) -> AccessEntry {
         let object = ObjectKey::new(ObjectKind::AccessPolicy, "a/p".parse().expect("a name"));
-        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to }
+        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to, jwt: None }
     }
 
     fn access(default: AccessDefault, deny: Vec<AccessEntry>, allow: Vec<AccessEntry>) -> Access {
@@ -375,7 +369,7 @@ mod tests {
         };
         let expected = all(vec![hosts, calls, of_header("x-a", wire::prefix("1")), permission(Rule::Header(absent))]);
         assert_eq!(requests(std::slice::from_ref(&operation)), vec![expected]);
-        assert_eq!(connections(&[operation]), vec![]);
+        assert_eq!(connections(&entry(0, vec![], vec![operation])), vec![]);
     }
 
     #[test]
@@ -383,8 +377,9 @@ mod tests {
         let nobody = entry(0, vec![Caller::Identities(Default::default())], vec![]);
         let found = http_rules(&access(AccessDefault::Deny, vec![], vec![nobody]));
         assert_eq!(found, vec![("allow".to_owned(), rbac(Action::Allow, vec![]))]);
-        assert_eq!(connections(&[operation(&["GET"], &[])]), vec![]);
-        assert_eq!(connections(&[operation(&["GET"], &[]), operation(&[], &[])]), vec![permission(Rule::Any(true))]);
+        let of = |to| connections(&entry(0, vec![], to));
+        assert_eq!(of(vec![operation(&["GET"], &[])]), vec![]);
+        assert_eq!(of(vec![operation(&["GET"], &[]), operation(&[], &[])]), vec![permission(Rule::Any(true))]);
     }
 
     #[test]

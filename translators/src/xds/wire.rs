@@ -21,6 +21,16 @@ pub(super) fn any<M: Message + Name>(message: &M) -> google_pb::Any {
     google_pb::Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
+/// `head` and then `parts`, each with one member of a map. The encoding of a map has no order; but encoded
+/// messages that follow one another are by definition one message, merged, and the map is then as we wrote it.
+pub(super) fn in_order<M: Message + Name>(head: &M, parts: impl Iterator<Item = M>) -> google_pb::Any {
+    let mut value = head.encode_to_vec();
+    for part in parts {
+        value.extend(part.encode_to_vec());
+    }
+    google_pb::Any { type_url: M::type_url(), value }
+}
+
 pub(super) fn duration(duration: Duration) -> google_pb::Duration {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     // At most 999,999,999.

@@ -105,11 +105,17 @@ pub fn mode() -> impl Strategy<Value = MtlsMode> {
 
 pub fn access() -> impl Strategy<Value = Access> {
     let entries = |list: &'static str| {
-        prop::collection::vec((callers(), operations()), 0..3).prop_map(move |entries| {
-            let entry =
-                |(n, (from, to))| AccessEntry { origin: rule("a/rules", &format!("/spec/{list}/{n}")), from, to };
-            entries.into_iter().enumerate().map(entry).collect::<Vec<_>>()
-        })
+        prop::collection::vec((callers(), operations(), prop::option::weighted(0.2, token())), 0..3).prop_map(
+            move |entries| {
+                let entry = |(n, (from, to, jwt))| AccessEntry {
+                    origin: rule("a/rules", &format!("/spec/{list}/{n}")),
+                    from,
+                    to,
+                    jwt,
+                };
+                entries.into_iter().enumerate().map(entry).collect::<Vec<_>>()
+            },
+        )
     };
     let default = || {
         let origin = prop::option::of(Just(rule("a/rules", "/spec/default")));
@@ -135,6 +141,29 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
         network().prop_map(Caller::Ip),
     ];
     prop::collection::vec(caller, 0..3)
+}
+
+/// Of two providers, each of which has its keys elsewhere.
+fn token() -> impl Strategy<Value = Jwt> {
+    let provider = |name: &str, keys| JwtProvider {
+        origin: rule("mesh-system/default", "/spec/jwtProviders/0"),
+        name: name.into(),
+        issuer: "https://issuer".into(),
+        audiences: ["a".to_owned(), "b".to_owned()].into(),
+        keys,
+        header: (name == "p").then(|| "x-token".to_owned()),
+        forward: name == "q",
+    };
+    let url =
+        |tls| KeysUrl { tls, host: "keys".into(), port: 443.try_into().expect("not 0"), url: "https://keys/k".into() };
+    let provider = prop::sample::select(vec![
+        Arc::new(provider("p", JwtKeys::Inline("{}".into()))),
+        Arc::new(provider("q", JwtKeys::Remote(url(true)))),
+        Arc::new(provider("r", JwtKeys::Remote(url(false)))),
+    ]);
+    let values = prop::collection::btree_set(any::<String>(), 1..3);
+    (provider, prop::collection::btree_map(any::<String>(), values, 0..3))
+        .prop_map(|(provider, claims)| Jwt { provider, claims })
 }
 
 fn network() -> impl Strategy<Value = Network> {

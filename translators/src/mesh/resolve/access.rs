@@ -85,6 +85,14 @@ impl Policy {
                 let mut taken = targeted.iter().filter(|port| entries::is_among(port.number, ports)).peekable();
                 taken.peek().is_some() && taken.all(|port| !port.protocol.is_http())
             };
+            if entry.asks_for_token() && on_tcp_alone(&BTreeSet::new()) {
+                let pointer = format!("{}/{index}/jwt", list.pointer());
+                let message = "a connection of a tcp port carries no token";
+                match list {
+                    List::Deny => report.error(Code::WrongProtocol, pointer, message),
+                    List::Allow => report.warning(Code::NoEffect, pointer, message),
+                };
+            }
             let idle = entry.operations().filter(|(ports, _)| on_tcp_alone(ports)).map(|(_, operation)| operation);
             let Some(parts) = http_parts(idle) else { continue };
             let pointer = format!("{}/{index}/to", list.pointer());

@@ -6,22 +6,27 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use super::backing::Backings;
+use super::keys::Providers;
 use super::matches;
 use super::report::Report;
 use super::services::Services;
 use crate::finding::Code;
-use crate::mesh::{AccessEntry, Caller, GrpcMethod, HostMatch, Operation};
+use crate::mesh::{AccessEntry, Caller, GrpcMethod, HostMatch, Jwt, Operation};
 use crate::name::{SpiffeId, TrustDomain};
-use crate::rules::policy::{CallerSpec, EntrySpec, OperationSpec};
+use crate::rules::escaped;
+use crate::rules::policy::{CallerSpec, EntrySpec, JwtSpec, OperationSpec};
 use crate::rules::scalar::Addresses;
+use crate::suggest;
 
 /// What entries may refer to.
 pub(super) struct Known<'a> {
     pub trust_domain: &'a TrustDomain,
     pub services: &'a Services,
     pub backings: &'a Backings,
+    pub providers: &'a Providers,
 }
 
 /// An entry of a policy, whatever the port.
@@ -41,9 +46,9 @@ impl Entry {
     }
 
     fn of(entry: &EntrySpec, at: &str, known: &Known<'_>, report: &mut Report<'_>) -> Self {
-        if entry.from.is_none() && entry.to.is_none() {
-            report.error(Code::MissingField, at, "an entry names callers, operations or both").choices =
-                vec!["from".to_owned(), "to".to_owned()];
+        if *entry == EntrySpec::default() {
+            report.error(Code::MissingField, at, "an entry names callers, operations or a token").choices =
+                ["from", "to", "jwt"].map(str::to_owned).to_vec();
         }
         for (name, empty) in [
             ("from", entry.from.as_ref().is_some_and(Vec::is_empty)),
@@ -60,6 +65,7 @@ impl Entry {
             origin: report.origin(at),
             from: from.filter_map(|(n, from)| caller(from, &format!("{at}/from/{n}"), known, report)).collect(),
             to: to.clone().enumerate().map(|(n, to)| operation(to, &format!("{at}/to/{n}"), report)).collect(),
+            jwt: entry.jwt.as_ref().and_then(|jwt| token(jwt, &format!("{at}/jwt"), known, report)),
         };
         Self { written, ports: to.map(|to| to.ports.iter().copied().collect()).collect() }
     }
@@ -71,13 +77,17 @@ impl Entry {
         }
         let to: Vec<_> =
             self.operations().filter(|(ports, _)| is_among(port, ports)).map(|(_, to)| to.clone()).collect();
-        let AccessEntry { origin, from, .. } = &self.written;
-        (!to.is_empty()).then(|| AccessEntry { origin: origin.clone(), from: from.clone(), to })
+        (!to.is_empty()).then(|| AccessEntry { to, ..self.written.clone() })
     }
 
     /// The callers.
     pub(super) fn from(&self) -> &[Caller] {
         &self.written.from
+    }
+
+    /// Whether it asks for a token.
+    pub(super) fn asks_for_token(&self) -> bool {
+        self.written.jwt.is_some()
     }
 
     /// The operations, and the ports of each; none are all.
@@ -137,6 +147,28 @@ fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report
             Some(Caller::Pattern(pattern.clone()))
         }
     }
+}
+
+fn token(written: &JwtSpec, at: &str, known: &Known<'_>, report: &mut Report<'_>) -> Option<Jwt> {
+    for (name, values) in &written.claims {
+        if name.is_empty() {
+            report.error(Code::InvalidValue, format!("{at}/claims"), "a claim has a name");
+        }
+        if values.is_empty() {
+            let pointer = format!("{at}/claims/{}", escaped(name));
+            report.error(Code::InvalidValue, pointer, "a claim has one of several values: name one at least");
+        }
+    }
+    let provider = known.providers.get(written.provider.as_str());
+    if provider.is_none() {
+        let choices: Vec<String> = known.providers.keys().cloned().collect();
+        let message = format!("the Mesh has no provider {}", written.provider);
+        let finding = report.error(Code::NotFound, format!("{at}/provider"), message);
+        finding.hint = suggest::did_you_mean(written.provider.as_str(), &choices);
+        finding.choices = choices;
+    }
+    let claims = written.claims.iter().map(|(name, values)| (name.clone(), values.iter().cloned().collect()));
+    Some(Jwt { provider: Arc::clone(provider?), claims: claims.collect() })
 }
 
 fn operation(written: &OperationSpec, at: &str, report: &mut Report<'_>) -> Operation {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::keys::{self, Providers};
 use super::report::Report;
 use super::retry;
 use crate::finding::Code;
@@ -25,6 +26,7 @@ pub(super) struct Settings {
     pub mtls: Sourced<MtlsMode>,
     pub access: Sourced<AccessDefault>,
     pub retry: Sourced<Retry>,
+    pub jwt_providers: Providers,
     /// On http and http2 ports.
     timeout: Sourced<Option<Duration>>,
 }
@@ -47,6 +49,7 @@ impl Settings {
             mtls: Sourced::built_in(MtlsMode::Permissive),
             access: Sourced::built_in(AccessDefault::Allow),
             retry: Sourced::built_in(built_in_retry()),
+            jwt_providers: Providers::new(),
             timeout: Sourced::built_in(Some(Duration::from_secs(15))),
         }
     }
@@ -98,6 +101,7 @@ impl Settings {
             let value = retry::resolve(written, &built_in_retry(), pointer, report);
             settings.retry = Sourced::from_rule(value, origin(pointer));
         }
+        settings.jwt_providers = keys::providers(&spec.jwt_providers, report);
         settings
     }
 
