@@ -230,7 +230,8 @@ deny: [{to: [{paths: [/cart/secret]}]}]"#,
     let refused = "target: {scope: namespace}\ndeny: [{to: [{headers: {x-refused: {present: true}}}]}]";
     shop.write_policies(&(audited + &rule("AccessPolicy", "enforced", refused)))?;
     eventually(SOON, "what is enforced", async || {
-        for _ in 0..4 {
+        // Often enough to have reached the proxies of both versions.
+        for _ in 0..24 {
             let status = ask(shop.web_cart(), "GET /cart", "host: cart\r\nx-refused: 1\r\n").await?;
             ensure!(status == 403, "{status}");
         }
