@@ -11,7 +11,7 @@ pub mod edges;
 pub mod loads;
 pub mod metrics;
 
-use edges::{Edge, Edges, Limits, Losses, Sample, StreamId, Superseded};
+use edges::{Audited, Edge, Edges, Limits, Losses, Sample, StreamId, Superseded};
 
 /// What the proxies have reported. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -38,6 +38,11 @@ impl Telemetry {
         self.lock().edges()
     }
 
+    /// Whom audited rules would have refused, by caller, service, version, port and rule.
+    pub fn audited(&self) -> Vec<Audited> {
+        self.lock().audited()
+    }
+
     /// The node ids of the proxies that report now.
     pub fn reporters(&self) -> BTreeSet<Arc<str>> {
         self.lock().reporters()
@@ -53,7 +58,8 @@ impl Telemetry {
         self.lock().open(node, now)
     }
 
-    fn record(&self, stream: &StreamId, report: Report, now: SystemTime) -> Result<(), Superseded> {
+    /// Enters a message; returns whom else audited rules would have refused.
+    fn record(&self, stream: &StreamId, report: Report, now: SystemTime) -> Result<Vec<Audited>, Superseded> {
         let mut edges = self.lock();
         edges.refuse(report.refused);
         edges.record(stream, report.uptime, report.samples, now)

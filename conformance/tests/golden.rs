@@ -15,7 +15,14 @@ async fn envoy_takes_every_golden_case() -> anyhow::Result<()> {
 async fn the_oldest_supported_envoy_takes_what_is_translated_for_it() -> anyhow::Result<()> {
     use conformance::harness::{chancery_binary, root};
     let old = EnvoySource::release("1.36.4").await?;
-    for (case, workload) in [("example-of-the-rule-language", "shop/cart-v1"), ("server-first-tcp", "shop/store")] {
+    for (case, workload) in [
+        ("example-of-the-rule-language", "shop/cart-v1"),
+        ("server-first-tcp", "shop/store"),
+        ("access-operations", "shop/cart"),
+        ("access-addresses", "shop/cart"),
+        ("access-audit", "shop/cart"),
+        ("access-tokens", "shop/cart"),
+    ] {
         let rules = root().join("testdata/cases").join(case).join("1-rules.yaml");
         let mut translate = tokio::process::Command::new(chancery_binary().await?);
         translate.args(["translate", "--workload", workload, "-o", "bootstrap", "--envoy-version", "1.36", "-f"]);

@@ -21,7 +21,7 @@ use translators::resource::Kind;
 use super::{AdminState, Status, render};
 use crate::escape::escaped;
 use crate::report::Responses;
-use crate::telemetry::edges::Edge;
+use crate::telemetry::edges::{AuditKey, Audited, Edge};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -75,6 +75,15 @@ struct ByEdge {
     success: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByAudit {
+    caller: Text,
+    service: Text,
+    port: Text,
+    version: Text,
+    policy: Text,
+}
+
 /// Everything, in the OpenMetrics text format.
 pub(super) fn text(state: &AdminState, status: &Status) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -85,6 +94,7 @@ pub(super) fn text(state: &AdminState, status: &Status) -> Result<String, fmt::E
     findings(&mut registry, status);
     certificates(&mut registry, status);
     edges(&mut registry, state);
+    audits(&mut registry, state);
     loads(&mut registry, state);
     workers(&mut registry);
     if let Some(bytes) = resident_memory() {
@@ -144,6 +154,21 @@ fn certificates(registry: &mut Registry, status: &Status) {
         "Until when the certificate of a workload is valid",
         expiry,
     );
+}
+
+fn audits(registry: &mut Registry, state: &AdminState) {
+    let refused = Family::<ByAudit, Counter>::default();
+    for Audited { key: AuditKey { edge, policy }, requests, .. } in state.telemetry.audited() {
+        let labels = ByAudit {
+            caller: Text(render::caller(edge.caller.as_ref())),
+            service: Text(edge.service.to_string()),
+            port: Text(edge.port.to_string()),
+            version: Text(edge.version.to_string()),
+            policy: Text(policy.to_string()),
+        };
+        refused.get_or_create(&labels).inc_by(requests);
+    }
+    registry.register("chancery_audit_denied", "Requests that an audited access rule would have refused", refused);
 }
 
 fn edges(registry: &mut Registry, state: &AdminState) {

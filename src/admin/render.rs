@@ -9,7 +9,7 @@ use translators::resource::Kind;
 
 use super::{Status, rfc3339, view};
 use crate::report::{Proxy, Rejection, TypeStatus};
-use crate::telemetry::edges::Edge;
+use crate::telemetry::edges::{AuditKey, Audited, Edge};
 use crate::telemetry::loads::{Load, Loads, LocalityLoad};
 
 pub(super) fn build() -> view::Build {
@@ -112,6 +112,20 @@ fn edge(Edge { key, totals }: &Edge) -> view::Edge {
         mtls_share: share(totals.mtls_requests(), requests),
         last_seen: rfc3339::format(totals.last_seen),
     }
+}
+
+pub(super) fn audits(audited: &[Audited]) -> view::Audits {
+    let audit = |Audited { key: AuditKey { edge, policy }, requests, last_seen }: &Audited| view::Audit {
+        caller: caller(edge.caller.as_ref()),
+        caller_identity: edge.caller.as_ref().map(ToString::to_string),
+        service: edge.service.to_string(),
+        version: edge.version.to_string(),
+        port: edge.port.to_string(),
+        policy: policy.to_string(),
+        requests: *requests,
+        last_seen: rfc3339::format(*last_seen),
+    };
+    view::Audits { audits: audited.iter().map(audit).collect() }
 }
 
 /// A caller as people know it: `namespace/account`, or the whole id where it has another form.

@@ -187,6 +187,36 @@ pub struct Edge {
     pub last_seen: String,
 }
 
+/// `/api/v1/audits`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audits {
+    /// Whom audited rules would have refused, by caller, service, version, port and rule.
+    pub audits: Vec<Audit>,
+}
+
+/// Requests that an audited rule would have refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// The caller: `namespace/account`, its whole identity if that has another form, or `unknown`.
+    pub caller: String,
+    /// The caller's SPIFFE id; null if it had none.
+    pub caller_identity: Option<String>,
+    /// The service, `namespace/name`.
+    pub service: String,
+    /// The version that answered; empty if it has none.
+    pub version: String,
+    /// The name of the service's port.
+    pub port: String,
+    /// The rule: an entry of an AccessPolicy, or its default.
+    pub policy: String,
+    /// Requests; TCP: connections.
+    pub requests: u64,
+    /// When a proxy last reported a further one, RFC 3339.
+    pub last_seen: String,
+}
+
 /// `/api/v1/loads`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

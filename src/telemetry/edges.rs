@@ -56,6 +56,28 @@ pub struct Series {
     pub code: u16,
     /// Envoy's response flags, `-` for none.
     pub flags: Arc<str>,
+    /// The audited rule that would have refused these requests, which another series counts as well.
+    pub policy: Option<Arc<str>>,
+}
+
+/// Whom an audited rule would have refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuditKey {
+    /// Between whom.
+    pub edge: EdgeKey,
+    /// The rule: an entry of an AccessPolicy, or its default.
+    pub policy: Arc<str>,
+}
+
+/// How many requests, or TCP connections, an audited rule would have refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audited {
+    /// Whose.
+    pub key: AuditKey,
+    /// How many.
+    pub requests: u64,
+    /// When a proxy last reported a further one.
+    pub last_seen: SystemTime,
 }
 
 /// What a counter stands at.
@@ -118,6 +140,7 @@ pub struct Edges {
     limits: Limits,
     nodes: BTreeMap<Arc<str>, Node>,
     totals: BTreeMap<EdgeKey, Totals>,
+    audited: BTreeMap<AuditKey, (u64, SystemTime)>,
     series: usize,
     next_generation: u64,
     losses: Losses,
@@ -196,6 +219,7 @@ impl Edges {
             limits,
             nodes: BTreeMap::new(),
             totals: BTreeMap::new(),
+            audited: BTreeMap::new(),
             series: 0,
             next_generation: 0,
             losses: Losses::default(),
@@ -205,6 +229,16 @@ impl Edges {
     /// Every edge.
     pub fn edges(&self) -> Vec<Edge> {
         self.totals.iter().map(|(key, totals)| Edge { key: key.clone(), totals: *totals }).collect()
+    }
+
+    /// Whom audited rules would have refused.
+    pub fn audited(&self) -> Vec<Audited> {
+        let one = |(key, (requests, last_seen)): (&AuditKey, &(u64, SystemTime))| Audited {
+            key: key.clone(),
+            requests: *requests,
+            last_seen: *last_seen,
+        };
+        self.audited.iter().map(one).collect()
     }
 
     /// The nodes that have a stream of reports open.
@@ -246,14 +280,15 @@ impl Edges {
         self.losses.refused = self.losses.refused.saturating_add(samples);
     }
 
-    /// Adds what the counters of one message have grown by.
+    /// Adds what the counters of one message have grown by; returns whom else audited rules would have refused.
     pub fn record(
         &mut self,
         stream: &StreamId,
         uptime: Option<u64>,
         samples: Vec<Sample>,
         now: SystemTime,
-    ) -> Result<(), Superseded> {
+    ) -> Result<Vec<Audited>, Superseded> {
+        let mut refused = Vec::new();
         let node = self.nodes.get_mut(&stream.node).filter(|node| node.generation == stream.generation);
         let node = node.ok_or(Superseded)?;
         if let Some(uptime) = uptime {
@@ -267,21 +302,35 @@ impl Edges {
             let known = node.last.get(&series).copied();
             let full = known.is_none()
                 && (node.last.len() >= self.limits.series_per_node || self.series >= self.limits.series);
-            if full || (self.totals.len() >= self.limits.edges && !self.totals.contains_key(&series.edge)) {
+            let audit = series.policy.clone().map(|policy| AuditKey { edge: series.edge.clone(), policy });
+            let overflows = match &audit {
+                None => self.totals.len() >= self.limits.edges && !self.totals.contains_key(&series.edge),
+                Some(key) => self.audited.len() >= self.limits.edges && !self.audited.contains_key(key),
+            };
+            if full || overflows {
                 self.losses.overflowed = self.losses.overflowed.saturating_add(1);
                 continue;
             }
             let last = known.unwrap_or(0);
             let growth = if value >= last { value - last } else { value };
-            if growth > 0 {
-                let totals = self.totals.entry(series.edge.clone()).or_insert_with(|| Totals::new(now));
-                totals.add(&series, growth, now);
+            match audit {
+                _ if growth == 0 => {}
+                None => {
+                    let totals = self.totals.entry(series.edge.clone()).or_insert_with(|| Totals::new(now));
+                    totals.add(&series, growth, now);
+                }
+                Some(key) => {
+                    let (requests, last_seen) = self.audited.entry(key.clone()).or_insert((0, now));
+                    *requests = requests.saturating_add(growth);
+                    *last_seen = now.max(*last_seen);
+                    refused.push(Audited { key, requests: growth, last_seen: now });
+                }
             }
             if node.last.insert(series, value).is_none() {
                 self.series += 1;
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Makes room: once half of it is taken, nodes that are long gone are forgotten. Not before, because one

@@ -16,7 +16,7 @@ use translators::mesh::Protocol;
 use translators::name::{QualifiedName, SpiffeId};
 use translators::telemetry_names as names;
 
-use super::edges::{EdgeKey, Sample, Series};
+use super::edges::{AuditKey, Audited, EdgeKey, Sample, Series};
 use super::{Report, Telemetry};
 
 /// Longer versions and flags than these are nobody's.
@@ -94,7 +94,11 @@ impl metrics_pb::metrics_service_server::MetricsService for MetricsService {
             };
             let Some(message) = message else { break };
             let report = read(&message.envoy_metrics, &reporter, &self.serves);
-            stream.record(report)?;
+            for Audited { key: AuditKey { edge, policy }, requests, .. } in stream.record(report)? {
+                let caller = edge.caller.map_or_else(|| "unknown".to_owned(), |caller| caller.to_string());
+                let policy = policy.escape_debug();
+                info!(%caller, service = %edge.service, port = %edge.port, %policy, requests, "an audit would refuse");
+            }
         }
         Ok(Response::new(metrics_pb::StreamMetricsResponse {}))
     }
@@ -114,7 +118,7 @@ impl Open {
         Self { telemetry, id }
     }
 
-    fn record(&self, report: Report) -> Result<(), Status> {
+    fn record(&self, report: Report) -> Result<Vec<Audited>, Status> {
         self.telemetry
             .record(&self.id, report, SystemTime::now())
             .map_err(|superseded| Status::aborted(superseded.to_string()))
@@ -133,9 +137,10 @@ fn read(families: &[prometheus_pb::MetricFamily], reporter: &Reporter, serves: &
     let mut report = Report::default();
     for family in families {
         match family.name() {
-            names::REQUESTS_FAMILY => {
+            names::REQUESTS_FAMILY | names::AUDITED_FAMILY => {
+                let audited = family.name() == names::AUDITED_FAMILY;
                 for metric in &family.metric {
-                    match reporter.workload.as_ref().and_then(|workload| sample(metric, workload, serves)) {
+                    match reporter.workload.as_ref().and_then(|workload| sample(metric, audited, workload, serves)) {
                         Some(sample) => report.samples.push(sample),
                         None => report.refused += 1,
                     }
@@ -151,8 +156,8 @@ fn read(families: &[prometheus_pb::MetricFamily], reporter: &Reporter, serves: &
     report
 }
 
-/// One counter, if it is whole and `workload` may report it.
-fn sample(metric: &prometheus_pb::Metric, workload: &QualifiedName, serves: &Serves) -> Option<Sample> {
+/// One counter, of an audit or of all requests, if it is whole and `workload` may report it.
+fn sample(metric: &prometheus_pb::Metric, audited: bool, workload: &QualifiedName, serves: &Serves) -> Option<Sample> {
     let tag = |name: &str| metric.label.iter().find(|label| label.name() == name).map(|label| label.value());
     let bounded = |name: &str| tag(name).filter(|value| value.len() <= LONGEST_TAG);
     let service: QualifiedName = tag(names::SERVICE)?.parse().ok()?;
@@ -169,14 +174,21 @@ fn sample(metric: &prometheus_pb::Metric, workload: &QualifiedName, serves: &Ser
         None | Some(names::NONE) => "",
         Some(_) => bounded(names::VERSION)?,
     };
+    let (code, flags, policy) = if audited {
+        (0, names::NONE, Some(bounded(names::POLICY)?.into()))
+    } else {
+        let code = match tag(names::CODE)? {
+            "" | names::NONE => 0,
+            code => code.parse().ok()?,
+        };
+        (code, bounded(names::FLAGS)?, None)
+    };
     let series = Series {
         edge: EdgeKey { caller, service, version: version.into(), port: port.into(), protocol },
         mtls,
-        code: match tag(names::CODE)? {
-            "" | names::NONE => 0,
-            code => code.parse().ok()?,
-        },
-        flags: bounded(names::FLAGS)?.into(),
+        code,
+        flags: flags.into(),
+        policy,
     };
     Some(Sample { series, value: count(metric.counter.as_ref()?.value())? })
 }

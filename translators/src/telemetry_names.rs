@@ -8,6 +8,10 @@ pub const PREFIX: &str = "chancery";
 pub const REQUESTS: &str = "requests";
 /// The family in which the counter arrives at a metrics service: prefix and counter.
 pub const REQUESTS_FAMILY: &str = "chancery.requests";
+/// The counter of those whom an audit would refuse.
+pub const AUDITED: &str = "audited";
+/// The family in which that one arrives at a metrics service.
+pub const AUDITED_FAMILY: &str = "chancery.audited";
 /// Envoy's gauge of the seconds since it started: a fall means a restart.
 pub const UPTIME_FAMILY: &str = "server.uptime";
 
@@ -23,6 +27,8 @@ pub const PORT: &str = "port";
 pub const CODE: &str = "code";
 /// Envoy's response flags, joined by commas; `-` for none.
 pub const FLAGS: &str = "flags";
+/// The rule that would refuse: an entry, or a default.
+pub const POLICY: &str = "policy";
 /// Whether the filter chain takes mTLS: `true` or `false`.
 pub const MTLS: &str = "mtls";
 

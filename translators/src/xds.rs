@@ -20,7 +20,9 @@ pub mod closed;
 mod cluster;
 mod endpoint;
 mod http;
+mod jwt;
 mod listener;
+mod permission;
 mod plan;
 mod proxyless;
 mod raw;
@@ -48,6 +50,8 @@ pub enum ResourceKey {
     LocalCluster(Slot),
     /// Where a destination is.
     Endpoints(Destination),
+    /// How a proxy fetches the keys of a provider, by name, whose tokens a port asks for.
+    Jwks(Slot, String),
     /// The listener of a port that a workload serves.
     Inbound(Slot, Features),
     /// The listener of a port that a workload calls.
@@ -133,6 +137,7 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         ResourceKey::ConsumerCluster(destination, consumer) => cluster::outbound(mesh, destination, Some(consumer)),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
         ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
+        ResourceKey::Jwks(slot, provider) => jwt::cluster(mesh, slot, provider),
         ResourceKey::Inbound(slot, features) => {
             let (workload, serve) = slot.serve(mesh);
             listener::inbound(mesh, workload, serve, slot, *features)
@@ -164,7 +169,7 @@ impl ResourceKey {
     /// The kind of the resource.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Cluster(_) | Self::ConsumerCluster(..) | Self::LocalCluster(_) => Kind::Cluster,
+            Self::Cluster(_) | Self::ConsumerCluster(..) | Self::LocalCluster(_) | Self::Jwks(..) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
             Self::Route { .. } => Kind::Route,
@@ -179,6 +184,7 @@ impl ResourceKey {
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
+            | Self::Jwks(..)
             | Self::Endpoints(_)
             | Self::Outbound(_)
             | Self::Route { .. } => Audience::Proxies,
@@ -193,6 +199,7 @@ impl ResourceKey {
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
+            | Self::Jwks(..)
             | Self::Inbound(..)
             | Self::Outbound(_)
             | Self::Route { .. }
@@ -207,6 +214,7 @@ impl ResourceKey {
                 cluster_name(destination).into()
             }
             Self::LocalCluster(slot) => slot.name("app").into(),
+            Self::Jwks(slot, provider) => jwt::cluster_name(slot, provider).into(),
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot) => slot.name("out").into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),

@@ -144,17 +144,17 @@ fn a_mistake_names_its_place_and_what_would_be_right() {
         (
             "AccessPolicy",
             "target: {scope: namespace}\nallow: [{from: [anyone]}]",
-            "f:6:19: MX0203 error AccessPolicy shop/x /spec/allow/0/from/0: \"anyone\" is not a choice; choices: service, namespace, serviceAccount, spiffe, any",
+            "f:6:19: MX0203 error AccessPolicy shop/x /spec/allow/0/from/0: \"anyone\" is not a choice; choices: service, namespace, serviceAccount, spiffe, ip, any",
         ),
         (
             "AccessPolicy",
-            "target: {scope: namespace}\nmode: audit",
-            "f:6:3: MX0201 error AccessPolicy shop/x /spec/mode: unknown field \"mode\"; choices: target, default, allow, deny",
+            "target: {scope: namespace}\nwhen: never",
+            "f:6:3: MX0201 error AccessPolicy shop/x /spec/when: unknown field \"when\"; choices: target, mode, default, allow, deny",
         ),
         (
             "Mesh",
             "discovery: []",
-            "f:5:3: MX0201 error Mesh shop/x /spec/discovery: unknown field \"discovery\"; choices: trustDomain, ca, defaults",
+            "f:5:3: MX0201 error Mesh shop/x /spec/discovery: unknown field \"discovery\"; choices: trustDomain, ca, defaults, jwtProviders",
         ),
         (
             "MeshService",
@@ -262,7 +262,7 @@ fn every_kind_has_a_schema_of_its_fields() {
         let properties = schema.get("properties").and_then(|properties| properties.as_object()).cloned();
         properties.unwrap_or_default().keys().cloned().collect()
     };
-    assert_eq!(fields(schemars::schema_for!(rules::mesh::MeshSpec)), ["ca", "defaults", "trustDomain"]);
+    assert_eq!(fields(schemars::schema_for!(rules::mesh::MeshSpec)), ["ca", "defaults", "jwtProviders", "trustDomain"]);
     assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "ports"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
@@ -271,7 +271,10 @@ fn every_kind_has_a_schema_of_its_fields() {
     assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp"]);
     assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["outbound", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
-    assert_eq!(fields(schemars::schema_for!(rules::policy::AccessSpec)), ["allow", "default", "deny", "target"]);
+    assert_eq!(
+        fields(schemars::schema_for!(rules::policy::AccessSpec)),
+        ["allow", "default", "deny", "mode", "target"]
+    );
 }
 
 #[test]

@@ -123,12 +123,18 @@ fn access() -> impl Strategy<Value = String> {
         "{from: [{namespace: a}]}",
         "{from: [any]}",
         "{to: [{methods: [GET]}]}",
+        "{to: [{ports: [80]}]}",
+        "{from: [{ip: 10.0.0.0/8}, {ip: fd00::1}]}",
+        "{jwt: {provider: login}}",
+        "{from: [{service: x}], jwt: {provider: login, claims: {role: [a, b]}}}",
+        "{to: [{ports: [90], hosts: [a.b], headers: {x-a: {present: true}}, grpcMethods: [a.B/*]}]}",
         "{from: [{service: w}], to: [{paths: [/p]}]}",
         "{from: [{serviceAccount: z}]}",
     ]);
     let entries = || proptest::collection::vec(entry.clone(), 0..2);
-    (target(), default, entries(), entries()).prop_map(|(target, default, allow, deny)| {
-        format!("{{target: {target}{default}, allow: [{}], deny: [{}]}}", join(allow), join(deny))
+    let mode = select(vec!["", "", ", mode: enforce", ", mode: audit"]);
+    (target(), default, mode, entries(), entries()).prop_map(|(target, default, mode, allow, deny)| {
+        format!("{{target: {target}{default}{mode}, allow: [{}], deny: [{}]}}", join(allow), join(deny))
     })
 }
 
@@ -140,6 +146,8 @@ fn settings() -> impl Strategy<Value = String> {
         "{defaults: {access: deny}}",
         "{defaults: {timeout: 4s, connectTimeout: 3s}}",
         "{ca: {leafTTL: 1s}}",
+        "{jwtProviders: [{name: login, issuer: i, jwks: {url: \"https://keys.example/k\"}}]}",
+        "{jwtProviders: [{name: login, issuer: j, jwks: {url: \"https://keys.example/k\"}}, {name: p, issuer: i, jwks: {inline: x}}]}",
     ]);
     written.prop_map(str::to_owned)
 }

@@ -85,6 +85,15 @@ fn documents(parts: &[Part]) -> Vec<String> {
             let spec =
                 format!("{{target: {{service: {name}}}, default: deny, allow: [{{from: [{{service: {caller}}}]}}]}}");
             documents.push(document("AccessPolicy", &namespace, &name, &spec));
+            let mut to = "{ports: [80]}".to_owned();
+            if protocol != "tcp" {
+                to += ", {hosts: [a.b, \"*.c.d\"], headers: {x-a: b}, grpcMethods: [a.B/*]}";
+            }
+            let spec = format!(
+                "{{target: {{service: {name}}}, mode: audit, default: allow, \
+                 deny: [{{from: [{{ip: 10.0.0.0/8}}, any], to: [{to}]}}]}}"
+            );
+            documents.push(document("AccessPolicy", &namespace, &format!("{name}-audit"), &spec));
         }
     }
     documents
@@ -109,6 +118,8 @@ fn broken() -> impl Strategy<Value = String> {
         ("TrafficRoute", "{for: {service: s-0}, http: []}"),
         ("AccessPolicy", "{target: {service: s-0}, default: deny, allow: [{from: [{service: nowhere}]}]}"),
         ("AccessPolicy", "{target: {labels: {a: b}}, default: deny}"),
+        ("AccessPolicy", "{target: {service: s-0}, default: deny, allow: [{jwt: {provider: nobody}}]}"),
+        ("AccessPolicy", "{target: {service: s-0}, deny: [{to: [{ports: [81]}]}]}"),
         ("AccessPolicy", "{target: {scope: namespace}, default: [}"),
     ];
     proptest::sample::select(wrong.to_vec()).prop_map(|(kind, spec)| document(kind, "ns-0", "a-broken", spec))

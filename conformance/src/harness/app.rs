@@ -70,6 +70,19 @@ impl App {
         Ok(Self { address, served, _serving: serving })
     }
 
+    /// An HTTP application at this address that answers every request with `text`.
+    pub async fn text(address: SocketAddr, text: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let (served, text) = (Arc::new(AtomicU64::new(0)), text.to_owned());
+        let counted = served.clone();
+        let router = Router::new().fallback(async move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            text
+        });
+        let serving = Background::start(async { _ = axum::serve(listener, router).await });
+        Ok(Self { address, served, _serving: serving })
+    }
+
     /// A gRPC application that answers every unary call with a `google.protobuf.StringValue`, which holds an [`Echo`].
     pub async fn grpc(version: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

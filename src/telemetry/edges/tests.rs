@@ -20,6 +20,7 @@ fn series(version: &str, mtls: bool, code: u16) -> Series {
         mtls,
         code,
         flags: NONE.into(),
+        policy: None,
     }
 }
 
@@ -50,6 +51,24 @@ fn counters_of_one_edge_add_up_by_outcome_and_transport() {
             Edge { key: over_mtls, totals: Totals { mtls_successes: 12, mtls_failures: 4, ..none } },
         ]
     );
+}
+
+#[test]
+fn what_an_audit_would_refuse_is_counted_apart_and_said_once() {
+    let mut edges = Edges::new(Limits { edges: 1, ..Limits::default() });
+    let stream = edges.open("cart-a", at(0));
+    let audited = |policy: &str| Series { policy: Some(policy.into()), ..series("v1", true, 0) };
+    let key = AuditKey { edge: series("v1", true, 0).edge, policy: "a".into() };
+    for (value, grown) in [(3, 3), (3, 0), (5, 2)] {
+        let samples = vec![sample("v1", 9), Sample { series: audited("a"), value }];
+        let news = edges.record(&stream, Some(1), samples, at(value)).expect("the only stream");
+        let one = Audited { key: key.clone(), requests: grown, last_seen: at(value) };
+        assert_eq!(news, if grown == 0 { vec![] } else { vec![one] });
+    }
+    let beyond = vec![Sample { series: audited("b"), value: 1 }];
+    assert_eq!(edges.record(&stream, Some(1), beyond, at(9)), Ok(vec![]));
+    assert_eq!(edges.audited(), [Audited { key, requests: 5, last_seen: at(5) }]);
+    assert_eq!((total(&edges), edges.losses().overflowed), (9, 1));
 }
 
 #[test]

@@ -75,6 +75,7 @@ fn sample_of(caller: Option<&str>, mtls: bool, flags: &str, value: u64) -> Sampl
             mtls,
             code: 200,
             flags: flags.into(),
+            policy: None,
         },
         value,
     }

@@ -156,11 +156,11 @@ impl Concerned {
 }
 
 /// What entries have of their own.
-const ENTRY_PARTS: [Part; 3] = [Part::LocalCluster, Part::Inbound, Part::Outbound];
+const ENTRY_PARTS: [Part; 4] = [Part::LocalCluster, Part::Jwks, Part::Inbound, Part::Outbound];
 
 fn is_part_of(part: Part, entry: Entry<'_>) -> bool {
     match part {
-        Part::LocalCluster | Part::Inbound => matches!(entry, Entry::Serve(_)),
+        Part::LocalCluster | Part::Jwks | Part::Inbound => matches!(entry, Entry::Serve(_)),
         Part::Outbound => matches!(entry, Entry::Call(_)),
         Part::Cluster | Part::Endpoints | Part::Route => false,
     }

@@ -124,6 +124,9 @@ fn access_spec() -> impl Strategy<Value = String> {
         "default: deny",
         "deny: [{from: [{service: a/s0}]}]",
         "allow: [{from: [any], to: [{paths: [\"/x\"]}]}]",
+        "mode: audit, default: deny, deny: [{from: [{ip: 10.0.0.0/8}], to: [{ports: [80]}]}]",
+        "allow: [{jwt: {provider: login}}]",
+        "mode: audit, deny: [{jwt: {provider: login, claims: {role: [a]}}}, {jwt: {provider: other}}]",
     ]);
     (target(), rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))
 }
@@ -134,6 +137,8 @@ fn mesh_spec() -> impl Strategy<Value = String> {
         "{trustDomain: two.example, defaults: {connectTimeout: 2s}}",
         "{defaults: {mtls: permissive}}",
         "{defaults: {timeout: 3s, access: deny}}",
+        "{jwtProviders: [{name: login, issuer: i, jwks: {url: \"https://keys.example/k\"}}]}",
+        "{jwtProviders: [{name: login, issuer: i, jwks: {url: \"http://keys.example/k\"}}, {name: other, issuer: o, jwks: {url: \"http://o.example\"}}]}",
     ])
     .prop_map(str::to_owned)
 }

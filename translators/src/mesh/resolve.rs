@@ -40,7 +40,9 @@ mod checks;
 mod claims;
 mod coverage;
 mod dirty;
+mod entries;
 mod facts;
+mod keys;
 mod ledger;
 mod levels;
 mod matches;
@@ -252,10 +254,11 @@ impl Resolver {
 
     fn follow_policies(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::AccessPolicy);
-        let known = access::Known {
+        let known = entries::Known {
             trust_domain: &self.settings.trust_domain.value,
             services: &self.services,
             backings: &self.backings,
+            providers: &self.settings.jwt_providers,
         };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::AccessPolicy(spec) => {
@@ -363,7 +366,7 @@ impl Resolver {
                 server_first: port.server_first,
                 mtls: self.modes.effective(name, &port.name, &self.settings.mtls),
                 callers_use_mtls: true,
-                access: self.policies.effective(name, &port.name, &self.settings.access),
+                access: self.policies.effective(name, port, &self.settings.access),
                 outbound,
                 outbound_of,
                 routes,
@@ -385,8 +388,9 @@ impl Resolver {
             let is_targeted = self.policies.at(&level).next().is_some();
             self.coverage.follow(&level, is_targeted, &self.resolved);
         }
-        for level in self.coverage.changed() {
-            dirty.warnings.extend(self.policies.at(&level).map(|kept| kept.object.key.name.clone()));
+        for (level, numbers_alone) in self.coverage.changed() {
+            let concerned = self.policies.at(&level).filter(|kept| !numbers_alone || kept.value.names_ports());
+            dirty.warnings.extend(concerned.map(|kept| kept.object.key.name.clone()));
         }
         for name in dirty.warnings.take() {
             let key = ObjectKey::new(ObjectKind::AccessPolicy, name);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::route::RetrySpec;
 use super::scalar::{Setting, Span};
 use crate::mesh::{AccessDefault, MtlsMode};
-use crate::name::TrustDomain;
+use crate::name::{Label, TrustDomain};
 
 /// Settings of the whole mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,42 @@ pub struct MeshSpec {
     /// What holds where no rule says anything.
     #[serde(default)]
     pub defaults: Defaults,
+    /// Who issues tokens that entries of access policies ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jwt_providers: Vec<JwtProviderSpec>,
+}
+
+/// Who issues tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtProviderSpec {
+    /// The name by which entries refer to it.
+    #[schemars(with = "String")]
+    pub name: Label,
+    /// What `iss` of its tokens says.
+    pub issuer: String,
+    /// One of these must be in `aud` of a token; left out, any will do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+    /// The keys that its tokens are signed with.
+    pub jwks: JwksSpec,
+    /// The header that carries the token; left out, `authorization`, where `Bearer ` comes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Whether the application gets the token as well; `false` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<bool>,
+}
+
+/// Public keys, as a JSON Web Key Set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum JwksSpec {
+    /// The set itself, as JSON.
+    Inline(String),
+    /// Where every proxy that needs them fetches them, every 5 minutes: `https` with a certificate that the system's
+    /// authorities vouch for, or `http`. While they cannot be fetched, no token is good.
+    Url(String),
 }
 
 /// Who signs certificates.

@@ -1,11 +1,16 @@
 //! `MTLSPolicy` and `AccessPolicy`: which connections a port takes, and who may do what on it.
 //!
-//! Owns: the shape of the two specs. May use: `scalar`, `target`. Never: applies a policy.
+//! Owns: the shape of the two specs. May use: `scalar`, `target`,
+//! the texts of `route`. Never: applies a policy.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{AccountName, Method, RelativeName};
+use super::route::TextSpec;
+use super::scalar::{AccountName, Addresses, Method, RelativeName};
 use super::target::Target;
 use crate::mesh::{AccessDefault, MtlsMode};
 use crate::name::Label;
@@ -26,6 +31,9 @@ pub struct MtlsSpec {
 pub struct AccessSpec {
     /// Which ports.
     pub target: Target,
+    /// Whether it is enforced; `enforce` by default.
+    #[serde(default, skip_serializing_if = "AccessMode::is_enforce")]
+    pub mode: AccessMode,
     /// What holds where no entry matches; the most specific target wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<AccessDefault>,
@@ -35,6 +43,17 @@ pub struct AccessSpec {
     /// Entries that refuse; they beat every allow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<EntrySpec>,
+}
+
+/// Whether an AccessPolicy is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessMode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It changes no answer: whom it would have refused is counted and listed.
+    Audit,
 }
 
 /// One entry: it matches when one caller and one operation match.
@@ -47,6 +66,22 @@ pub struct EntrySpec {
     /// The operations; left out, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<OperationSpec>>,
+    /// The token that a request must carry; left out, none. On a port with such an entry a token that is not good is
+    /// answered with 401 (403 for another audience), whatever the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtSpec>,
+}
+
+/// A good token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtSpec {
+    /// Who issued it: one of `jwtProviders` of the Mesh.
+    #[schemars(with = "String")]
+    pub provider: Label,
+    /// What it says: each of these claims is one of its values, a text or a list with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, Vec<String>>,
 }
 
 /// A caller.
@@ -61,11 +96,14 @@ pub enum CallerSpec {
     ServiceAccount(AccountName),
     /// Identities that a pattern takes; `*` is any characters.
     Spiffe(String),
+    /// Those whose connections come from this address or range, with or without identity: the other end of the
+    /// connection, never what a header says.
+    Ip(Addresses),
     /// Anybody, with or without identity.
     Any,
 }
 
-/// What a caller does; every part must hold.
+/// What a caller does; every part must hold, and of each part one value. A part that is left out is anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OperationSpec {
@@ -75,4 +113,28 @@ pub struct OperationSpec {
     /// The paths; `*` is any characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// The hosts that requests are for, without port and whatever their case; `*.example.com` is one or more labels
+    /// before `.example.com`, `*` is every host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// The ports, by the numbers that callers of the service know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NonZeroU16>,
+    /// The headers; all of them must match.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, TextSpec>,
+    /// The calls of gRPC, `package.Service/Method` or `package.Service/*`: POST to that path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc_methods: Vec<String>,
+}
+
+// === impl AccessMode ===
+
+impl AccessMode {
+    fn is_enforce(&self) -> bool {
+        match self {
+            Self::Enforce => true,
+            Self::Audit => false,
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! Scalars of the rule language: texts that mean something.
 //!
 //! Owns: durations, addresses, relative names, retry conditions and patterns, each parsed once. May use:
-//! `name`. Never: looks a name up.
+//! `name`, ranges of addresses of `mesh`. Never: looks a name up.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
+use crate::mesh::Network;
 use crate::name::{InvalidLabel, Label, QualifiedName};
 
 /// A length of time: `600ms`, `2s`, `1m30s`, `24h`; at most 365 days.
@@ -44,6 +45,10 @@ pub struct AccountName {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Method(pub String);
 
+/// Addresses: one, `10.1.2.3` or `fd00::1`, or all that begin alike, `10.0.0.0/8` or `fd00::/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses(pub Network);
+
 /// A share in percent, 0 to 100, in steps of a ten-thousandth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent {
@@ -69,6 +74,20 @@ pub enum InvalidScalar {
     /// Not a service account.
     #[error("{0:?} is not a service account: write account or namespace/account")]
     Account(String),
+    /// Not addresses.
+    #[error("{0:?} is no address or range of addresses: write 10.1.2.3, 10.0.0.0/8, fd00::1 or fd00::/16")]
+    Addresses(String),
+    /// A range that does not begin where its length says.
+    #[error("{given:?} has bits beyond its first {}: write {begins}", begins.length)]
+    BeyondLength {
+        /// What was written.
+        given: String,
+        /// The range that it lies in.
+        begins: Network,
+    },
+    /// Addresses of IPv4 in the form of IPv6.
+    #[error("{0:?} are addresses of IPv4: write them as such")]
+    Mapped(String),
     /// Not a method.
     #[error("{0:?} is not an HTTP method: methods are written in capitals, such as GET")]
     Method(String),
@@ -215,6 +234,42 @@ impl fmt::Display for Method {
     }
 }
 
+// === impl Addresses ===
+
+impl FromStr for Addresses {
+    type Err = InvalidScalar;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidScalar::Addresses(text.to_owned());
+        let (address, length) = match text.split_once('/') {
+            // A number as people write it: no sign, no zeros before it.
+            Some((address, length)) if length == "0" || !length.starts_with(['0', '+']) => {
+                (address, Some(length.parse().map_err(|_| invalid())?))
+            }
+            Some(_) => return Err(invalid()),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
+        let whole = Network::host(address).length;
+        let network = Network { address, length: length.unwrap_or(whole) };
+        if network.length > whole {
+            return Err(invalid());
+        }
+        let begins = network.first();
+        match address {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err(InvalidScalar::Mapped(text.to_owned())),
+            _ if begins != network => Err(InvalidScalar::BeyondLength { given: text.to_owned(), begins }),
+            _ => Ok(Self(network)),
+        }
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Reads `T` from a text; anything but a text is refused with what belongs there.
 struct TextOf<T> {
     wanted: &'static str,
@@ -268,6 +323,7 @@ text! {
     RelativeName: "a string", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
     AccountName: "a string", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[-.a-z0-9]+$";
     Method: "a string", r"^[A-Z-]+$";
+    Addresses: "a string", r"^[0-9a-fA-F:.]+(/\d{1,3})?$";
 }
 
 // === impl Percent ===
@@ -451,5 +507,27 @@ mod tests {
         for text in ["", "get", "GET POST", "*"] {
             assert_eq!(text.parse::<Method>(), Err(InvalidScalar::Method(text.to_owned())), "{text}");
         }
+    }
+
+    #[test]
+    fn addresses_alone_and_by_range() {
+        for (text, shown) in [
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fd00::1", "fd00::1/128"),
+            ("FD00::/16", "fd00::/16"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(text.parse::<Addresses>().map(|addresses| addresses.to_string()), Ok(shown.to_owned()));
+        }
+        for text in ["", "/8", "10.0.0.0/", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/+8", "10.0.0.0/08", "a"]
+        {
+            assert_eq!(text.parse::<Addresses>(), Err(InvalidScalar::Addresses(text.to_owned())), "{text}");
+        }
+        let said = |text: &str| text.parse::<Addresses>().expect_err("a mistake").to_string();
+        assert_eq!(said("10.1.2.3/8"), "\"10.1.2.3/8\" has bits beyond its first 8: write 10.0.0.0/8");
+        assert_eq!(said("fd00::1/16"), "\"fd00::1/16\" has bits beyond its first 16: write fd00::/16");
+        assert_eq!(said("::ffff:10.0.0.1"), "\"::ffff:10.0.0.1\" are addresses of IPv4: write them as such");
     }
 }

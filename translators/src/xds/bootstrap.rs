@@ -240,8 +240,9 @@ fn what_we_read() -> metrics_pb::StatsConfig {
     use metrics_pb::stats_matcher::StatsMatcher;
     let counters = wire::prefix(format!("{}.", telemetry_names::PREFIX));
     let server = ["server.live", "server.uptime", "server.memory_allocated"].map(wire::exact);
+    let audits = wire::suffix("shadow_denied");
     let managers = ["listener_manager.", "cluster_manager.", "control_plane."].map(wire::prefix);
-    let patterns = [counters].into_iter().chain(server).chain(managers).collect();
+    let patterns = [counters, audits].into_iter().chain(server).chain(managers).collect();
     let list = StatsMatcher::InclusionList(matcher_pb::ListStringMatcher { patterns });
     metrics_pb::StatsConfig {
         stats_matcher: Some(metrics_pb::StatsMatcher { stats_matcher: Some(list) }),

@@ -76,7 +76,7 @@ pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
     Resource::new(Kind::Cluster, name, &cluster, origins)
 }
 
-fn base(name: String, protocol: Protocol, connect_timeout: Duration) -> cluster_pb::Cluster {
+pub(super) fn base(name: String, protocol: Protocol, connect_timeout: Duration) -> cluster_pb::Cluster {
     cluster_pb::Cluster {
         name,
         connect_timeout: Some(wire::duration(connect_timeout)),

@@ -3,6 +3,7 @@
 //! Owns: which filter chains a port has, and which connections each takes. May use: `http`, `tcp`, `rbac`,
 //! `tls`. Never: a default filter chain inbound: it would take plaintext past a strict port.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_
 
 use super::access_log::Counted;
 use super::raw::Raw;
+use super::rbac::Strangers;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
-use super::{proxyless, rbac, wire};
-use crate::mesh::{AccessEntry, Call, Mesh, MtlsMode, Port, Serve, Workload};
-use crate::name::RuleRef;
+use super::{jwt, proxyless, rbac, wire};
+use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
 use crate::resource::{Kind, Resource};
 
 /// How long a handshake may take.
@@ -28,11 +29,11 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let chain = Inbound { mesh, slot, port, features, counted: Counted::new(workload, slot) };
     let filter_chains = match (port.mtls.value, port.protocol.is_http()) {
-        (MtlsMode::Strict, _) => vec![chain.mtls()],
+        (MtlsMode::Strict, _) => chain.mtls(),
         // TLS that is not the mesh's has no chain and is closed.
-        (MtlsMode::Permissive, true) => vec![chain.mtls(), chain.plaintext()],
-        (MtlsMode::Permissive, false) => vec![chain.mtls(), chain.plaintext(), chain.passthrough()],
-        (MtlsMode::Disabled, _) => vec![chain.anything()],
+        (MtlsMode::Permissive, true) => [chain.mtls(), chain.plaintext()].concat(),
+        (MtlsMode::Permissive, false) => [chain.mtls(), chain.plaintext(), chain.passthrough()].concat(),
+        (MtlsMode::Disabled, _) => chain.anything(),
     };
     let plain = listener_pb::Listener {
         traffic_direction: core_pb::TrafficDirection::Inbound.into(),
@@ -44,7 +45,7 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
         MtlsMode::Disabled => plain,
     };
     let origins =
-        origins([&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(access_origins(port)));
+        origins([&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(port.access.origins()));
     Resource::new(Kind::Listener, slot.name("in"), &listener, origins)
 }
 
@@ -93,49 +94,78 @@ struct Inbound<'a> {
 
 impl Inbound<'_> {
     /// Mesh TLS, recognised by its ALPN; who has no certificate of the mesh does not get through the handshake.
-    fn mtls(&self) -> listener_pb::FilterChain {
+    fn mtls(&self) -> Vec<listener_pb::FilterChain> {
         let is_http = self.port.protocol.is_http();
         let alpn: &[&str] = if is_http { &["h2", "http/1.1"] } else { &[] };
         // A gRPC client without a proxy offers this and nothing else.
         let proxyless: &[&str] = if proxyless::carries_grpc(self.port.protocol) { &["h2"] } else { &[] };
         let callers = rbac::callers(&self.port.access, &self.mesh.trust_domain.value, is_http);
-        listener_pb::FilterChain {
-            filter_chain_match: Some(listener_pb::FilterChainMatch {
-                transport_protocol: "tls".into(),
-                application_protocols: [tls::ALPN].iter().chain(proxyless).map(ToString::to_string).collect(),
-                ..Default::default()
-            }),
+        let taken = listener_pb::FilterChainMatch {
+            transport_protocol: "tls".into(),
+            application_protocols: [tls::ALPN].iter().chain(proxyless).map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        let denied = if is_http { Default::default() } else { rbac::networks(&self.port.access.deny) };
+        let refused = refused("mtls", &taken, &denied);
+        let chain = listener_pb::FilterChain {
+            filter_chain_match: Some(taken),
             transport_socket: Some(tls::downstream(callers, alpn)),
             transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
             ..self.chain("mtls", true)
-        }
+        };
+        [chain].into_iter().chain(refused).collect()
     }
 
     /// Everything that is not TLS.
-    fn plaintext(&self) -> listener_pb::FilterChain {
-        listener_pb::FilterChain { filter_chain_match: Some(transport("raw_buffer")), ..self.chain("plaintext", false) }
+    fn plaintext(&self) -> Vec<listener_pb::FilterChain> {
+        self.open("plaintext", transport("raw_buffer"))
     }
 
     /// The application's own TLS, untouched.
-    fn passthrough(&self) -> listener_pb::FilterChain {
-        listener_pb::FilterChain { filter_chain_match: Some(transport("tls")), ..self.chain("tls", false) }
+    fn passthrough(&self) -> Vec<listener_pb::FilterChain> {
+        self.open("tls", transport("tls"))
     }
 
     /// Every connection as it is; nobody looks into it first.
-    fn anything(&self) -> listener_pb::FilterChain {
-        self.chain("plaintext", false)
+    fn anything(&self) -> Vec<listener_pb::FilterChain> {
+        self.open("plaintext", listener_pb::FilterChainMatch::default())
+    }
+
+    /// Connections of strangers. On TCP ports those from where nobody may come have no chain, or one that refuses.
+    fn open(&self, name: &str, taken: listener_pb::FilterChainMatch) -> Vec<listener_pb::FilterChain> {
+        let strangers = if self.port.protocol.is_http() {
+            Strangers::AllBut(BTreeSet::new())
+        } else {
+            rbac::strangers(&self.port.access)
+        };
+        let (admitted, denied) = match strangers {
+            Strangers::Refused => {
+                return vec![listener_pb::FilterChain { filters: vec![tcp::refusal()], ..named(name, taken) }];
+            }
+            Strangers::AllBut(denied) => (BTreeSet::new(), denied),
+            Strangers::Only(admitted, denied) => (admitted, denied),
+        };
+        let refused = refused(name, &taken, &denied);
+        let taken = from(taken, &admitted);
+        let chain = listener_pb::FilterChain {
+            filter_chain_match: named(name, taken).filter_chain_match,
+            ..self.chain(name, false)
+        };
+        [chain].into_iter().chain(refused).collect()
     }
 
     fn chain(&self, name: &str, mtls: bool) -> listener_pb::FilterChain {
         let stat_prefix = format!("{}/{name}", self.slot.name("in"));
         let cluster = self.slot.name("app");
-        let access_log = self.counted.loggers(self.features.stats_access_log, mtls);
+        let access_log =
+            self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access, self.port.protocol);
         let trust_domain = &self.mesh.trust_domain.value;
         let filters = if self.port.protocol.is_http() {
-            let access = rbac::http(&self.port.access, trust_domain);
+            let access = jwt::filters(&self.port.access, self.slot)
+                .into_iter()
+                .chain(rbac::http(&self.port.access, trust_domain))
+                .collect();
             vec![http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log)]
-        } else if !mtls && rbac::refuses_strangers(&self.port.access) {
-            vec![tcp::refusal()]
         } else {
             let after_handshake = mtls && self.features.connect_after_handshake;
             let mut filters = rbac::network(&self.port.access, trust_domain, &stat_prefix);
@@ -144,6 +174,29 @@ impl Inbound<'_> {
         };
         listener_pb::FilterChain { name: name.into(), filters, ..Default::default() }
     }
+}
+
+/// A chain of what `taken` matches; without a match it takes everything.
+fn named(name: &str, taken: listener_pb::FilterChainMatch) -> listener_pb::FilterChain {
+    let filter_chain_match = (taken != listener_pb::FilterChainMatch::default()).then_some(taken);
+    listener_pb::FilterChain { name: name.into(), filter_chain_match, ..Default::default() }
+}
+
+/// `taken`, from these addresses only; from none of them stands for from anywhere.
+fn from(taken: listener_pb::FilterChainMatch, networks: &BTreeSet<Network>) -> listener_pb::FilterChainMatch {
+    let direct_source_prefix_ranges = networks.iter().map(|network| wire::range(*network)).collect();
+    listener_pb::FilterChainMatch { direct_source_prefix_ranges, ..taken }
+}
+
+/// The chain that closes what comes from these addresses, if there are any: the access rules would see it with the
+/// caller's first byte only.
+fn refused(
+    name: &str,
+    taken: &listener_pb::FilterChainMatch,
+    networks: &BTreeSet<Network>,
+) -> Option<listener_pb::FilterChain> {
+    let chain = || named(&format!("{name}-refused"), from(taken.clone(), networks));
+    (!networks.is_empty()).then(|| listener_pb::FilterChain { filters: vec![tcp::refusal()], ..chain() })
 }
 
 fn listener(name: String, listen: SocketAddr) -> listener_pb::Listener {
@@ -171,9 +224,4 @@ fn inspecting(server_first: bool, listener: listener_pb::Listener) -> listener_p
 
 fn transport(protocol: &str) -> listener_pb::FilterChainMatch {
     listener_pb::FilterChainMatch { transport_protocol: protocol.into(), ..Default::default() }
-}
-
-fn access_origins(port: &Port) -> impl Iterator<Item = &RuleRef> {
-    let entries = port.access.deny.iter().chain(&port.access.allow);
-    entries.map(|entry: &AccessEntry| &entry.origin).chain(&port.access.default.origin)
 }

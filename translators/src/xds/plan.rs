@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Features, ResourceKey, Slot, consumer, destinations, port, proxyless};
+use super::{Features, ResourceKey, Slot, consumer, destinations, jwt, port, proxyless};
 use crate::mesh::{Call, Destination, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName};
 
@@ -50,6 +50,8 @@ pub enum Part {
     Cluster,
     /// [`ResourceKey::LocalCluster`].
     LocalCluster,
+    /// [`ResourceKey::Jwks`].
+    Jwks,
     /// [`ResourceKey::Endpoints`].
     Endpoints,
     /// [`ResourceKey::Inbound`].
@@ -87,6 +89,9 @@ pub fn contribution(
         Entry::Serve(_) => {
             added.own = envoys().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
             if !added.own.is_empty() {
+                let access = used.protocol.is_http().then_some(&used.access);
+                let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
+                added.own.extend(fetched.map(|name| ResourceKey::Jwks(slot.clone(), name.clone())));
                 added.own.push(ResourceKey::LocalCluster(slot));
             }
         }
@@ -145,12 +150,15 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
         };
         port.routes.iter().map(|(consumer, route)| (consumer.clone(), destinations(route))).collect()
     };
+    let fetched =
+        |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };
     former.ports.len() == next.ports.len()
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
+                && (former.access == next.access || fetched(former) == fetched(next))
         })
 }
 
@@ -164,9 +172,10 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => {
             parts_alike(key.part(), &to.port, former, next)
         }
-        ResourceKey::LocalCluster(slot) | ResourceKey::Inbound(slot, _) | ResourceKey::Outbound(slot) => {
-            parts_alike(key.part(), &slot.port, former, next)
-        }
+        ResourceKey::LocalCluster(slot)
+        | ResourceKey::Jwks(slot, _)
+        | ResourceKey::Inbound(slot, _)
+        | ResourceKey::Outbound(slot) => parts_alike(key.part(), &slot.port, former, next),
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
@@ -179,6 +188,7 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         && match part {
             Part::Cluster => (&a.mtls, &former.identities) == (&b.mtls, &next.identities) && calls(a) == calls(b),
             Part::LocalCluster => true,
+            Part::Jwks => a.access == b.access,
             Part::Endpoints => {
                 (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
             }
@@ -286,6 +296,7 @@ impl ResourceKey {
         match self {
             Self::Cluster(_) | Self::ConsumerCluster(..) => Part::Cluster,
             Self::LocalCluster(_) => Part::LocalCluster,
+            Self::Jwks(..) => Part::Jwks,
             Self::Endpoints(_) => Part::Endpoints,
             Self::Inbound(..) => Part::Inbound,
             Self::Outbound(_) => Part::Outbound,
@@ -300,7 +311,9 @@ impl ResourceKey {
             Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
                 &destination.service
             }
-            Self::LocalCluster(slot) | Self::Inbound(slot, _) | Self::Outbound(slot) => &slot.service,
+            Self::LocalCluster(slot) | Self::Jwks(slot, _) | Self::Inbound(slot, _) | Self::Outbound(slot) => {
+                &slot.service
+            }
             Self::Route { service, .. } => service,
             Self::Proxyless(key) => key.service(),
         }

@@ -3,44 +3,80 @@
 //! Owns: deny before allow before the default. May use: `text` for patterns. Never: the plaintext chain left
 //! out: there a caller has no identity, and rules that name one do not match.
 
-use prost::Message;
+use std::collections::BTreeSet;
+
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::rbac::v3 as rbac_pb;
-use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::filters::http::rbac::v3 as http_rbac_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use proto::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
-use proto::google::protobuf as google_pb;
 
 use super::http::http_filter;
+use super::permission::{connections, requests};
 use super::tcp::network_filter;
-use super::{text, wire};
-use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Operation};
+use super::{jwt, text, wire};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Network};
 use crate::name::TrustDomain;
 
-use rbac_pb::permission::Rule;
 use rbac_pb::principal::Identifier;
 use rbac_pb::rbac::Action;
 
+/// The prefix of what the filter says that would refuse.
+pub(super) const AUDIT_DENY: &str = "audit_deny_";
+/// The prefix of what the filter says that would admit.
+pub(super) const AUDIT_ALLOW: &str = "audit_allow_";
+
+/// One RBAC filter: what it does with whom its entries name.
+struct Filter<'a> {
+    action: Action,
+    /// The start of the names of its statistics, and of an audit's metadata.
+    prefix: &'static str,
+    entries: &'a [AccessEntry],
+    /// Whether it only says what it would do.
+    is_audit: bool,
+}
+
 /// On HTTP chains a denial is Envoy's 403.
 pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::HttpFilter> {
-    filters(access, |action, prefix, entries| {
+    filters(access, |Filter { action, prefix, entries, is_audit }| {
         let policies = policies(entries, |entry| policy(entry, trust_domain, requests(&entry.to)));
-        let filter = |rules, rules_stat_prefix| http_rbac_pb::Rbac { rules, rules_stat_prefix, ..Default::default() };
-        let head = filter(Some(rules(action, None)), prefix.to_owned());
-        let config = in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())));
+        let prefix = prefix.to_owned();
+        let config = if is_audit {
+            let filter = |shadow_rules, shadow_rules_stat_prefix| http_rbac_pb::Rbac {
+                shadow_rules,
+                shadow_rules_stat_prefix,
+                ..Default::default()
+            };
+            let head = filter(Some(rules(action, None)), prefix);
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+        } else {
+            let filter =
+                |rules, rules_stat_prefix| http_rbac_pb::Rbac { rules, rules_stat_prefix, ..Default::default() };
+            let head = filter(Some(rules(action, None)), prefix);
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+        };
         http_filter("envoy.filters.http.rbac", config)
     })
 }
 
 /// On chains of bytes a denial closes the connection.
 pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: &str) -> Vec<listener_pb::Filter> {
-    filters(access, |action, prefix, entries| {
-        let policies = policies(entries, |entry| policy(entry, trust_domain, connections(&entry.to)));
-        let filter = |rules, stat_prefix| network_rbac_pb::Rbac { rules, stat_prefix, ..Default::default() };
-        let head = filter(Some(rules(action, None)), format!("{stat_prefix}/{prefix}"));
-        let config = in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())));
+    filters(access, |Filter { action, prefix, entries, is_audit }| {
+        let policies = policies(entries, |entry| policy(entry, trust_domain, connections(entry)));
+        let config = if is_audit {
+            let filter = |shadow_rules| network_rbac_pb::Rbac { shadow_rules, ..Default::default() };
+            let head = network_rbac_pb::Rbac {
+                stat_prefix: stat_prefix.to_owned(),
+                shadow_rules_stat_prefix: prefix.to_owned(),
+                ..filter(Some(rules(action, None)))
+            };
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))))))
+        } else {
+            let filter = |rules, stat_prefix| network_rbac_pb::Rbac { rules, stat_prefix, ..Default::default() };
+            let head = filter(Some(rules(action, None)), format!("{stat_prefix}/{prefix}"));
+            wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
+        };
         network_filter("envoy.filters.network.rbac", config)
     })
 }
@@ -54,29 +90,64 @@ pub(super) fn callers(access: &Access, trust_domain: &TrustDomain, is_http: bool
     if is_http {
         return vec![everybody()];
     }
-    if access.deny.iter().any(takes_strangers) {
+    if access.deny.iter().any(takes_everybody) {
         return vec![nobody(trust_domain)];
     }
+    let allow = access.allow.iter().filter(|entry| !connections(entry).is_empty());
     match access.default.value {
         AccessDefault::Allow => vec![everybody()],
-        AccessDefault::Deny if access.allow.iter().any(takes_strangers) => vec![everybody()],
+        AccessDefault::Deny if allow.clone().any(admits_strangers) => vec![everybody()],
         AccessDefault::Deny => {
-            let entries = access.allow.iter().filter(|entry| !connections(&entry.to).is_empty());
-            let callers: Vec<_> = entries.flat_map(|entry| identities(&entry.from, trust_domain)).collect();
+            let callers: Vec<_> = allow.flat_map(|entry| identities(&entry.from, trust_domain)).collect();
             if callers.is_empty() { vec![nobody(trust_domain)] } else { callers }
         }
     }
 }
 
-/// Whether a connection without an identity is refused whatever comes over it.
-pub(super) fn refuses_strangers(access: &Access) -> bool {
-    let refused = access.default.value == AccessDefault::Deny && !access.allow.iter().any(takes_strangers);
-    refused || access.deny.iter().any(takes_strangers)
+/// Which connections of bytes without an identity are not refused whatever comes over them. As with [`callers`],
+/// whom no entry admits must not get as far as the application.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Strangers {
+    /// None.
+    Refused,
+    /// All but those from there.
+    AllBut(BTreeSet<Network>),
+    /// Those from the first, though not those of them from the second.
+    Only(BTreeSet<Network>, BTreeSet<Network>),
+}
+
+/// Which connections without an identity may come.
+pub(super) fn strangers(access: &Access) -> Strangers {
+    if access.deny.iter().any(takes_everybody) {
+        return Strangers::Refused;
+    }
+    let denied = networks(&access.deny);
+    if access.default.value == AccessDefault::Allow || access.allow.iter().any(takes_everybody) {
+        return Strangers::AllBut(denied);
+    }
+    let mut admitted = networks(&access.allow);
+    admitted.retain(|network| !denied.iter().any(|denied| denied.contains(*network)));
+    if admitted.is_empty() { Strangers::Refused } else { Strangers::Only(admitted, denied) }
+}
+
+/// From where these entries match every connection.
+pub(super) fn networks(entries: &[AccessEntry]) -> BTreeSet<Network> {
+    let of_connections = entries.iter().filter(|entry| !connections(entry).is_empty());
+    let networks = of_connections.flat_map(|entry| &entry.from).filter_map(|caller| match caller {
+        Caller::Ip(network) => Some(*network),
+        Caller::Any | Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => None,
+    });
+    networks.collect()
 }
 
 /// Whether the entry matches every connection.
-fn takes_strangers(entry: &AccessEntry) -> bool {
-    is_anybody(&entry.from) && !connections(&entry.to).is_empty()
+fn takes_everybody(entry: &AccessEntry) -> bool {
+    is_anybody(&entry.from) && !connections(entry).is_empty()
+}
+
+/// Whether an entry about connections matches some without an identity.
+fn admits_strangers(entry: &AccessEntry) -> bool {
+    is_anybody(&entry.from) || entry.from.iter().any(|caller| matches!(caller, Caller::Ip(_)))
 }
 
 /// An identity without a path, which no certificate has.
@@ -85,14 +156,19 @@ fn nobody(trust_domain: &TrustDomain) -> matcher_pb::StringMatcher {
 }
 
 /// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
-/// that admits nothing but what an entry names.
-fn filters<F>(access: &Access, filter: impl Fn(Action, &'static str, &[AccessEntry]) -> F) -> Vec<F> {
-    let deny = (!access.deny.is_empty()).then(|| filter(Action::Deny, "deny", &access.deny));
+/// that admits nothing but what an entry names. Those that audit come after: what is refused anyway is no news.
+fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
+    let denying = |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, is_audit };
+    let admitting = |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, is_audit };
+    let deny = (!access.deny.is_empty()).then(|| denying("deny", &access.deny, false));
     let allow = match access.default.value {
         AccessDefault::Allow => None,
-        AccessDefault::Deny => Some(filter(Action::Allow, "allow", &access.allow)),
+        AccessDefault::Deny => Some(admitting("allow", &access.allow, false)),
     };
-    deny.into_iter().chain(allow).collect()
+    let audit = access.audit.as_ref();
+    let audit_deny = audit.filter(|audit| !audit.deny.is_empty()).map(|audit| denying(AUDIT_DENY, &audit.deny, true));
+    let audit_allow = audit.filter(|_| access.would_close()).map(|audit| admitting(AUDIT_ALLOW, &audit.allow, true));
+    [deny, allow, audit_deny, audit_allow].into_iter().flatten().map(filter).collect()
 }
 
 type NamedPolicy = (String, rbac_pb::Policy);
@@ -111,24 +187,19 @@ fn rules(action: Action, policy: Option<NamedPolicy>) -> rbac_pb::Rbac {
     rbac_pb::Rbac { action: action.into(), policies: policy.into_iter().collect(), ..Default::default() }
 }
 
-/// `head` and then `parts`, each with one policy. Policies are a map, whose encoding has no order; but encoded
-/// messages that follow one another are by definition one message, merged, and the map is then as we wrote it.
-fn in_order<M: Message + prost::Name>(head: &M, parts: impl Iterator<Item = M>) -> google_pb::Any {
-    let mut value = head.encode_to_vec();
-    for part in parts {
-        value.extend(part.encode_to_vec());
-    }
-    google_pb::Any { type_url: M::type_url(), value }
-}
-
 /// `None` where no caller or no operation is left: such an entry matches nothing.
 fn policy(
     entry: &AccessEntry,
     trust_domain: &TrustDomain,
     permissions: Vec<rbac_pb::Permission>,
 ) -> Option<rbac_pb::Policy> {
-    let principals = principals(&entry.from, trust_domain);
+    let mut principals = principals(&entry.from, trust_domain);
     let matches = !principals.is_empty() && !permissions.is_empty();
+    if let Some(jwt) = &entry.jwt {
+        let caller = principal(Identifier::OrIds(rbac_pb::principal::Set { ids: principals }));
+        let ids = [caller].into_iter().chain(jwt::principals(jwt)).collect();
+        principals = vec![principal(Identifier::AndIds(rbac_pb::principal::Set { ids }))];
+    }
     matches.then(|| rbac_pb::Policy { permissions, principals, ..Default::default() })
 }
 
@@ -136,7 +207,12 @@ fn principals(from: &[Caller], trust_domain: &TrustDomain) -> Vec<rbac_pb::Princ
     if is_anybody(from) {
         return vec![principal(Identifier::Any(true))];
     }
-    identities(from, trust_domain).map(authenticated).collect()
+    let networks = from.iter().filter_map(|caller| match caller {
+        // The other end of the connection itself: no header and no proxy protocol can say otherwise.
+        Caller::Ip(network) => Some(principal(Identifier::DirectRemoteIp(wire::range(*network)))),
+        Caller::Any | Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => None,
+    });
+    identities(from, trust_domain).map(authenticated).chain(networks).collect()
 }
 
 fn is_anybody(from: &[Caller]) -> bool {
@@ -146,7 +222,7 @@ fn is_anybody(from: &[Caller]) -> bool {
 /// The identities of the callers that have one.
 fn identities(from: &[Caller], trust_domain: &TrustDomain) -> impl Iterator<Item = matcher_pb::StringMatcher> {
     from.iter().flat_map(move |caller| match caller {
-        Caller::Any => Vec::new(),
+        Caller::Any | Caller::Ip(_) => Vec::new(),
         Caller::Identities(ids) => ids.iter().map(|id| wire::exact(id.as_str())).collect(),
         Caller::Namespace(namespace) => vec![wire::prefix(format!("spiffe://{trust_domain}/ns/{namespace}/"))],
         Caller::Pattern(pattern) => vec![wire::regex(text::pattern(pattern))],
@@ -163,84 +239,32 @@ fn principal(identifier: Identifier) -> rbac_pb::Principal {
     rbac_pb::Principal { identifier: Some(identifier) }
 }
 
-/// What an entry says about requests.
-fn requests(to: &[Operation]) -> Vec<rbac_pb::Permission> {
-    if to.is_empty() { vec![permission(Rule::Any(true))] } else { to.iter().map(request).collect() }
-}
-
-/// What an entry says about connections, which have no methods and paths.
-fn connections(to: &[Operation]) -> Vec<rbac_pb::Permission> {
-    let whole = |operation: &Operation| operation.methods.is_empty() && operation.paths.is_empty();
-    let any = to.is_empty() || to.iter().any(whole);
-    if any { vec![permission(Rule::Any(true))] } else { Vec::new() }
-}
-
-fn request(operation: &Operation) -> rbac_pb::Permission {
-    let methods: Vec<_> = operation.methods.iter().map(|method| self::method(method)).collect();
-    let paths: Vec<_> = operation.paths.iter().map(|path| self::path(path)).collect();
-    let mut parts: Vec<_> = [methods, paths].into_iter().filter_map(any_of).collect();
-    match parts.len() {
-        0 => permission(Rule::Any(true)),
-        1 => parts.remove(0),
-        _ => permission(Rule::AndRules(rbac_pb::permission::Set { rules: parts })),
-    }
-}
-
-fn any_of(mut rules: Vec<rbac_pb::Permission>) -> Option<rbac_pb::Permission> {
-    match rules.len() {
-        0 => None,
-        1 => rules.pop(),
-        _ => Some(permission(Rule::OrRules(rbac_pb::permission::Set { rules }))),
-    }
-}
-
-fn method(method: &str) -> rbac_pb::Permission {
-    permission(Rule::Header(header(":method", wire::exact(method))))
-}
-
-/// A header with a matching value.
-pub(super) fn header(name: &str, value: matcher_pb::StringMatcher) -> route_pb::HeaderMatcher {
-    route_pb::HeaderMatcher {
-        name: name.into(),
-        header_match_specifier: Some(route_pb::header_matcher::HeaderMatchSpecifier::StringMatch(value)),
-        ..Default::default()
-    }
-}
-
-fn path(pattern: &str) -> rbac_pb::Permission {
-    let matcher = match pattern.split_once('*') {
-        None => wire::exact(pattern),
-        Some(("", "")) => return permission(Rule::Any(true)),
-        Some((start, "")) => wire::prefix(start),
-        Some(_) => wire::regex(text::pattern(pattern)),
-    };
-    permission(Rule::UrlPath(matcher_pb::PathMatcher { rule: Some(matcher_pb::path_matcher::Rule::Path(matcher)) }))
-}
-
-fn permission(rule: Rule) -> rbac_pb::Permission {
-    rbac_pb::Permission { rule: Some(rule) }
-}
-
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+    use proto::envoy::config::core::v3 as core_pb;
     use proto::envoy::config::rbac::v3::{Permission, Principal};
+    use proto::envoy::config::route::v3 as route_pb;
 
+    use super::super::permission::{header, method, permission};
     use super::*;
-    use crate::mesh::Sourced;
+    use crate::mesh::{GrpcMethod, HostMatch, Operation, Sourced, TextMatch};
     use crate::name::{ObjectKey, ObjectKind, RuleRef};
+    use crate::rules::scalar::Addresses;
+    use rbac_pb::permission::Rule;
 
     fn entry(n: usize, from: Vec<Caller>, to: Vec<Operation>) -> AccessEntry {
         let object = ObjectKey::new(ObjectKind::AccessPolicy, "a/p".parse().expect("a name"));
-        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to }
+        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to, jwt: None }
     }
 
     fn access(default: AccessDefault, deny: Vec<AccessEntry>, allow: Vec<AccessEntry>) -> Access {
-        Access { deny, allow, default: Sourced::built_in(default) }
+        Access { deny, allow, default: Sourced::built_in(default), audit: None }
     }
 
     fn operation(methods: &[&str], paths: &[&str]) -> Operation {
         let set = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-        Operation { methods: set(methods), paths: set(paths) }
+        Operation { methods: set(methods), paths: set(paths), ..Default::default() }
     }
 
     /// The rules of the HTTP filters, as Envoy reads them.
@@ -286,6 +310,7 @@ mod tests {
             Caller::Identities([id.parse().expect("an identity")].into()),
             Caller::Namespace("shop".parse().expect("a label")),
             Caller::Pattern("spiffe://*/x".into()),
+            Caller::Ip("fd00::/16".parse::<Addresses>().expect("addresses").0),
         ];
         let to = vec![operation(&["GET"], &["/a", "/b/*", "/c/*/d"]), operation(&[], &["*"]), operation(&["PUT"], &[])];
         let found = http_rules(&access(AccessDefault::Deny, vec![], vec![entry(0, from, to)]));
@@ -300,6 +325,10 @@ mod tests {
             authenticated(wire::exact(id)),
             authenticated(wire::prefix("spiffe://cluster.local/ns/shop/")),
             authenticated(wire::regex(r"spiffe\:\/\/\C*\/x")),
+            principal(Identifier::DirectRemoteIp(core_pb::CidrRange {
+                address_prefix: "fd00::".into(),
+                prefix_len: Some(wire::number(16)),
+            })),
         ];
         let policy = policy_of(vec![first, permission(Rule::Any(true)), method("PUT")], principals);
         let rules = rbac(Action::Allow, vec![("AccessPolicy a/p /spec/allow/0", policy)]);
@@ -307,12 +336,50 @@ mod tests {
     }
 
     #[test]
+    fn hosts_headers_and_calls_become_matchers() {
+        let operation = Operation {
+            hosts: [HostMatch::Exact("a.b".into()), HostMatch::Under("c.d".into())].into(),
+            headers: [("x-a".to_owned(), TextMatch::Prefix("1".into())), ("x-b".to_owned(), TextMatch::Absent)].into(),
+            grpc: [
+                GrpcMethod { service: "a.B".into(), method: None },
+                GrpcMethod { service: "a.B".into(), method: Some("C".into()) },
+            ]
+            .into(),
+            ..Default::default()
+        };
+        let any = |rules| permission(Rule::OrRules(rbac_pb::permission::Set { rules }));
+        let all = |rules| permission(Rule::AndRules(rbac_pb::permission::Set { rules }));
+        let of_header = |name, value| permission(Rule::Header(header(name, value)));
+        let url = |matcher| {
+            let rule = Some(matcher_pb::path_matcher::Rule::Path(matcher));
+            permission(Rule::UrlPath(matcher_pb::PathMatcher { rule }))
+        };
+        let hosts = any(vec![
+            of_header(":authority", wire::regex(r"(?i)a\.b\.?(:[^@]*)?")),
+            of_header(":authority", wire::regex(r"(?i)[^:]+\.c\.d\.?(:[^@]*)?")),
+        ]);
+        let calls = any(vec![
+            all(vec![method("POST"), url(wire::prefix("/a.B/"))]),
+            all(vec![method("POST"), url(wire::exact("/a.B/C"))]),
+        ]);
+        let absent = route_pb::HeaderMatcher {
+            name: "x-b".into(),
+            header_match_specifier: Some(route_pb::header_matcher::HeaderMatchSpecifier::PresentMatch(false)),
+            ..Default::default()
+        };
+        let expected = all(vec![hosts, calls, of_header("x-a", wire::prefix("1")), permission(Rule::Header(absent))]);
+        assert_eq!(requests(std::slice::from_ref(&operation)), vec![expected]);
+        assert_eq!(connections(&entry(0, vec![], vec![operation])), vec![]);
+    }
+
+    #[test]
     fn what_names_nobody_or_asks_bytes_for_methods_matches_nothing() {
         let nobody = entry(0, vec![Caller::Identities(Default::default())], vec![]);
         let found = http_rules(&access(AccessDefault::Deny, vec![], vec![nobody]));
         assert_eq!(found, vec![("allow".to_owned(), rbac(Action::Allow, vec![]))]);
-        assert_eq!(connections(&[operation(&["GET"], &[])]), vec![]);
-        assert_eq!(connections(&[operation(&["GET"], &[]), operation(&[], &[])]), vec![permission(Rule::Any(true))]);
+        let of = |to| connections(&entry(0, vec![], to));
+        assert_eq!(of(vec![operation(&["GET"], &[])]), vec![]);
+        assert_eq!(of(vec![operation(&["GET"], &[]), operation(&[], &[])]), vec![permission(Rule::Any(true))]);
     }
 
     #[test]
@@ -323,19 +390,41 @@ mod tests {
         let shop = |to| entry(0, vec![Caller::Namespace("shop".parse().expect("a label"))], to);
         let anybody = || entry(1, vec![], vec![]);
         let requests = || vec![operation(&["GET"], &[])];
+        let network = |text: &str| text.parse::<Addresses>().expect("addresses").0;
+        let from = |networks: &[&str]| -> Vec<_> { networks.iter().map(|text| Caller::Ip(network(text))).collect() };
+        let set = |networks: &[&str]| -> BTreeSet<_> { networks.iter().map(|text| network(text)).collect() };
+        let all_but = |networks| Strangers::AllBut(set(networks));
+        let only = |admitted, denied| Strangers::Only(set(admitted), set(denied));
+        let ten = || entry(2, from(&["10.0.0.0/8"]), vec![]);
+        let both = || entry(3, from(&["10.1.0.0/16", "fd00::/16"]), vec![]);
         use AccessDefault::{Allow, Deny};
-        for (access, tcp, strangers_refused) in [
-            (access(Allow, vec![], vec![]), everybody(), false),
-            (access(Allow, vec![shop(vec![])], vec![]), everybody(), false),
-            (access(Allow, vec![anybody()], vec![]), nobody(), true),
-            (access(Deny, vec![], vec![]), nobody(), true),
-            (access(Deny, vec![], vec![anybody()]), everybody(), false),
-            (access(Deny, vec![], vec![shop(requests())]), nobody(), true),
-            (access(Deny, vec![], vec![shop(vec![])]), vec![wire::prefix("spiffe://cluster.local/ns/shop/")], true),
+        for (access, tcp, strangers_taken) in [
+            (access(Allow, vec![], vec![]), everybody(), all_but(&[])),
+            (access(Allow, vec![shop(vec![])], vec![]), everybody(), all_but(&[])),
+            (access(Allow, vec![anybody()], vec![]), nobody(), Strangers::Refused),
+            (access(Deny, vec![], vec![]), nobody(), Strangers::Refused),
+            (access(Deny, vec![], vec![anybody()]), everybody(), all_but(&[])),
+            (access(Deny, vec![], vec![shop(requests())]), nobody(), Strangers::Refused),
+            (
+                access(Deny, vec![], vec![shop(vec![])]),
+                vec![wire::prefix("spiffe://cluster.local/ns/shop/")],
+                Strangers::Refused,
+            ),
+            (access(Allow, vec![ten()], vec![]), everybody(), all_but(&["10.0.0.0/8"])),
+            (access(Deny, vec![ten()], vec![anybody()]), everybody(), all_but(&["10.0.0.0/8"])),
+            (access(Deny, vec![], vec![ten()]), everybody(), only(&["10.0.0.0/8"], &[])),
+            (access(Deny, vec![], vec![entry(2, from(&["10.0.0.0/8"]), requests())]), nobody(), Strangers::Refused),
+            (access(Deny, vec![ten()], vec![both()]), everybody(), only(&["fd00::/16"], &["10.0.0.0/8"])),
+            (
+                access(Deny, vec![both()], vec![ten()]),
+                everybody(),
+                only(&["10.0.0.0/8"], &["10.1.0.0/16", "fd00::/16"]),
+            ),
+            (access(Deny, vec![ten()], vec![ten()]), everybody(), Strangers::Refused),
         ] {
-            assert_eq!(callers(&access, &domain, false), tcp);
+            assert_eq!(callers(&access, &domain, false), tcp, "{access:?}");
             assert_eq!(callers(&access, &domain, true), everybody());
-            assert_eq!(refuses_strangers(&access), strangers_refused);
+            assert_eq!(strangers(&access), strangers_taken, "{access:?}");
         }
     }
 

@@ -11,8 +11,8 @@ use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::path::r#match::uri_template::v3 as template_pb;
 use proto::google::protobuf as google_pb;
 
+use super::permission::header;
 use super::raw::Raw;
-use super::rbac::header;
 use super::{action, calling, cluster_name, origins, planned_port, retry, route_name, text, wire};
 use crate::mesh::{
     Changes, Consumer, HttpAction, HttpMatch, HttpRule, Mesh, Outbound, PathMatch, Port, Protocol, TextMatch,

@@ -1,8 +1,9 @@
-//! mTLS: the transport sockets of both sides.
+//! TLS: the transport sockets of both sides of the mesh, and towards servers outside.
 //!
 //! Owns: what a handshake takes and offers. May use: `secret`, `name`. Never: plaintext.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
@@ -14,6 +15,9 @@ use crate::name::SpiffeId;
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
 /// would take a selected protocol that it does not know for HTTP/1.
 pub(super) const ALPN: &str = "chancery";
+
+/// Where the systems that Envoy is built for keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 const SOCKET: &str = "envoy.transport_sockets.tls";
 
@@ -38,6 +42,42 @@ pub(super) fn upstream(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSoc
     let context = tls_pb::UpstreamTlsContext {
         common_tls_context: Some(common(&[ALPN], servers)),
         max_session_keys: Some(wire::number(0)),
+        ..Default::default()
+    };
+    socket(wire::any(&context))
+}
+
+/// The side that calls a server outside of the mesh: its certificate is for `host`, and the authorities that the
+/// proxy's system trusts vouch for it.
+pub(super) fn outside(host: &str) -> core_pb::TransportSocket {
+    use tls_pb::common_tls_context::ValidationContextType;
+    use tls_pb::subject_alt_name_matcher::SanType;
+    use tls_pb::tls_parameters::TlsProtocol;
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let name = tls_pb::SubjectAltNameMatcher {
+        san_type: if is_address { SanType::IpAddress } else { SanType::Dns }.into(),
+        matcher: Some(wire::exact(host)),
+        ..Default::default()
+    };
+    let trusted = core_pb::data_source::Specifier::Filename(SYSTEM_AUTHORITIES.to_owned());
+    let validation = tls_pb::CertificateValidationContext {
+        trusted_ca: Some(core_pb::DataSource { specifier: Some(trusted), ..Default::default() }),
+        match_typed_subject_alt_names: vec![name],
+        ..Default::default()
+    };
+    let parameters = tls_pb::TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        ..Default::default()
+    };
+    let context = tls_pb::UpstreamTlsContext {
+        // An address is no name to ask for.
+        sni: if is_address { String::new() } else { host.to_owned() },
+        common_tls_context: Some(tls_pb::CommonTlsContext {
+            tls_params: Some(parameters),
+            validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     socket(wire::any(&context))

@@ -1,6 +1,6 @@
 //! The small values of Envoy's API: packed messages, durations, addresses, matchers, configuration sources.
 //!
-//! Owns: their one spelling. May use: the `proto` crate, `raw`. Never: knows the mesh.
+//! Owns: their one spelling. May use: the `proto` crate, `raw`, the mesh's ranges of addresses. Never: knows a service.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::Raw;
+use crate::mesh::Network;
 
 /// How long an idle connection or stream lives.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
@@ -18,6 +19,16 @@ pub(super) const IDLE: Duration = Duration::from_secs(3600);
 /// The one way to pack a message.
 pub(super) fn any<M: Message + Name>(message: &M) -> google_pb::Any {
     google_pb::Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// `head` and then `parts`, each with one member of a map. The encoding of a map has no order; but encoded
+/// messages that follow one another are by definition one message, merged, and the map is then as we wrote it.
+pub(super) fn in_order<M: Message + Name>(head: &M, parts: impl Iterator<Item = M>) -> google_pb::Any {
+    let mut value = head.encode_to_vec();
+    for part in parts {
+        value.extend(part.encode_to_vec());
+    }
+    google_pb::Any { type_url: M::type_url(), value }
 }
 
 pub(super) fn duration(duration: Duration) -> google_pb::Duration {
@@ -45,6 +56,10 @@ pub(super) fn host_and_port(host: String, port: u16) -> core_pb::Address {
         ..Default::default()
     };
     core_pb::Address { address: Some(core_pb::address::Address::SocketAddress(socket)) }
+}
+
+pub(super) fn range(network: Network) -> core_pb::CidrRange {
+    core_pb::CidrRange { address_prefix: network.address.to_string(), prefix_len: Some(number(network.length.into())) }
 }
 
 /// As [`address`], as a field of the message under way.
@@ -95,6 +110,10 @@ pub(super) fn exact(value: impl Into<String>) -> matcher_pb::StringMatcher {
 /// `value` is not empty: Envoy refuses an empty prefix.
 pub(super) fn prefix(value: impl Into<String>) -> matcher_pb::StringMatcher {
     text(matcher_pb::string_matcher::MatchPattern::Prefix(value.into()))
+}
+
+pub(super) fn suffix(value: impl Into<String>) -> matcher_pb::StringMatcher {
+    text(matcher_pb::string_matcher::MatchPattern::Suffix(value.into()))
 }
 
 /// Matches the whole text.

@@ -1,7 +1,7 @@
 //! Arbitrary meshes: closed, as resolution makes them, and otherwise as odd as the types allow.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,14 +173,30 @@ pub fn mode() -> impl Strategy<Value = MtlsMode> {
 
 pub fn access() -> impl Strategy<Value = Access> {
     let entries = |list: &'static str| {
-        prop::collection::vec((callers(), operations()), 0..3).prop_map(move |entries| {
-            let entry =
-                |(n, (from, to))| AccessEntry { origin: rule("a/rules", &format!("/spec/{list}/{n}")), from, to };
-            entries.into_iter().enumerate().map(entry).collect()
-        })
+        prop::collection::vec((callers(), operations(), prop::option::weighted(0.2, token())), 0..3).prop_map(
+            move |entries| {
+                let entry = |(n, (from, to, jwt))| AccessEntry {
+                    origin: rule("a/rules", &format!("/spec/{list}/{n}")),
+                    from,
+                    to,
+                    jwt,
+                };
+                entries.into_iter().enumerate().map(entry).collect::<Vec<_>>()
+            },
+        )
     };
-    let default = prop::sample::select(vec![AccessDefault::Allow, AccessDefault::Deny]).prop_map(Sourced::built_in);
-    (entries("deny"), entries("allow"), default).prop_map(|(deny, allow, default)| Access { deny, allow, default })
+    let default = || {
+        let origin = prop::option::of(Just(rule("a/rules", "/spec/default")));
+        (prop::sample::select(vec![AccessDefault::Allow, AccessDefault::Deny]), origin)
+            .prop_map(|(value, origin)| Sourced { value, origin })
+    };
+    let audit = (entries("audit/deny"), entries("audit/allow"), default()).prop_map(|(deny, allow, default)| Audit {
+        deny,
+        allow,
+        default,
+    });
+    (entries("deny"), entries("allow"), default(), prop::option::weighted(0.3, audit))
+        .prop_map(|(deny, allow, default, audit)| Access { deny, allow, default, audit })
 }
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {
@@ -190,14 +206,55 @@ fn callers() -> impl Strategy<Value = Vec<Caller>> {
         prop::collection::btree_set(id, 0..3).prop_map(Caller::Identities),
         "[ab]".prop_map(|namespace| Caller::Namespace(namespace.parse().expect("a label"))),
         any::<String>().prop_map(Caller::Pattern),
+        network().prop_map(Caller::Ip),
     ];
     prop::collection::vec(caller, 0..3)
+}
+
+/// Of two providers, each of which has its keys elsewhere.
+fn token() -> impl Strategy<Value = Jwt> {
+    let provider = |name: &str, keys| JwtProvider {
+        origin: rule("mesh-system/default", "/spec/jwtProviders/0"),
+        name: name.into(),
+        issuer: "https://issuer".into(),
+        audiences: ["a".to_owned(), "b".to_owned()].into(),
+        keys,
+        header: (name == "p").then(|| "x-token".to_owned()),
+        forward: name == "q",
+    };
+    let url =
+        |tls| KeysUrl { tls, host: "keys".into(), port: 443.try_into().expect("not 0"), url: "https://keys/k".into() };
+    let provider = prop::sample::select(vec![
+        Arc::new(provider("p", JwtKeys::Inline("{}".into()))),
+        Arc::new(provider("q", JwtKeys::Remote(url(true)))),
+        Arc::new(provider("r", JwtKeys::Remote(url(false)))),
+    ]);
+    let values = prop::collection::btree_set(any::<String>(), 1..3);
+    (provider, prop::collection::btree_map(any::<String>(), values, 0..3))
+        .prop_map(|(provider, claims)| Jwt { provider, claims })
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let v4 = (any::<u32>(), 0u8..=32).prop_map(|(bits, length)| (Ipv4Addr::from_bits(bits).into(), length));
+    let v6 = (any::<u128>(), 0u8..=128).prop_map(|(bits, length)| (Ipv6Addr::from_bits(bits).into(), length));
+    prop_oneof![v4, v6].prop_map(|(address, length)| Network { address, length }.first())
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let paths = prop::collection::btree_set("/|/a|/a/\\*|\\*|/\\*/x|.*", 0..3);
-    prop::collection::vec((methods, paths).prop_map(|(methods, paths)| Operation { methods, paths }), 0..3)
+    let host = prop_oneof![
+        ".*".prop_map(HostMatch::Exact),
+        "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Under),
+        Just(HostMatch::Any)
+    ];
+    let hosts = prop::collection::btree_set(host, 0..3);
+    let headers = prop::collection::btree_map("x-[ab]", text(), 0..3);
+    let call = ("[a-c.]{1,5}", prop::option::of("[A-Z][a-z]{0,3}"));
+    let grpc = prop::collection::btree_set(call.prop_map(|(service, method)| GrpcMethod { service, method }), 0..3);
+    let operation = (methods, paths, hosts, headers, grpc)
+        .prop_map(|(methods, paths, hosts, headers, grpc)| Operation { methods, paths, hosts, headers, grpc });
+    prop::collection::vec(operation, 0..3)
 }
 
 fn http_rule() -> impl Strategy<Value = RulePart> {
@@ -293,19 +350,21 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         Just(PathMatch::Regex("/a/[0-9]+".into())),
         "/\\{id\\}|/a/\\*\\*|/a/\\*/b".prop_map(PathMatch::Template),
     ];
-    let text = || {
-        prop_oneof![
-            any::<String>().prop_map(TextMatch::Exact),
-            "|a|ab".prop_map(TextMatch::Prefix),
-            Just(TextMatch::Regex("a.*".into())),
-            Just(TextMatch::Present),
-            Just(TextMatch::Absent),
-        ]
-    };
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
     (prop::option::of(path), methods, texts("x-[ab]"), texts("[ab]"))
         .prop_map(|(path, methods, headers, query)| HttpMatch { path, methods, headers, query })
+}
+
+/// How a header or a parameter is matched.
+fn text() -> impl Strategy<Value = TextMatch> {
+    prop_oneof![
+        any::<String>().prop_map(TextMatch::Exact),
+        "|a|ab".prop_map(TextMatch::Prefix),
+        Just(TextMatch::Regex("a.*".into())),
+        Just(TextMatch::Present),
+        Just(TextMatch::Absent),
+    ]
 }
 
 fn retry() -> impl Strategy<Value = Retry> {

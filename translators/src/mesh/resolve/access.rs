@@ -1,44 +1,45 @@
 //! AccessPolicies: entries accumulate, and the most specific default holds for everybody else.
 //!
-//! Owns: the ladder of access rules. May use: `rules`, `levels`, `backing`, `coverage`. Never: decides about mTLS.
+//! Owns: the ladder of access rules. May use: `rules`, `levels`, `entries`, `coverage`. Never: decides about mTLS.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::backing::Backings;
 use super::claims::Claim;
 use super::coverage::Summary;
+use super::entries::{self, Entry, Known};
 use super::levels::{ByLevel, Level};
 use super::report::Report;
-use super::services::{Declared, Services};
+use super::services::{DeclaredPort, Services};
 use super::stage::{Change, Kept};
 use crate::finding::Code;
-use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Operation, Sourced};
-use crate::name::{QualifiedName, SpiffeId, TrustDomain};
-use crate::rules::policy::{AccessSpec, CallerSpec, EntrySpec, OperationSpec};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Audit, Caller, Operation, Sourced};
+use crate::name::QualifiedName;
+use crate::rules::policy::{AccessMode, AccessSpec};
 
 /// What an AccessPolicy says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
     pub level: Level,
+    pub mode: AccessMode,
     pub default: Option<Sourced<AccessDefault>>,
-    pub deny: Vec<AccessEntry>,
-    pub allow: Vec<AccessEntry>,
-}
-
-/// What policies may refer to.
-pub(super) struct Known<'a> {
-    pub trust_domain: &'a TrustDomain,
-    pub services: &'a Services,
-    pub backings: &'a Backings,
+    pub deny: Vec<Entry>,
+    pub allow: Vec<Entry>,
 }
 
 /// The policies of every level, in order of their names.
 #[derive(Debug, Default)]
 pub(super) struct Policies(ByLevel<BTreeMap<QualifiedName, Kept<Policy>>>);
 
+/// The lists of a policy.
+#[derive(Debug, Clone, Copy)]
+enum List {
+    Deny,
+    Allow,
+}
+
 /// The default of a level: one policy gives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DefaultOf(Level);
+pub(super) struct DefaultOf(Level, AccessMode);
 
 // === impl DefaultOf ===
 
@@ -54,44 +55,82 @@ impl Policy {
     pub(super) fn of(spec: &AccessSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
         let level = Level::of(&spec.target, known.services, report);
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
-        let deny = entries(&spec.deny, "/spec/deny", known, report);
-        let allow = entries(&spec.allow, "/spec/allow", known, report);
-        let policy = Self { level: level?, default, deny, allow };
-        if policy.is_tcp_only(known.services, report) {
-            for (index, _) in policy.deny.iter().enumerate().filter(|(_, entry)| has_http_parts(entry)) {
-                report.error(
-                    Code::WrongProtocol,
-                    format!("/spec/deny/{index}/to"),
-                    "methods and paths cannot be denied on a tcp port",
-                );
+        let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
+        let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
+        let policy = Self { level: level?, mode: spec.mode, default, deny, allow };
+        policy.check_ports(known.services, report);
+        Some(policy)
+    }
+
+    /// Holds the entries against the ports of the service that the policy targets, if it targets one.
+    fn check_ports(&self, services: &Services, report: &mut Report<'_>) {
+        let (name, port) = match &self.level {
+            Level::Mesh | Level::Namespace(_) => return,
+            Level::Service(name) => (name, None),
+            Level::Port(name, port) => (name, Some(port)),
+        };
+        let Some(declared) = services.service(name, format_args!("/spec/target/service"), report) else { return };
+        let targeted: Vec<_> =
+            declared.ports.iter().filter(|declared| port.is_none_or(|port| *port == declared.name)).collect();
+        for (list, index, entry) in self.entries() {
+            for (n, (ports, _)) in entry.operations().enumerate() {
+                for unknown in ports.iter().filter(|number| targeted.iter().all(|port| port.number != **number)) {
+                    let message = format!("the policy targets no port {unknown} of {name}");
+                    let finding =
+                        report.error(Code::NotFound, format!("{}/{index}/to/{n}/ports", list.pointer()), message);
+                    finding.choices = targeted.iter().map(|port| port.number.to_string()).collect();
+                }
             }
-            for (index, _) in policy.allow.iter().enumerate().filter(|(_, entry)| has_http_parts(entry)) {
-                report.warning(
-                    Code::NoEffect,
-                    format!("/spec/allow/{index}/to"),
-                    "methods and paths never match on a tcp port",
-                );
+            let on_tcp_alone = |ports: &BTreeSet<_>| {
+                let mut taken = targeted.iter().filter(|port| entries::is_among(port.number, ports)).peekable();
+                taken.peek().is_some() && taken.all(|port| !port.protocol.is_http())
+            };
+            if entry.asks_for_token() && on_tcp_alone(&BTreeSet::new()) {
+                let pointer = format!("{}/{index}/jwt", list.pointer());
+                let message = "a connection of a tcp port carries no token";
+                match list {
+                    List::Deny => report.error(Code::WrongProtocol, pointer, message),
+                    List::Allow => report.warning(Code::NoEffect, pointer, message),
+                };
+            }
+            let idle = entry.operations().filter(|(ports, _)| on_tcp_alone(ports)).map(|(_, operation)| operation);
+            let Some(parts) = http_parts(idle) else { continue };
+            let pointer = format!("{}/{index}/to", list.pointer());
+            match list {
+                List::Deny => {
+                    report.error(Code::WrongProtocol, pointer, format!("{parts} cannot be denied on a tcp port"));
+                }
+                List::Allow => {
+                    report.warning(Code::NoEffect, pointer, format!("{parts} never match on a tcp port"));
+                }
             }
         }
-        Some(policy)
+    }
+
+    /// Whether it speaks of some ports by their numbers.
+    pub(super) fn names_ports(&self) -> bool {
+        self.entries().any(|(.., entry)| entry.operations().any(|(ports, _)| !ports.is_empty()))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (List, usize, &Entry)> {
+        let deny = self.deny.iter().enumerate().map(|(n, entry)| (List::Deny, n, entry));
+        deny.chain(self.allow.iter().enumerate().map(|(n, entry)| (List::Allow, n, entry)))
     }
 
     /// What only this policy may say.
     pub(super) fn claim(&self) -> Option<DefaultOf> {
-        self.default.as_ref().map(|_| DefaultOf(self.level.clone()))
+        self.default.as_ref().map(|_| DefaultOf(self.level.clone(), self.mode))
     }
+}
 
-    fn is_tcp_only(&self, services: &Services, report: &mut Report<'_>) -> bool {
-        let (name, port) = match &self.level {
-            Level::Mesh | Level::Namespace(_) => return false,
-            Level::Service(name) => (name, None),
-            Level::Port(name, port) => (name, Some(port)),
-        };
-        let tcp_only = |declared: &Declared| {
-            let mut ports = declared.ports.iter().filter(|declared| port.is_none_or(|port| *port == declared.name));
-            ports.all(|port| !port.protocol.is_http())
-        };
-        services.service(name, format_args!("/spec/target/service"), report).is_some_and(tcp_only)
+// === impl List ===
+
+impl List {
+    fn pointer(self) -> &'static str {
+        match self {
+            Self::Deny => "/spec/deny",
+            Self::Allow => "/spec/allow",
+        }
     }
 }
 
@@ -123,133 +162,95 @@ impl Policies {
     }
 
     /// What applies to one port.
-    pub(super) fn effective(&self, service: &QualifiedName, port: &str, below: &Sourced<AccessDefault>) -> Access {
-        let covering = || self.0.covering(service, port).flat_map(BTreeMap::values).map(|kept| &kept.value);
-        Access {
-            deny: covering().flat_map(|policy| policy.deny.iter().cloned()).collect(),
-            allow: covering().flat_map(|policy| policy.allow.iter().cloned()).collect(),
-            default: covering().rev().find_map(|policy| policy.default.clone()).unwrap_or_else(|| below.clone()),
-        }
+    pub(super) fn effective(
+        &self,
+        service: &QualifiedName,
+        port: &DeclaredPort,
+        below: &Sourced<AccessDefault>,
+    ) -> Access {
+        use AccessMode::{Audit as Audited, Enforce};
+        let at_levels = || self.0.covering(service, &port.name).map(|at| at.values().map(|kept| &*kept.value));
+        let covering =
+            |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
+        let on_port =
+            |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(port.number)).collect::<Vec<_>>();
+        let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
+        let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
+        // The most specific level decides, and at one level the later of these modes.
+        let default = |modes: &[AccessMode]| {
+            let at_level = |mut policies: Vec<&Policy>| {
+                policies.retain(|policy| modes.contains(&policy.mode));
+                policies.sort_by_key(|policy| policy.mode);
+                policies.into_iter().rev().find_map(|policy| policy.default.clone())
+            };
+            at_levels().rev().find_map(|policies| at_level(policies.collect())).unwrap_or_else(|| below.clone())
+        };
+        let is_audited = covering(&[Audited]).next().is_some();
+        let audit = is_audited.then(|| Audit {
+            deny: deny(&[Audited]),
+            allow: allow(&[Enforce, Audited]),
+            default: default(&[Enforce, Audited]),
+        });
+        Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), audit }
     }
 }
 
 /// Warns about entries that have no effect where `policy` applies.
 pub(super) fn warn(policy: &Policy, covered: &Summary, report: &mut Report<'_>) {
-    if !policy.allow.is_empty() && covered.all_open {
-        report.warning(Code::NoEffect, "/spec/allow", "these entries change nothing: the default is allow").hint =
+    let (is_open, why) = match policy.mode {
+        AccessMode::Enforce => (covered.all_open, "the default is allow"),
+        AccessMode::Audit => (covered.audit_all_open, "no audited default would refuse what is admitted now"),
+    };
+    if !policy.allow.is_empty() && is_open {
+        report.warning(Code::NoEffect, "/spec/allow", format!("these entries change nothing: {why}")).hint =
             Some("write default: deny to close the door to everybody else".to_owned());
     }
     if let Some((many, names)) = &covered.tcp {
-        for (index, _) in policy.deny.iter().enumerate().filter(|(_, entry)| has_http_parts(entry)) {
-            let message = format!(
-                "methods and paths never match on the tcp port{many} {names}, so this entry denies nothing there"
-            );
+        for (index, entry) in policy.deny.iter().enumerate() {
+            // What names its ports was held against those already, or names them for several services.
+            let everywhere = entry.operations().filter(|(ports, _)| ports.is_empty()).map(|(_, operation)| operation);
+            let Some(parts) = http_parts(everywhere) else { continue };
+            let message =
+                format!("{parts} never match on the tcp port{many} {names}, so this entry denies nothing there");
             report.warning(Code::NoEffect, format!("/spec/deny/{index}/to"), message);
         }
     }
-    let lists = [("/spec/deny", &policy.deny), ("/spec/allow", &policy.allow)];
-    for (list, entries) in lists {
-        for (index, _) in entries.iter().enumerate().filter(|(_, entry)| entry.from.iter().any(has_identity)) {
-            let pointer = format!("{list}/{index}/from");
-            if let Some(names) = &covered.disabled {
-                let message = format!("callers have no identity on {names}, where mTLS is disabled");
-                report.warning(Code::NoIdentity, pointer, message).hint =
-                    Some("this entry never matches there".to_owned());
-            } else if let Some(names) = &covered.permissive {
-                let message = format!("plaintext callers have no identity on {names}, where mTLS is permissive");
-                report.warning(Code::NoIdentity, pointer, message).hint =
-                    Some("this entry matches mTLS callers only".to_owned());
+    for (list, index, entry) in policy.entries().filter(|_| matches!(policy.level, Level::Mesh | Level::Namespace(_))) {
+        for (n, (ports, _)) in entry.operations().enumerate() {
+            for absent in ports.difference(&covered.numbers) {
+                let pointer = format!("{}/{index}/to/{n}/ports", list.pointer());
+                report.warning(Code::NoEffect, pointer, format!("the policy covers no port {absent}"));
             }
+        }
+    }
+    for (list, index, entry) in policy.entries().filter(|(.., entry)| entry.from().iter().any(has_identity)) {
+        let pointer = format!("{}/{index}/from", list.pointer());
+        let alone = entry.from().iter().all(has_identity);
+        if let Some(names) = &covered.disabled {
+            let message = format!("callers have no identity on {names}, where mTLS is disabled");
+            let hint = if alone { "this entry never matches there" } else { "only the other callers match there" };
+            report.warning(Code::NoIdentity, pointer, message).hint = Some(hint.to_owned());
+        } else if let Some(names) = &covered.permissive {
+            let message = format!("plaintext callers have no identity on {names}, where mTLS is permissive");
+            let hint =
+                if alone { "this entry matches mTLS callers only" } else { "of them only the other callers match" };
+            report.warning(Code::NoIdentity, pointer, message).hint = Some(hint.to_owned());
         }
     }
 }
 
 fn has_identity(caller: &Caller) -> bool {
     match caller {
-        Caller::Any => false,
+        Caller::Any | Caller::Ip(_) => false,
         Caller::Identities(_) | Caller::Namespace(_) | Caller::Pattern(_) => true,
     }
 }
 
-fn has_http_parts(entry: &AccessEntry) -> bool {
-    entry.to.iter().any(|operation| !operation.methods.is_empty() || !operation.paths.is_empty())
-}
-
-fn entries(written: &[EntrySpec], list: &str, known: &Known<'_>, report: &mut Report<'_>) -> Vec<AccessEntry> {
-    let mut entries = Vec::new();
-    for (index, entry) in written.iter().enumerate() {
-        let at = format!("{list}/{index}");
-        if entry.from.is_none() && entry.to.is_none() {
-            report.error(Code::MissingField, &at, "an entry names callers, operations or both").choices =
-                vec!["from".to_owned(), "to".to_owned()];
-        }
-        for (name, empty) in [
-            ("from", entry.from.as_ref().is_some_and(Vec::is_empty)),
-            ("to", entry.to.as_ref().is_some_and(Vec::is_empty)),
-        ] {
-            if empty {
-                report.error(Code::InvalidValue, format!("{at}/{name}"), "an empty list matches nothing").hint =
-                    Some(format!("leave {name} out to match everything"));
-            }
-        }
-        let from = entry.from.iter().flatten().enumerate();
-        let to = entry.to.iter().flatten().enumerate();
-        entries.push(AccessEntry {
-            origin: report.origin(&at),
-            from: from.filter_map(|(n, from)| caller(from, &format!("{at}/from/{n}"), known, report)).collect(),
-            to: to.map(|(n, to)| operation(to, &format!("{at}/to/{n}"), report)).collect(),
-        });
-    }
-    entries
-}
-
-fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report<'_>) -> Option<Caller> {
-    let home = report.object.key.name.namespace.clone();
-    match written {
-        CallerSpec::Any => Some(Caller::Any),
-        CallerSpec::Namespace(namespace) => Some(Caller::Namespace(namespace.clone())),
-        CallerSpec::Service(name) => {
-            let name = name.within(&home);
-            known.services.service(&name, format_args!("{at}/service"), report)?;
-            known.backings.identities(&name, report).cloned().map(Caller::Identities)
-        }
-        CallerSpec::ServiceAccount(name) => {
-            let namespace = name.namespace.as_ref().unwrap_or(&home);
-            match SpiffeId::of_account(known.trust_domain, namespace, &name.account) {
-                Ok(identity) => Some(Caller::Identities(BTreeSet::from([identity]))),
-                Err(error) => {
-                    report.error(Code::InvalidValue, format!("{at}/serviceAccount"), error.to_string());
-                    None
-                }
-            }
-        }
-        CallerSpec::Spiffe(pattern) => {
-            let valid = pattern.strip_prefix("spiffe://").is_some_and(|rest| {
-                !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_/*".contains(&c))
-            });
-            if !valid {
-                let message = format!("{pattern:?} is no pattern for a SPIFFE id");
-                let hint = format!("write spiffe://{}/ns/NAMESPACE/sa/*", known.trust_domain);
-                report.error(Code::InvalidValue, format!("{at}/spiffe"), message).hint = Some(hint);
-            }
-            Some(Caller::Pattern(pattern.clone()))
-        }
-    }
-}
-
-fn operation(written: &OperationSpec, at: &str, report: &mut Report<'_>) -> Operation {
-    if written.methods.is_empty() && written.paths.is_empty() {
-        report.error(Code::MissingField, at, "an operation names methods, paths or both").choices =
-            vec!["methods".to_owned(), "paths".to_owned()];
-    }
-    for (index, path) in written.paths.iter().enumerate() {
-        if !path.starts_with(['/', '*']) || path.contains(['?', '#']) {
-            let message = format!("{path:?} is no path: a path starts with / or *, and has no query");
-            report.error(Code::InvalidValue, format!("{at}/paths/{index}"), message);
-        }
-    }
-    Operation {
-        methods: written.methods.iter().map(|method| method.0.clone()).collect(),
-        paths: written.paths.iter().cloned().collect(),
-    }
+/// The parts of these operations that only requests have, as words; `None` where there are none.
+fn http_parts<'a>(operations: impl Iterator<Item = &'a Operation>) -> Option<String> {
+    let mut parts: Vec<_> = operations.flat_map(entries::http_parts).collect();
+    parts.sort_unstable();
+    parts.dedup();
+    let (last, others) = parts.split_last()?;
+    Some(if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) })
 }

@@ -3,6 +3,7 @@
 //! Owns: counts and the first names, kept so that a service that changes costs its own part only. May use:
 //! `levels`. Never: knows what a policy says.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
@@ -19,8 +20,12 @@ use crate::name::QualifiedName;
 pub(super) struct Summary {
     /// Whether there are any, and all of them admit everybody.
     pub all_open: bool,
+    /// Whether there are any, and none of them would refuse more by an audited default.
+    pub audit_all_open: bool,
     /// The plural's ending and the names of those that do not speak HTTP.
     pub tcp: Option<(&'static str, String)>,
+    /// The numbers of all of them.
+    pub numbers: BTreeSet<NonZeroU16>,
     /// The names of those with mTLS disabled.
     pub disabled: Option<String>,
     /// The names of those that are permissive.
@@ -39,6 +44,9 @@ pub(super) struct Coverage {
 struct Covered {
     ports: usize,
     closed: usize,
+    would_close: usize,
+    /// How many have each number.
+    numbers: BTreeMap<NonZeroU16, usize>,
     tcp: BTreeSet<PortName>,
     disabled: BTreeSet<PortName>,
     permissive: BTreeSet<PortName>,
@@ -93,15 +101,16 @@ impl Coverage {
         }
     }
 
-    /// The levels of which something else is to be said than before.
-    pub(super) fn changed(&mut self) -> Vec<Level> {
+    /// The levels of which something else is to be said than before, and whether that is the numbers alone.
+    pub(super) fn changed(&mut self) -> Vec<(Level, bool)> {
         let mut changed = Vec::new();
         for level in std::mem::take(&mut self.touched) {
             let Some((covered, summary)) = self.wide.get_mut(&level) else { continue };
             let now = covered.summary();
             if *summary != now {
-                *summary = now;
-                changed.push(level);
+                let before = std::mem::replace(summary, now);
+                let numbers_alone = *summary == Summary { numbers: summary.numbers.clone(), ..before };
+                changed.push((level, numbers_alone));
             }
         }
         changed
@@ -140,6 +149,8 @@ impl Covered {
     fn add_port(&mut self, service: &QualifiedName, port: &Port) {
         self.ports += 1;
         self.closed += usize::from(is_closed(port));
+        self.would_close += usize::from(port.access.would_close());
+        *self.numbers.entry(port.number).or_default() += 1;
         for list in self.lists(port) {
             list.insert(PortName::of(service, port));
         }
@@ -149,6 +160,13 @@ impl Covered {
         for port in &service.ports {
             self.ports -= 1;
             self.closed -= usize::from(is_closed(port));
+            self.would_close -= usize::from(port.access.would_close());
+            if let Entry::Occupied(mut count) = self.numbers.entry(port.number) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
             for list in self.lists(port) {
                 list.remove(&PortName::of(&service.name, port));
             }
@@ -168,7 +186,9 @@ impl Covered {
     fn summary(&self) -> Summary {
         Summary {
             all_open: self.ports > 0 && self.closed == 0,
+            audit_all_open: self.ports > 0 && self.would_close == 0,
             tcp: shown(&self.tcp).map(|names| (if self.tcp.len() > 1 { "s" } else { "" }, names)),
+            numbers: self.numbers.keys().copied().collect(),
             disabled: shown(&self.disabled),
             permissive: shown(&self.permissive),
         }

@@ -22,28 +22,8 @@ pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.contains(['?', '#']) && !text.contains(|c: char| c.is_ascii_control())
 }
 
-/// What headers must be, by lower-case name.
-pub(super) fn headers(
-    written: &BTreeMap<String, TextSpec>,
-    at: &str,
-    report: &mut Report<'_>,
-) -> BTreeMap<String, TextMatch> {
-    let mut headers = BTreeMap::new();
-    for (name, value) in written {
-        let pointer = format!("{at}/{}", escaped(name));
-        if !is_token(name) {
-            report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
-        }
-        if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
-            report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
-        }
-    }
-    headers
-}
-
 /// One alternative of a rule.
 pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<'_>) -> HttpMatch {
-    let headers = headers(&written.headers, &format!("{at}/headers"), report);
     let parameter = |(name, value): (&String, &TextSpec)| {
         let pointer = format!("{at}/query/{}", escaped(name));
         if name.is_empty() {
@@ -55,7 +35,7 @@ pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<
     HttpMatch {
         path: written.path.as_ref().map(|path| path_match(path, &format!("{at}/path"), report)),
         methods: written.methods.iter().map(|method| method.0.clone()).collect(),
-        headers,
+        headers: headers(&written.headers, &format!("{at}/headers"), report),
         query,
     }
 }
@@ -82,6 +62,25 @@ pub(super) fn grpc_match(written: &GrpcMatchSpec, at: &str, report: &mut Report<
     };
     let headers = headers(&written.headers, &format!("{at}/headers"), report);
     HttpMatch { path, headers, ..HttpMatch::default() }
+}
+
+/// Headers by their names in lower case.
+pub(super) fn headers(
+    written: &BTreeMap<String, TextSpec>,
+    at: &str,
+    report: &mut Report<'_>,
+) -> BTreeMap<String, TextMatch> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in written {
+        let pointer = format!("{at}/{}", escaped(name));
+        if !is_token(name) {
+            report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
+        }
+        if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
+            report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
+        }
+    }
+    headers
 }
 
 fn path_match(written: &PathSpec, at: &str, report: &mut Report<'_>) -> PathMatch {

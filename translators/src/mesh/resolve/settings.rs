@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keys::{self, Providers};
 use super::report::Report;
 use super::retry;
 use crate::finding::Code;
@@ -25,6 +26,7 @@ pub(super) struct Settings {
     pub access: Sourced<AccessDefault>,
     /// How calls are made.
     pub outbound: Arc<Outbound>,
+    pub jwt_providers: Providers,
 }
 
 // === impl Settings ===
@@ -44,6 +46,7 @@ impl Settings {
             mtls: Sourced::built_in(MtlsMode::Permissive),
             access: Sourced::built_in(AccessDefault::Allow),
             outbound: Arc::clone(Outbound::built_in()),
+            jwt_providers: Providers::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Settings {
             outbound.retry = Sourced::from_rule(retry::merged(written, &outbound.retry.value), origin(pointer));
         }
         settings.outbound = Arc::new(outbound);
+        settings.jwt_providers = keys::providers(&spec.jwt_providers, report);
         settings
     }
 }
