@@ -30,6 +30,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         4 => (prop::sample::select(WORKLOADS.as_slice()), workload_spec()).prop_map(put("Workload")),
         4 => (prop::sample::select(["a/r0", "a/r1", "b/r2"].as_slice()), route_spec()).prop_map(put("TrafficRoute")),
         2 => (service(), policy_spec()).prop_map(put("MTLSPolicy")),
+        3 => (prop::sample::select(["a/t0", "a/t1", "b/t2"].as_slice()), traffic_spec()).prop_map(put("TrafficPolicy")),
         2 => (service(), access_spec()).prop_map(put("AccessPolicy")),
         1 => mesh_spec().prop_map(|spec| Edit::Put("Mesh", "mesh-system/default", spec)),
         3 => any::<prop::sample::Index>().prop_map(Edit::Remove),
@@ -95,12 +96,36 @@ fn route_spec() -> impl Strategy<Value = String> {
         let version = version.map(|version| format!(", version: v{version}")).unwrap_or_default();
         format!("{{service: {service}{version}}}")
     });
-    (prop::sample::select(SERVICES.as_slice()), prop::collection::vec(to, 1..3), 1..4u8).prop_map(
-        |(service, to, timeout)| {
-            let to = to.join(", ");
-            format!("{{for: {{service: {service}}}, http: [{{name: all, to: [{to}], timeout: {timeout}s}}]}}")
+    let rule = prop::sample::select(vec![
+        "http: [{name: all, to: TO, timeout: 1s}]",
+        "http: [{name: all, to: TO, timeout: 2s}]",
+        "http: [{to: TO, stickyBy: {header: x-user}}]",
+        "http: [{to: TO, retry: {attempts: 2}, cors: {allowOrigins: [\"*\"]}}]",
+        "grpc: [{match: [{service: a.B}], to: TO}]",
+        "tcp: [{to: TO}]",
+    ]);
+    (prop::sample::select(SERVICES.as_slice()), prop::collection::vec(to, 1..3), rule).prop_map(
+        |(service, to, rule)| {
+            format!("{{for: {{service: {service}}}, {}}}", rule.replace("TO", &format!("[{}]", to.join(", "))))
         },
     )
+}
+
+/// Of the services of its own namespace, or of another's for the callers of its own.
+fn traffic_spec() -> impl Strategy<Value = String> {
+    let target = prop_oneof![
+        4 => target().prop_map(str::to_owned),
+        2 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}}}")),
+        1 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}, port: http}}")),
+    ];
+    let outbound = prop::sample::select(vec![
+        "{timeouts: {connect: 1s}}",
+        "{timeouts: {request: 3s, idle: 9s}, retry: {attempts: 2}}",
+        "{timeouts: null, retry: null}",
+        "{loadBalancing: {policy: ring-hash, hashOn: ip}}",
+        "{circuitBreaker: {maxConnections: 5}}",
+    ]);
+    (target, outbound).prop_map(|(target, outbound)| format!("{{target: {target}, outbound: {outbound}}}"))
 }
 
 fn target() -> impl Strategy<Value = &'static str> {

@@ -40,7 +40,10 @@ pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, co
             sticky => alternatives(host, protocol, rule, &calling::action(protocol, calls, sticky.as_ref())),
         });
     });
-    let origins = behind(mesh, service, port, consumer);
+    let behind = behind(mesh, service, port, consumer);
+    let calls = calls(of_port, consumer);
+    let limits = calls.idle_timeout.origin.iter().chain(&calls.max_stream.origin).chain(&calls.hash_on.origin);
+    let origins = if limits.clone().next().is_some() { origins(behind.iter().chain(limits)) } else { behind };
     Resource::from_bytes(Kind::Route, name.into(), &configuration.into_bytes(), origins)
 }
 
@@ -63,15 +66,13 @@ pub(super) fn rules<'a>(
     port.routes.get(consumer).into_iter().flat_map(|route| &route.rules)
 }
 
-/// What the routes of `consumer` for a port come from.
+/// What the routes of `consumer` for a port come from, but for how its calls are made.
 pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Arc<[RuleRef]> {
     let of_rules = rules(mesh, service, port, consumer)
         .flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
     let (service, port) = planned_port(mesh, service, port);
     let route = port.routes.get(consumer).into_iter().flat_map(|route| &route.origin);
-    let calls = calls(port, consumer);
-    let limits = calls.idle_timeout.origin.iter().chain(&calls.max_stream.origin).chain(&calls.hash_on.origin);
-    origins([&service.origin].into_iter().chain(route).chain(of_rules).chain(limits))
+    origins([&service.origin].into_iter().chain(route).chain(of_rules))
 }
 
 /// The routes of a rule, which has one or more alternatives.
