@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::finding::{Finding, Location};
 use crate::name::ObjectKey;
 
+pub mod checks;
 mod collection;
 mod document;
 mod envelope;

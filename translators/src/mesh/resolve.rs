@@ -39,6 +39,7 @@ mod backing;
 mod checks;
 mod claims;
 mod coverage;
+mod destinations;
 mod dirty;
 mod entries;
 mod facts;

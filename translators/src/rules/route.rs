@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::checks::{CorsSpec, FaultSpec, RateLimitSpec, StickySpec};
 use super::scalar::{Method, Percent, RelativeName, Setting, Span};
 use crate::name::Label;
 
@@ -289,103 +290,6 @@ pub struct MirrorSpec {
     /// Of how many requests, in percent; all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<Percent>,
-}
-
-/// Which pages of other origins may read answers in a browser.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CorsSpec {
-    /// The origins: `https://shop.example`, or `{prefix: ...}` or `{regex: ...}`; `"*"` is any.
-    pub allow_origins: Vec<TextSpec>,
-    /// The methods that they may use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow_methods: Vec<Method>,
-    /// The headers that they may send.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow_headers: Vec<String>,
-    /// The headers that they may read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub expose_headers: Vec<String>,
-    /// How long a browser may remember that, in whole seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<Span>,
-    /// Whether cookies are sent; false by default.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub allow_credentials: bool,
-}
-
-/// By what clients are told apart that stay at one endpoint each. Where weights share requests out, they share clients out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum StickySpec {
-    /// The cookie of this name, which the proxy sets where there is none, for as long as the client's session. Who comes
-    /// without it over one connection is given the same. Envoy decides about weights before it sets one: where they share
-    /// clients out, a client stays from its second request on.
-    Cookie(String),
-    /// The header of this name, which clients send.
-    Header(String),
-}
-
-/// What goes wrong on purpose.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FaultSpec {
-    /// Requests that wait before they are sent on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay: Option<DelaySpec>,
-    /// Requests that are answered with a failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub abort: Option<AbortSpec>,
-    /// Only requests with all of these headers; none by default.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub only_if_header: BTreeMap<String, TextSpec>,
-}
-
-/// Requests that wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct DelaySpec {
-    /// How many of them; all by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<Percent>,
-    /// How long.
-    pub fixed: Span,
-}
-
-/// Requests that fail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AbortSpec {
-    /// How many of them; all by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<Percent>,
-    /// The status, 200 to 599.
-    pub status: u16,
-}
-
-/// How many requests are sent at most.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RateLimitSpec {
-    /// So many, at once or one after the other.
-    pub requests: NonZeroU32,
-    /// In so long; what was used comes back evenly.
-    pub per: Span,
-    /// What has a bucket of its own for each of its values; one bucket for all by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RateKeySpec>,
-}
-
-/// What has a bucket of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum RateKeySpec {
-    /// Each caller, by its identity. Callers count for themselves anyway, so in a route of theirs this is one bucket.
-    Caller,
-    /// Each address that requests come from.
-    Ip,
-    /// Each value of the header of this name; requests without it share one.
-    Header(String),
 }
 
 /// How a path is matched.

@@ -9,7 +9,8 @@ use super::matches::{headers, is_token, text};
 use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{Checks, Cors, Fault, HashOn, Percent, RateKey, RateLimit, TextMatch};
-use crate::rules::route::{CorsSpec, FaultSpec, HttpRuleSpec, RateKeySpec, RateLimitSpec, StickySpec, TextSpec};
+use crate::rules::checks::{CorsSpec, FaultSpec, RateKeySpec, RateLimitSpec, StickySpec};
+use crate::rules::route::{HttpRuleSpec, TextSpec};
 
 /// Envoy refills a bucket no more often.
 pub(super) const SHORTEST: Duration = Duration::from_millis(50);

@@ -1,6 +1,6 @@
 //! TrafficRoutes: which rule takes a request, and where it goes.
 //!
-//! Owns: rules, destinations, timeouts and retries of a port. May use: `rules`, `services`, `backing`. Never:
+//! Owns: rules, timeouts and retries of a port. May use: `rules`, `services`, `destinations`. Never:
 //! decides whose route applies.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::action;
-use super::backing::{Backings, Selectable};
+use super::backing::Backings;
 use super::checks;
 use super::claims::Claim;
+use super::destinations::{destinations, mirror};
 use super::matches::{covers, grpc_match, http_match};
 use super::report::Report;
 use super::retry;
@@ -20,11 +21,11 @@ use super::stage::Change;
 use super::traffic::Calls;
 use crate::finding::Code;
 use crate::mesh::{
-    Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Mirror, Outbound, Percent,
-    Protocol, Retry, RetryCondition, Sourced, TcpRoute, WeightedDestination,
+    Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Outbound, Protocol, Retry,
+    RetryCondition, Sourced, TcpRoute, WeightedDestination,
 };
 use crate::name::{QualifiedName, RuleRef};
-use crate::rules::route::{DestinationSpec, HttpRuleSpec, MirrorSpec, RetrySpec, RouteSpec, TcpRuleSpec};
+use crate::rules::route::{HttpRuleSpec, RetrySpec, RouteSpec, TcpRuleSpec};
 use crate::rules::scalar::{Setting, Span};
 
 /// What routes may refer to.
@@ -345,20 +346,6 @@ fn http_action(
     action
 }
 
-/// Who gets a copy.
-fn mirror(
-    written: &MirrorSpec,
-    at: &str,
-    routed: Routed<'_>,
-    known: &Known<'_>,
-    report: &mut Report<'_>,
-) -> Option<Mirror> {
-    let MirrorSpec { service, port, version, labels, percent } = written.clone();
-    let to = DestinationSpec { service, port, version, labels, weight: None };
-    let to = destination(&to, &format!("{at}/mirror"), routed, known, report)?;
-    Some(Mirror { to, percent: percent.unwrap_or(Percent::ALL) })
-}
-
 /// Whether `later` can never be reached behind `earlier`.
 fn shadows(earlier: &HttpRule, later: &HttpRule) -> bool {
     earlier.matches.is_empty()
@@ -435,93 +422,5 @@ fn warn_of_retries(written: &HttpRuleSpec, rule: &HttpRule, at: &str, report: &m
         let message = format!("a {method} that was processed may be repeated");
         report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
             Some("repeat it on connect-failure and refused-stream only, or make it idempotent".to_owned());
-    }
-}
-
-fn destinations(
-    written: &[DestinationSpec],
-    at: &str,
-    routed: Routed<'_>,
-    known: &Known<'_>,
-    report: &mut Report<'_>,
-) -> Vec<WeightedDestination> {
-    if written.is_empty() {
-        report.error(Code::InvalidValue, at, "a rule has at least one destination");
-        return Vec::new();
-    }
-    let total: u64 = written.iter().map(|to| u64::from(to.weight.unwrap_or(1))).sum();
-    if total == 0 {
-        report.error(Code::InvalidValue, at, "all weights are 0").hint =
-            Some("give one destination a weight above 0".to_owned());
-    }
-    if total > u64::from(u32::MAX) {
-        report.error(Code::InvalidValue, at, format!("the weights add up to more than {}", u32::MAX));
-    }
-    let each = written.iter().enumerate();
-    each.filter_map(|(index, to)| {
-        let destination = destination(to, &format!("{at}/{index}"), routed, known, report)?;
-        Some(WeightedDestination { destination, weight: to.weight.unwrap_or(1) })
-    })
-    .collect()
-}
-
-fn destination(
-    written: &DestinationSpec,
-    at: &str,
-    routed: Routed<'_>,
-    known: &Known<'_>,
-    report: &mut Report<'_>,
-) -> Option<Destination> {
-    let service = written.service.within(&report.object.key.name.namespace);
-    let declared = known.services.service(&service, format_args!("{at}/service"), report)?;
-    let same = (service == *routed.service && written.port.is_none()).then_some(routed.port);
-    let port = match same {
-        Some(port) => port,
-        None => declared.port(written.port.as_ref(), format_args!("{at}/port"), report)?,
-    };
-    if port.protocol.is_http() != routed.port.protocol.is_http() {
-        let field = if written.port.is_some() { "port" } else { "service" };
-        let lacks = if port.protocol.is_http() { "is no tcp port" } else { "does not speak HTTP" };
-        let message = format!("the port {} of {service} {lacks}", port.name);
-        report.error(Code::WrongProtocol, format!("{at}/{field}"), message);
-    }
-    let mut labels = written.labels.clone().unwrap_or_default();
-    if let Some(version) = &written.version {
-        if labels.get("version").is_some_and(|other| other != version) {
-            report.error(Code::Conflict, format!("{at}/version"), "labels name another version");
-        }
-        labels.insert("version".to_owned(), version.clone());
-    }
-    if !labels.is_empty() {
-        let selectable = known.backings.selectable(&service, report);
-        warn_of_nothing(written, at, &labels, &port.name, selectable, report);
-    }
-    Some(Destination { service, port: port.name.clone(), labels, sticky: false })
-}
-
-/// Warns when no endpoint carries `labels`.
-fn warn_of_nothing(
-    written: &DestinationSpec,
-    at: &str,
-    labels: &BTreeMap<String, String>,
-    port: &str,
-    selectable: Option<BTreeSet<Selectable<'_>>>,
-    report: &mut Report<'_>,
-) {
-    let Some(selectable) = selectable else { return };
-    let carried = selectable.into_iter().filter(|(of, _)| *of == port).map(|(_, labels)| labels);
-    let carried: Vec<&BTreeMap<String, String>> = carried.collect();
-    let selected =
-        |carried: &BTreeMap<String, String>| labels.iter().all(|(key, value)| carried.get(key) == Some(value));
-    if carried.iter().any(|carried| selected(carried)) {
-        return;
-    }
-    let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}: {value}")).collect();
-    let field = if written.version.is_some() { "version" } else { "labels" };
-    let message = format!("no endpoint of {} carries {}", written.service, shown.join(", "));
-    let versions: BTreeSet<String> = carried.iter().filter_map(|carried| carried.get("version").cloned()).collect();
-    let finding = report.warning(Code::NoEndpoints, format!("{at}/{field}"), message);
-    if written.version.is_some() {
-        finding.choices = versions.into_iter().collect();
     }
 }
