@@ -165,19 +165,19 @@ pub struct Mirror {
     pub percent: Percent,
 }
 
-/// What is done to requests before they are sent on, in this order.
+/// What is done to requests before they are sent on, in this order. Most rules do nothing of it, so it takes little room.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checks {
     /// Which pages of other origins may read answers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cors: Option<Cors>,
+    pub cors: Option<Box<Cors>>,
     /// What goes wrong on purpose.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub fault: Option<Box<Fault>>,
     /// How many are sent at most.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<Box<RateLimit>>,
 }
 
 /// Which pages of other origins may read answers in a browser.

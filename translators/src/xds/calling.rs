@@ -186,6 +186,9 @@ pub(super) fn action(protocol: Protocol, calls: &Outbound, sticky: Option<&HashO
     let hash_on = sticky.or_else(of_policy);
     let idle = calls.idle_timeout.value;
     let is_usual = idle == Outbound::built_in().idle_timeout.value;
+    if hash_on.is_none() && is_usual && calls.max_stream.value.is_none() {
+        return Action { before: Vec::new(), after: Vec::new(), hashes: false };
+    }
     let before = route_pb::RouteAction {
         hash_policy: hash_on.map(hash_policy).into_iter().collect(),
         // Zero is no limit.

@@ -84,9 +84,9 @@ pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, p
     let varying = varying.into_bytes();
     let manager = ALIKE.get(&port.protocol).map(|same| same.merged(&varying)).unwrap_or(varying);
     filter.text(1, NAME);
-    filter.message(4, |any| {
+    filter.large(4, |any| {
         any.text(1, &TYPE_URL);
-        any.message(2, |message| message.encoded(&manager));
+        any.large(2, |message| message.encoded(&manager));
     });
 }
 

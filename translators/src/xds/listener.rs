@@ -53,12 +53,12 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
 pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let name = slot.name("out");
-    let mut listener = Raw::with_capacity(1024);
+    let mut listener = Raw::with_capacity(2048);
     listener.text(1, &name);
     wire::put_address(&mut listener, 2, call.listen);
     // Its one filter chain and the one filter of that.
-    listener.message(3, |chain| {
-        chain.message(3, |filter| {
+    listener.large(3, |chain| {
+        chain.large(3, |filter| {
             if port.protocol.is_http() {
                 let route = route_name(&call.service, &call.port, &consumer(port, workload));
                 http::outbound(filter, &name, service, port, &route);

@@ -96,24 +96,34 @@ pub fn contribution(
             }
         }
         Entry::Call(call) => {
-            let known = |to: &Destination| {
+            // Most calls end at the port that is called: it need not be looked for.
+            let known = |to: Destination| {
                 let own = (&to.service, &to.port) == (&call.service, &call.port);
-                own || port(mesh, &to.service, &to.port).is_some()
+                let reached = if own { used } else { port(mesh, &to.service, &to.port)?.1 };
+                Some((to, reached))
             };
             let leads_to = destinations(workload, call, used);
             let elsewhere = leads_to.iter().filter(|destination| destination.service != call.service);
             added.follows_from.extend(elsewhere.map(|destination| destination.service.clone()));
-            let leads_to = leads_to.into_iter().filter(known);
+            let leads_to = leads_to.into_iter().filter_map(known);
             let (service, port, consumer) = (call.service.clone(), call.port.clone(), consumer(used, workload));
             let clients: BTreeSet<_> = features.iter().map(|features| features.client).collect();
             if clients.iter().any(|client| client.is_proxyless()) {
                 let is_only = slots.is_only_port(&call.service);
-                let keys = proxyless::contribution(mesh, call, used, &consumer, is_only, leads_to.clone(), &clients);
+                let keys = proxyless::contribution(
+                    mesh,
+                    call,
+                    used,
+                    &consumer,
+                    is_only,
+                    leads_to.clone().map(|(to, _)| to),
+                    &clients,
+                );
                 added.shared.extend(keys.map(ResourceKey::Proxyless));
             }
             if envoys().next().is_some() {
-                for destination in leads_to {
-                    added.shared.push(cluster(mesh, &destination, workload));
+                for (destination, reached) in leads_to {
+                    added.shared.push(cluster(&destination, reached, workload));
                     added.shared.push(ResourceKey::Endpoints(destination));
                 }
                 if used.protocol.is_http() {
@@ -130,12 +140,10 @@ pub fn contribution(
     added
 }
 
-/// The cluster by which `workload` reaches `destination`.
-fn cluster(mesh: &Mesh, destination: &Destination, workload: &Workload) -> ResourceKey {
+/// The cluster by which `workload` reaches `destination`, a part of the port `reached`.
+fn cluster(destination: &Destination, reached: &Port, workload: &Workload) -> ResourceKey {
     let namespace = &workload.name.namespace;
-    let of_its_own = port(mesh, &destination.service, &destination.port)
-        .is_some_and(|(_, port)| !port.outbound_of.is_empty() && port.outbound_of.contains_key(namespace));
-    if of_its_own {
+    if reached.outbound_of.contains_key(namespace) {
         ResourceKey::ConsumerCluster(destination.clone(), namespace.clone())
     } else {
         ResourceKey::Cluster(destination.clone())

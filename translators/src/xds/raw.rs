@@ -83,19 +83,32 @@ impl Raw {
 
     /// A message with the fields that `fields` writes.
     pub(super) fn message(&mut self, tag: u32, fields: impl FnOnce(&mut Self)) {
+        // Most lengths take one byte.
+        self.sized(tag, 1, fields);
+    }
+
+    /// The same where most have more than 127 bytes.
+    pub(super) fn large(&mut self, tag: u32, fields: impl FnOnce(&mut Self)) {
+        self.sized(tag, 2, fields);
+    }
+
+    /// The fields move where their length takes more or less `room` than was left for it.
+    fn sized(&mut self, tag: u32, room: usize, fields: impl FnOnce(&mut Self)) {
         encode_key(tag, WireType::LengthDelimited, &mut self.0);
-        // Most lengths take one byte; the fields move where theirs takes more.
         let at = self.0.len();
-        self.0.push(0);
+        self.0.resize(at + room, 0);
         fields(self);
-        let end = self.0.len();
-        let length = (end - at - 1) as u64;
-        let more = encoded_len_varint(length) - 1;
-        if more > 0 {
-            self.0.resize(end + more, 0);
-            self.0.copy_within(at + 1..end, at + 1 + more);
+        let (from, end) = (at + room, self.0.len());
+        let length = (end - from) as u64;
+        let to = at + encoded_len_varint(length);
+        if to > from {
+            self.0.resize(end + to - from, 0);
         }
-        encode_varint(length, &mut &mut self.0[at..=at + more]);
+        if to != from {
+            self.0.copy_within(from..end, to);
+            self.0.truncate(end + to - from);
+        }
+        encode_varint(length, &mut &mut self.0[at..to]);
     }
 
     /// Fields that are encoded already.

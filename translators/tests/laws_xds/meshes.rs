@@ -332,7 +332,11 @@ fn checks() -> impl Strategy<Value = Checks> {
         .prop_map(|(requests, per, key)| RateLimit { requests: requests.try_into().expect("not 0"), per, key });
     let few = 0.2;
     (prop::option::weighted(few, cors), prop::option::weighted(few, fault), prop::option::weighted(few, limit))
-        .prop_map(|(cors, fault, rate_limit)| Checks { cors, fault, rate_limit })
+        .prop_map(|(cors, fault, rate_limit)| Checks {
+            cors: cors.map(Box::new),
+            fault: fault.map(Box::new),
+            rate_limit: rate_limit.map(Box::new),
+        })
 }
 
 fn path_change() -> impl Strategy<Value = PathChange> {

@@ -19,9 +19,12 @@ const STATUSES: std::ops::Range<u16> = 200..600;
 /// What the rule at `at` says.
 pub(super) fn checks(written: &HttpRuleSpec, at: &str, report: &mut Report<'_>) -> Checks {
     Checks {
-        cors: written.cors.as_ref().map(|cors| self::cors(cors, &format!("{at}/cors"), report)),
-        fault: written.fault.as_ref().map(|fault| self::fault(fault, &format!("{at}/fault"), report)),
-        rate_limit: written.rate_limit.as_ref().map(|limit| rate_limit(limit, &format!("{at}/rateLimit"), report)),
+        cors: written.cors.as_ref().map(|cors| Box::new(self::cors(cors, &format!("{at}/cors"), report))),
+        fault: written.fault.as_ref().map(|fault| Box::new(self::fault(fault, &format!("{at}/fault"), report))),
+        rate_limit: written
+            .rate_limit
+            .as_ref()
+            .map(|limit| Box::new(rate_limit(limit, &format!("{at}/rateLimit"), report))),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns: rules, timeouts and retries of a port. May use: `rules`, `services`, `destinations`. Never:
 //! decides whose route applies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,19 +174,17 @@ impl Routes {
             Some(OfPort { route, limits }) => Arc::new(above(route, limits, routed.port.protocol, outbound)),
             None => Arc::new(default_route(routed, outbound)),
         };
-        let named = of_service.into_iter().flat_map(BTreeMap::keys).filter(|consumer| written(consumer).is_some());
-        let mut consumers: BTreeSet<Consumer> = named.cloned().collect();
-        consumers.insert(Consumer::Everyone);
-        consumers.extend(calls.consumers.keys().cloned().map(Consumer::Namespace));
         let outbound = |consumer: &Consumer| match consumer {
             Consumer::Everyone => &calls.everyone,
             Consumer::Namespace(namespace) => calls.consumers.get(namespace).unwrap_or(&calls.everyone),
         };
-        let routes = consumers.into_iter().map(|consumer| {
-            let route = route(&consumer, outbound(&consumer));
-            (consumer, route)
-        });
-        routes.collect()
+        let named = of_service.into_iter().flat_map(BTreeMap::keys).filter(|consumer| written(consumer).is_some());
+        let of_calls = calls.consumers.keys().cloned().map(Consumer::Namespace);
+        let mut routes = BTreeMap::new();
+        for consumer in [Consumer::Everyone].into_iter().chain(named.cloned()).chain(of_calls) {
+            routes.entry(consumer).or_insert_with_key(|consumer| route(consumer, outbound(consumer)));
+        }
+        routes
     }
 }
 
