@@ -70,14 +70,19 @@ async fn a_connection_takes_no_more_requests_when_its_time_is_over() -> anyhow::
 
 #[tokio::test]
 async fn a_connection_of_bytes_ends_when_it_is_idle_or_old() -> anyhow::Result<()> {
-    for timeouts in ["{idle: 500ms}", "{maxConnection: 500ms}"] {
+    for timeouts in ["{idle: 1s}", "{maxConnection: 1s}"] {
         let policy = format!("target: {{service: store}}\noutbound: {{timeouts: {timeouts}}}");
         let shop = Shop::start(&rule("TrafficPolicy", "store", &policy), &[]).await?;
-        let mut stream = BufReader::new(TcpStream::connect(shop.web_store()).await?);
         let mut line = String::new();
-        ensure!(stream.read_line(&mut line).await? > 0, "the store speaks first");
-        stream.get_mut().write_all(b"hello\n").await?;
-        ensure!(stream.read_line(&mut line).await? > 0, "it answers");
+        let mut stream = eventually(SOON, "the store answers", async || {
+            let mut stream = BufReader::new(TcpStream::connect(shop.web_store()).await?);
+            let mut line = String::new();
+            ensure!(stream.read_line(&mut line).await? > 0, "the store speaks first");
+            stream.get_mut().write_all(b"hello\n").await?;
+            ensure!(stream.read_line(&mut line).await? > 0, "it answers");
+            Ok(stream)
+        })
+        .await?;
         // The client itself waits much longer than the proxy.
         let end = tokio::time::timeout(SOON, stream.read_line(&mut line)).await;
         assert_eq!(end.context("the proxy ends it")??, 0, "{timeouts}: {line}");
