@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -14,6 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::background::Background;
+
+/// The kernel acknowledges on a connection what it has received after a fifth of a second at the latest.
+const ACKNOWLEDGED: Duration = Duration::from_millis(250);
 
 /// Where clients of a server may connect instead.
 pub struct Relay {
@@ -47,8 +51,23 @@ impl Relay {
         self.reads.send_replace(reads);
     }
 
-    /// How many bytes the kernel has taken from the server that were not read yet.
-    pub fn unread(&self) -> anyhow::Result<u64> {
+    /// How many bytes the kernel has taken from the server that were not read yet, while nothing is read.
+    ///
+    /// What has been received and not been acknowledged yet stands in the queues of both ends: it is counted once it
+    /// stands in one. As nothing is read, what is counted meanwhile can only be more.
+    pub async fn unread(&self) -> anyhow::Result<u64> {
+        let mut unread = self.queued()?;
+        loop {
+            tokio::time::sleep(ACKNOWLEDGED).await;
+            let former = std::mem::replace(&mut unread, self.queued()?);
+            if former == unread {
+                return Ok(unread);
+            }
+        }
+    }
+
+    /// The same by the queues of both ends as they are.
+    fn queued(&self) -> anyhow::Result<u64> {
         let table = std::fs::read_to_string("/proc/net/tcp")?;
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unread = 0;

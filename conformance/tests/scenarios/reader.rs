@@ -67,7 +67,7 @@ async fn a_reader_that_stops_for_a_minute_among_200_costs_itself_only() -> anyho
             ensure!(received.says(&format!("{number}-x")), "the others are held up at change {number}");
             peer.ack(Kind::Route, &["r"]).await?;
         }
-        let unread = relay.unread()?;
+        let unread = relay.unread().await?;
         ensure!(unread <= MOST, "{unread} bytes are under way to it");
         // There was something for it, or it would show nothing.
         ensure!(unread > SIZE as u64 / 2 || number < 5, "{unread} bytes are under way to it");
