@@ -1,4 +1,4 @@
-//! HTTP routing: which rule takes a request, and what becomes of it.
+//! Routing: which rule takes a request or a connection, and what becomes of it.
 //!
 //! Owns: rules, matches, actions, changes, retries and destinations as they are resolved. May use: `name`, and the scalars
 //! of `rules`. Never: Envoy's types.
@@ -345,6 +345,13 @@ pub enum GrpcStatus {
     Internal,
     ResourceExhausted,
     Unavailable,
+}
+
+// === impl RateLimit ===
+
+impl RateLimit {
+    /// The shortest time that a bucket may take: Envoy refills it no more often.
+    pub const SHORTEST: Duration = Duration::from_millis(50);
 }
 
 // === impl HttpRule ===

@@ -1,4 +1,4 @@
-//! `TrafficRoute`: how requests to a service are routed.
+//! `TrafficRoute`: where the requests and connections to a service go.
 //!
 //! Owns: the shape of the spec. May use: `scalar`. Never: decides which rule wins.
 

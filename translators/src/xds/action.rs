@@ -10,7 +10,6 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
-use super::checks::share;
 use super::{checks, cluster_name, text, wire};
 use crate::mesh::{HeaderChanges, HttpMatch, HttpRule, Mirror, PathChange, PathMatch, Redirect, Respond, Scheme};
 
@@ -140,7 +139,7 @@ fn mirrored(mirror: &Mirror) -> route_pb::route_action::RequestMirrorPolicy {
     route_pb::route_action::RequestMirrorPolicy {
         cluster: cluster_name(&mirror.to),
         runtime_fraction: Some(core_pb::RuntimeFractionalPercent {
-            default_value: Some(share(mirror.percent)),
+            default_value: Some(wire::share(mirror.percent)),
             ..Default::default()
         }),
         // A copy says the same as what it is a copy of.

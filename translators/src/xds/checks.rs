@@ -85,11 +85,11 @@ fn fault(fault: &Fault) -> fault_pb::HttpFault {
     use delay_pb::fault_delay::FaultDelaySecifier;
     fault_pb::HttpFault {
         delay: fault.delay.map(|(percent, fixed)| delay_pb::FaultDelay {
-            percentage: Some(share(percent)),
+            percentage: Some(wire::share(percent)),
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(wire::duration(fixed))),
         }),
         abort: fault.abort.map(|(percent, status)| fault_pb::FaultAbort {
-            percentage: Some(share(percent)),
+            percentage: Some(wire::share(percent)),
             error_type: Some(fault_pb::fault_abort::ErrorType::HttpStatus(status.into())),
             ..Default::default()
         }),
@@ -100,7 +100,8 @@ fn fault(fault: &Fault) -> fault_pb::HttpFault {
 
 fn rate_limit(limit: &RateLimit) -> limit_pb::LocalRateLimit {
     let bucket = bucket(limit);
-    let all = core_pb::RuntimeFractionalPercent { default_value: Some(share(Percent::ALL)), ..Default::default() };
+    let all =
+        core_pb::RuntimeFractionalPercent { default_value: Some(wire::share(Percent::ALL)), ..Default::default() };
     let each = each(limit);
     // An entry without a value stands for each value that there is.
     let descriptors = each.iter().map(|(key, _)| descriptor_pb::LocalRateLimitDescriptor {
@@ -151,20 +152,13 @@ const MOST_BUCKETS: u32 = 10_000;
 
 /// A token at a time, or as many as come in the shortest time that Envoy takes.
 fn bucket(limit: &RateLimit) -> type_pb::TokenBucket {
-    const SHORTEST: u128 = 50_000_000;
+    let shortest = RateLimit::SHORTEST.as_nanos();
     let (requests, per) = (u128::from(limit.requests.get()), limit.per.as_nanos());
-    let tokens = (requests * SHORTEST).div_ceil(per.max(1)).clamp(1, requests);
-    let interval = u64::try_from((per * tokens / requests).max(SHORTEST)).unwrap_or(u64::MAX);
+    let tokens = (requests * shortest).div_ceil(per.max(1)).clamp(1, requests);
+    let interval = u64::try_from((per * tokens / requests).max(shortest)).unwrap_or(u64::MAX);
     type_pb::TokenBucket {
         max_tokens: limit.requests.get(),
         tokens_per_fill: Some(wire::number(u32::try_from(tokens).unwrap_or(u32::MAX))),
         fill_interval: Some(wire::duration(std::time::Duration::from_nanos(interval))),
-    }
-}
-
-pub(super) fn share(percent: Percent) -> type_pb::FractionalPercent {
-    type_pb::FractionalPercent {
-        numerator: percent.millionths,
-        denominator: type_pb::fractional_percent::DenominatorType::Million.into(),
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use prost::Message as _;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
-use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_pb;
 use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
@@ -59,16 +58,9 @@ pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let origins = origins([&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin));
     let name = slot.name("app");
-    let locality =
-        endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint::at(serve.app)], ..Default::default() };
-    let assignment = endpoint_pb::ClusterLoadAssignment {
-        cluster_name: name.clone(),
-        endpoints: vec![locality],
-        ..Default::default()
-    };
     let cluster = cluster_pb::Cluster {
         cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Static)),
-        load_assignment: Some(assignment),
+        load_assignment: Some(endpoint::only(&name, wire::address(serve.app))),
         // The application itself says when it has enough.
         circuit_breakers: Some(calling::without_limits()),
         ..base(name.clone(), port.protocol, mesh.connect_timeout.value)

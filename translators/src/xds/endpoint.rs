@@ -140,9 +140,19 @@ fn lb_endpoint(raw: &mut Raw, address: SocketAddr, weight: u32, mtls: bool) {
     raw.message(4, |value| value.number(1, weight.into()));
 }
 
+/// A load assignment with this one endpoint, and nothing said about it.
+pub(super) fn only(cluster_name: &str, address: core_pb::Address) -> endpoint_pb::ClusterLoadAssignment {
+    let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![at(address)], ..Default::default() };
+    endpoint_pb::ClusterLoadAssignment {
+        cluster_name: cluster_name.to_owned(),
+        endpoints: vec![locality],
+        ..Default::default()
+    }
+}
+
 /// An endpoint at `address` with nothing said about it.
-pub(super) fn at(address: SocketAddr) -> endpoint_pb::LbEndpoint {
-    let endpoint = endpoint_pb::Endpoint { address: Some(wire::address(address)), ..Default::default() };
+fn at(address: core_pb::Address) -> endpoint_pb::LbEndpoint {
+    let endpoint = endpoint_pb::Endpoint { address: Some(address), ..Default::default() };
     endpoint_pb::LbEndpoint {
         host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()
@@ -237,7 +247,7 @@ mod tests {
         endpoint_pb::LbEndpoint {
             load_balancing_weight: Some(wire::number(weight)),
             metadata: mtls.then(mtls_metadata),
-            ..super::at(address)
+            ..super::at(wire::address(address))
         }
     }
 

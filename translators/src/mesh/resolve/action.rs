@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::matches::{is_path, is_token};
+use super::matches::{header_name, is_path};
 use super::pattern;
 use super::report::Report;
 use crate::finding::Code;
@@ -149,9 +149,10 @@ fn header_changes(written: Option<&HeaderChangesSpec>, at: &str, report: &mut Re
     let mut seen = BTreeSet::new();
     let mut name = |name: &str, pointer: &str, report: &mut Report<'_>| {
         let lower = name.to_ascii_lowercase();
-        if !is_token(name) {
-            report.error(Code::InvalidValue, pointer, format!("{name:?} is no name of a header"));
-        } else if lower == "host" {
+        if !header_name(name, pointer, report) {
+            return lower;
+        }
+        if lower == "host" {
             report.error(Code::InvalidValue, pointer, "the host is no header that can be changed here").hint =
                 Some("write rewrite: {host: ...}".to_owned());
         } else if !seen.insert(lower.clone()) {
