@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
 mod access;
+mod inbound;
 mod instance;
 mod jwt;
 mod node;
@@ -25,6 +26,7 @@ mod snapshot;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
+pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
 pub use node::{NodeMatch, Precision};
@@ -141,6 +143,9 @@ pub struct Port {
     /// How calls are made by the callers of a namespace.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub outbound_of: BTreeMap<Label, Arc<Outbound>>,
+    /// What its proxies take.
+    #[serde(skip_serializing_if = "takes_anything")]
+    pub inbound: Arc<Inbound>,
     /// How callers route; empty for TCP ports.
     pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
     /// Where connections go if not to the port itself; empty for HTTP ports.
@@ -224,6 +229,11 @@ pub struct Call {
 /// Whether no rule says how calls are made.
 fn is_built_in(outbound: &Outbound) -> bool {
     outbound.origins().next().is_none()
+}
+
+/// Whether no rule says what is taken.
+fn takes_anything(inbound: &Inbound) -> bool {
+    inbound.origins().next().is_none()
 }
 
 // === impl Sourced ===

@@ -21,6 +21,7 @@ mod cluster;
 mod endpoint;
 mod http;
 mod jwt;
+mod limits;
 mod listener;
 mod permission;
 mod plan;

@@ -269,7 +269,7 @@ fn every_kind_has_a_schema_of_its_fields() {
         ["calls", "capture", "identity", "labels", "match", "serves"]
     );
     assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp"]);
-    assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["outbound", "target"]);
+    assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["inbound", "outbound", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::policy::AccessSpec)),

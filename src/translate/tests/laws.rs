@@ -125,7 +125,15 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         "{loadBalancing: {policy: ring-hash, hashOn: ip}}",
         "{circuitBreaker: {maxConnections: 5}}",
     ]);
-    (target, outbound).prop_map(|(target, outbound)| format!("{{target: {target}, outbound: {outbound}}}"))
+    let inbound = prop::option::of(prop::sample::select(vec![
+        "{rateLimit: {requests: 5, per: 1s, key: caller}}",
+        "{maxConnections: 5, bufferLimit: 65536}",
+        "{fault: {abort: {status: 503}}, requestTimeout: 1s, adaptiveConcurrency: {}}",
+    ]));
+    (target, outbound, inbound).prop_map(|(target, outbound, inbound)| {
+        let inbound = inbound.map(|inbound| format!(", inbound: {inbound}")).unwrap_or_default();
+        format!("{{target: {target}, outbound: {outbound}{inbound}}}")
+    })
 }
 
 fn target() -> impl Strategy<Value = &'static str> {

@@ -43,6 +43,7 @@ mod destinations;
 mod dirty;
 mod entries;
 mod facts;
+mod inbound;
 mod keys;
 mod ledger;
 mod levels;
@@ -370,6 +371,7 @@ impl Resolver {
                 access: self.policies.effective(name, port, &self.settings.access),
                 outbound,
                 outbound_of,
+                inbound: self.traffic.taken(name, &port.name),
                 routes,
                 tcp_routes: self.routes.of_tcp_port(Routed { service: name, port }),
             }

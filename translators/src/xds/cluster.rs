@@ -56,13 +56,16 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
 /// The cluster of the application behind a proxy.
 pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let origins = origins([&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin));
+    let limit = &port.inbound.buffer_limit;
+    let rules = [&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin).chain(&limit.origin);
+    let origins = origins(rules);
     let name = slot.name("app");
     let cluster = cluster_pb::Cluster {
         cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Static)),
         load_assignment: Some(endpoint::only(&name, wire::address(serve.app))),
         // The application itself says when it has enough.
         circuit_breakers: Some(calling::without_limits()),
+        per_connection_buffer_limit_bytes: limit.value.map(|limit| wire::number(limit.get())),
         ..base(name.clone(), port.protocol, mesh.connect_timeout.value)
     };
     Resource::new(Kind::Cluster, name, &cluster, origins)

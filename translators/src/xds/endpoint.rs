@@ -186,6 +186,7 @@ mod tests {
             access,
             outbound: Arc::default(),
             outbound_of: BTreeMap::new(),
+            inbound: Default::default(),
             routes: BTreeMap::new(),
             tcp_routes: BTreeMap::new(),
         };

@@ -195,12 +195,14 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         && a.protocol == b.protocol
         && match part {
             Part::Cluster => (&a.mtls, &former.identities) == (&b.mtls, &next.identities) && calls(a) == calls(b),
-            Part::LocalCluster => true,
+            Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit,
             Part::Jwks => a.access == b.access,
             Part::Endpoints => {
                 (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
             }
-            Part::Inbound => (a.server_first, &a.mtls, &a.access) == (b.server_first, &b.mtls, &b.access),
+            Part::Inbound => {
+                (a.server_first, &a.mtls, &a.access, &a.inbound) == (b.server_first, &b.mtls, &b.access, &b.inbound)
+            }
             Part::Outbound => {
                 a.routes.keys().eq(b.routes.keys())
                     && a.tcp_routes == b.tcp_routes

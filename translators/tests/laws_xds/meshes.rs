@@ -35,6 +35,7 @@ struct PortPart {
     outbound: Outbound,
     /// How the callers of a namespace make their calls.
     outbound_of: Option<Outbound>,
+    inbound: Inbound,
     rules: Vec<RulePart>,
     own_route: bool,
 }
@@ -92,15 +93,16 @@ fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
 fn port() -> impl Strategy<Value = PortPart> {
     let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
     let rules = prop::collection::vec(http_rule(), 0..3);
-    let calls = (outbound(), prop::option::weighted(0.3, outbound()));
+    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound());
     (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
-        |(protocol, server_first, mode, access, (outbound, outbound_of), rules, own_route)| PortPart {
+        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound), rules, own_route)| PortPart {
             protocol,
             server_first,
             mode,
             access,
             outbound,
             outbound_of,
+            inbound,
             rules,
             own_route,
         },
@@ -165,6 +167,28 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         }
     });
     prop_oneof![Just(Outbound::default()), any]
+}
+
+/// Half of them without any limit.
+fn inbound() -> impl Strategy<Value = Inbound> {
+    let count = || prop::option::of((1u32..).prop_map(|count| count.try_into().expect("not 0")));
+    let span = || (1u64..90_000).prop_map(Duration::from_millis);
+    let adaptive = (1u32..9, 9u32.., span(), span()).prop_map(|(least, most, update, measure)| Adaptive {
+        min_concurrent: least.try_into().expect("not 0"),
+        max_concurrent: most.try_into().expect("not 0"),
+        update,
+        measure,
+    });
+    let any = (checks(), count(), prop::option::of(span()), count(), prop::option::of(adaptive));
+    let any = any.prop_map(|(checks, connections, timeout, buffer, adaptive)| Inbound {
+        rate_limit: Sourced::built_in(checks.rate_limit.map(|limit| *limit)),
+        fault: Sourced::built_in(checks.fault.map(|fault| *fault)),
+        max_connections: Sourced::built_in(connections),
+        request_timeout: Sourced::from_rule(timeout, rule("a/calls", "/spec/inbound")),
+        buffer_limit: Sourced::built_in(buffer),
+        adaptive_concurrency: Sourced::built_in(adaptive),
+    });
+    prop_oneof![Just(Inbound::default()), any]
 }
 
 pub fn mode() -> impl Strategy<Value = MtlsMode> {
@@ -468,6 +492,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         access: part.access.clone(),
         outbound: Arc::new(part.outbound.clone()),
         outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
+        inbound: Arc::new(part.inbound.clone()),
         routes,
         tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
     }

@@ -57,7 +57,8 @@ fn cors(written: &CorsSpec, at: &str, report: &mut Report<'_>) -> Cors {
     }
 }
 
-fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
+/// What the fault at `at` says.
+pub(super) fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
     if written.delay.is_none() && written.abort.is_none() {
         report.error(Code::MissingField, at, "nothing goes wrong: give delay or abort");
     }
@@ -76,7 +77,8 @@ fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
     }
 }
 
-fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> RateLimit {
+/// What the limit at `at` says.
+pub(super) fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> RateLimit {
     if written.per.0 < RateLimit::SHORTEST {
         let message = format!("{} is too short: a bucket takes {:?} at least", written.per, RateLimit::SHORTEST);
         report.error(Code::InvalidValue, format!("{at}/per"), message);

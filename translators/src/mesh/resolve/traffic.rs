@@ -1,4 +1,4 @@
-//! TrafficPolicies: settings of calls merge down the ladder, field by field.
+//! TrafficPolicies: settings of calls, and of what a service takes, merge down the ladder, field by field.
 //!
 //! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`. Never: lets a policy
 //! change the calls of a third party.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::Claim;
+use super::inbound;
 use super::levels::{ByLevel, Level};
 use super::matches::{cookie_name, header_name};
 use super::report::Report;
@@ -16,7 +17,7 @@ use super::services::Services;
 use super::settings::limit;
 use super::stage::Change;
 use crate::finding::Code;
-use crate::mesh::{HashOn, Keepalive, Outbound, Sourced};
+use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
 use crate::rules::scalar::{Setting, Span};
 use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
@@ -40,6 +41,7 @@ pub(super) struct Subject {
 struct Layer {
     key: ObjectKey,
     outbound: OutboundSpec,
+    inbound: inbound::Settings,
 }
 
 /// The policies of every level.
@@ -74,11 +76,23 @@ impl Policy {
     pub(super) fn of(spec: &TrafficSpec, services: &Services, report: &mut Report<'_>) -> Option<Self> {
         if let Some(outbound) = &spec.outbound {
             check(outbound, report);
-        } else {
-            report.error(Code::MissingField, "/spec", "nothing is said: give outbound");
+        } else if spec.inbound.is_none() {
+            report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
+        let inbound = spec.inbound.as_ref().map(|written| inbound::Settings::of(written, report));
         let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
-        let layer = Layer { key: report.object.key.clone(), outbound: spec.outbound.clone().unwrap_or_default() };
+        if let Some(inbound) = &inbound {
+            inbound.check_port(&level, services, report);
+            if consumer.is_some() {
+                let message = "what a service takes is said in its own namespace alone";
+                report.error(Code::Foreign, "/spec/inbound", message);
+            }
+        }
+        let layer = Layer {
+            key: report.object.key.clone(),
+            outbound: spec.outbound.clone().unwrap_or_default(),
+            inbound: inbound.unwrap_or_default(),
+        };
         Some(Self { subject: Subject { level, consumer }, layer })
     }
 }
@@ -130,6 +144,19 @@ impl Traffic {
         let of_consumer = |levels: &ByLevel<_>| above(&everyone, levels.covering(service, port));
         let consumers = consumers.map(|(consumer, levels)| (consumer.clone(), of_consumer(levels))).collect();
         Calls { everyone, consumers }
+    }
+
+    /// What a port takes.
+    pub(super) fn taken(&self, service: &QualifiedName, port: &str) -> Arc<Inbound> {
+        let mut policies = self.producers.covering(service, port).map(|policy| &policy.layer).peekable();
+        if policies.peek().is_none() {
+            return Arc::clone(Inbound::built_in());
+        }
+        let mut inbound = Inbound::default();
+        policies.for_each(|layer| {
+            layer.inbound.apply(&mut inbound, |pointer| RuleRef::new(layer.key.clone(), pointer.to_owned()));
+        });
+        Arc::new(inbound)
     }
 }
 
