@@ -20,6 +20,7 @@ mod inbound;
 mod instance;
 mod jwt;
 mod node;
+mod outside;
 pub mod resolve;
 mod route;
 mod snapshot;
@@ -30,6 +31,7 @@ pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
 pub use node::{NodeMatch, Precision};
+pub use outside::{Authorities, DnsEndpoints, DnsFamily, DnsMode, Originate, Outside, TlsVersion};
 pub use route::{
     Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
     HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
@@ -77,6 +79,9 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Where its endpoints come from.
     pub backing: Backing,
+    /// What is to be known of a service that is not of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
     /// The identities that may answer for it: those of the workloads that serve it, or, where no workload
     /// does, the one that a workload of the service's own name would have.
     pub identities: BTreeSet<SpiffeId>,
@@ -90,6 +95,8 @@ pub enum Backing {
     Workloads(Vec<Serving>),
     /// A list that the MeshService holds.
     Static(Arc<[StaticEndpoint]>),
+    /// What a name server says to proxies.
+    Dns(DnsEndpoints),
 }
 
 /// One workload that serves one port of a service.

@@ -25,6 +25,7 @@ pub mod service;
 pub mod snapshot;
 pub mod target;
 mod text;
+pub mod tls;
 pub mod traffic;
 pub mod workload;
 

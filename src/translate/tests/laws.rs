@@ -61,6 +61,10 @@ fn service_spec() -> impl Strategy<Value = String> {
         "",
         ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}",
         ", endpoints: {static: [{address: 127.0.0.2, port: 9, labels: {version: v1}}]}",
+        ", endpoints: {dns: {hostname: one.example}}",
+        ", endpoints: {dns: {hostname: two.example, mode: logical}}, external: true",
+        ", endpoints: {dns: {hostname: two.example}}, external: true, tls: {}",
+        ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}, external: true, tls: {sni: three.example}",
     ]);
     (ports, listed).prop_map(|(ports, listed)| format!("{{ports: {ports}{listed}}}"))
 }

@@ -282,6 +282,12 @@ pub struct WeightedDestination {
     pub destination: Destination,
     /// Its share among its siblings.
     pub weight: u32,
+    /// The host that requests to it are for, unless their rule says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Which headers of requests to it, and of their answers, are changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Box<(HeaderChanges, HeaderChanges)>>,
 }
 
 /// A port of a service, or those of its endpoints that carry some labels: one cluster of a caller.
@@ -369,6 +375,20 @@ impl HttpRule {
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         let to = self.to().iter().map(|to| &to.destination);
         to.chain(self.mirror.as_ref().map(|mirror| &mirror.to))
+    }
+}
+
+// === impl WeightedDestination ===
+
+impl WeightedDestination {
+    /// The only destination, with nothing said about it.
+    pub fn only(destination: Destination) -> Self {
+        Self { destination, weight: 1, host: None, headers: None }
+    }
+
+    /// Whether nothing is said but where to.
+    pub fn is_plain(&self) -> bool {
+        self.host.is_none() && self.headers.is_none()
     }
 }
 

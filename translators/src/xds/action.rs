@@ -148,7 +148,7 @@ fn mirrored(mirror: &Mirror) -> route_pb::route_action::RequestMirrorPolicy {
     }
 }
 
-fn added(changes: &HeaderChanges) -> Vec<core_pb::HeaderValueOption> {
+pub(super) fn added(changes: &HeaderChanges) -> Vec<core_pb::HeaderValueOption> {
     use core_pb::header_value_option::HeaderAppendAction;
     let options = |headers: &BTreeMap<String, String>, action: HeaderAppendAction| -> Vec<_> {
         let option = |(key, value): (&String, &String)| core_pb::HeaderValueOption {

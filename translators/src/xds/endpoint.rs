@@ -13,7 +13,9 @@ use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
 use super::raw::Raw;
 use super::{Client, Slot, cluster_name, origins, port, wire};
-use crate::mesh::{Backing, Destination, Instance, Instances, Mesh, MtlsMode, Serving, StaticEndpoint, instances_of};
+use crate::mesh::{
+    Backing, Destination, Instance, Instances, Mesh, MtlsMode, Service, Serving, StaticEndpoint, instances_of,
+};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
 
@@ -39,6 +41,11 @@ static GRPC_LOCALITY: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [name, share].map(|locality| locality.encode_to_vec())
 });
 
+/// Whether callers are told where `destination` is; otherwise they ask a name server, who knows nothing of labels.
+pub(super) fn is_told(service: &Service, destination: &Destination) -> bool {
+    !matches!(service.backing, Backing::Dns(_)) || !destination.labels.is_empty()
+}
+
 /// Where `destination` is, given the connected proxies.
 pub(super) fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances, client: Client) -> Resource {
     let name = cluster_name(destination);
@@ -51,6 +58,8 @@ pub(super) fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Inst
     let (found, by_mtls) = match &service.backing {
         Backing::Workloads(servings) => (connected(servings, destination, mtls, instances), mtls),
         Backing::Static(endpoints) => (listed(endpoints, destination), mode == MtlsMode::Strict),
+        // No address of a name carries a label; without one, proxies ask for them.
+        Backing::Dns(_) => (Vec::new(), false),
     };
     let value = assignment(&name, &found, by_mtls, client);
     let origins = origins(port.mtls.origin.iter().chain([&service.origin]));
@@ -195,6 +204,7 @@ mod tests {
             origin: RuleRef::new(ObjectKey::new(ObjectKind::MeshService, name("shop/cart")), ""),
             ports: vec![port],
             backing,
+            outside: None,
             identities: Default::default(),
         };
         Mesh {

@@ -15,7 +15,7 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::http::http_filter;
 use super::{Slot, cluster, endpoint, origins, planned_port, tls, wire};
-use crate::mesh::{Access, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Protocol};
+use crate::mesh::{Access, Authorities, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Originate, Protocol, TlsVersion};
 use crate::resource::{Kind, Resource};
 
 /// The namespace of what the filter says of a request.
@@ -161,11 +161,16 @@ pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
             )),
             dns_lookup_family: cluster_pb::cluster::DnsLookupFamily::V4Preferred.into(),
             load_assignment: Some(endpoint::only(&name, wire::host_and_port(host.clone(), port.get()))),
-            transport_socket: tls.then(|| tls::outside(host)),
+            transport_socket: tls.then(|| tls::outside(&trusted(host), &[])),
             ..cluster::base(name.clone(), Protocol::Http, mesh.connect_timeout.value)
         },
     };
     Resource::new(Kind::Cluster, name, &resource, origins)
+}
+
+/// A server that the proxy's system vouches for.
+fn trusted(host: &str) -> Originate {
+    Originate { name: host.to_owned(), authorities: Authorities::System, oldest: TlsVersion::V12 }
 }
 
 /// `jwks/shop/cart/http/login`.

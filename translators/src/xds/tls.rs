@@ -10,6 +10,7 @@ use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{CERTIFICATES, secret, wire};
+use crate::mesh::{Authorities, Originate, TlsVersion};
 use crate::name::SpiffeId;
 
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
@@ -47,26 +48,35 @@ pub(super) fn upstream(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSoc
     socket(wire::any(&context))
 }
 
-/// The side that calls a server outside of the mesh: its certificate is for `host`, and the authorities that the
-/// proxy's system trusts vouch for it.
-pub(super) fn outside(host: &str) -> core_pb::TransportSocket {
+/// The side that calls a server outside of the mesh, by these protocols.
+pub(super) fn outside(server: &Originate, alpn_protocols: &[&str]) -> core_pb::TransportSocket {
+    use core_pb::data_source::Specifier;
     use tls_pb::common_tls_context::ValidationContextType;
     use tls_pb::subject_alt_name_matcher::SanType;
     use tls_pb::tls_parameters::TlsProtocol;
+    let host = server.name.as_str();
     let is_address = host.parse::<IpAddr>().is_ok();
     let name = tls_pb::SubjectAltNameMatcher {
         san_type: if is_address { SanType::IpAddress } else { SanType::Dns }.into(),
         matcher: Some(wire::exact(host)),
         ..Default::default()
     };
-    let trusted = core_pb::data_source::Specifier::Filename(SYSTEM_AUTHORITIES.to_owned());
+    let trusted = match &server.authorities {
+        Authorities::System => Specifier::Filename(SYSTEM_AUTHORITIES.to_owned()),
+        Authorities::File(path) => Specifier::Filename(path.clone()),
+        Authorities::Inline(pem) => Specifier::InlineString(pem.clone()),
+    };
+    let oldest = match server.oldest {
+        TlsVersion::V12 => TlsProtocol::TlSv12,
+        TlsVersion::V13 => TlsProtocol::TlSv13,
+    };
     let validation = tls_pb::CertificateValidationContext {
         trusted_ca: Some(core_pb::DataSource { specifier: Some(trusted), ..Default::default() }),
         match_typed_subject_alt_names: vec![name],
         ..Default::default()
     };
     let parameters = tls_pb::TlsParameters {
-        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_minimum_protocol_version: oldest.into(),
         tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
         ..Default::default()
     };
@@ -76,6 +86,7 @@ pub(super) fn outside(host: &str) -> core_pb::TransportSocket {
         common_tls_context: Some(tls_pb::CommonTlsContext {
             tls_params: Some(parameters),
             validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+            alpn_protocols: alpn_protocols.iter().map(|&protocol| protocol.to_owned()).collect(),
             ..Default::default()
         }),
         ..Default::default()

@@ -23,6 +23,8 @@ pub fn rule(object: &str, pointer: &str) -> RuleRef {
 struct Parts {
     services: Vec<Vec<PortPart>>,
     statics: Vec<Option<Vec<StaticEndpoint>>>,
+    names: Vec<Option<DnsEndpoints>>,
+    outside: Vec<Option<Outside>>,
     workloads: Vec<WorkloadPart>,
 }
 
@@ -68,9 +70,13 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     let parts = (
         prop::collection::vec(service, 1..4),
         prop::collection::vec(statics, 3),
+        prop::collection::vec(prop::option::weighted(0.2, dns()), 3),
+        prop::collection::vec(prop::option::weighted(0.2, outside()), 3),
         prop::collection::vec(workload, 1..4),
     );
-    parts.prop_map(|(services, statics, workloads)| assemble(Parts { services, statics, workloads }))
+    parts.prop_map(|(services, statics, names, outside, workloads)| {
+        assemble(Parts { services, statics, names, outside, workloads })
+    })
 }
 
 fn index_pairs() -> impl Strategy<Value = Vec<(Index, Index)>> {
@@ -88,6 +94,33 @@ fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
         weight,
         labels,
     })
+}
+
+fn dns() -> impl Strategy<Value = DnsEndpoints> {
+    let mode = prop::sample::select(vec![DnsMode::Strict, DnsMode::Logical]);
+    let families = vec![DnsFamily::V4Preferred, DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::All];
+    let refresh = prop::option::of((1u64..9000).prop_map(Duration::from_millis));
+    (mode, prop::sample::select(families), refresh).prop_map(|(mode, family, refresh)| DnsEndpoints {
+        hostname: "localhost".to_owned(),
+        ports: Arc::new([("p0".to_owned(), 80.try_into().expect("not 0"))].into()),
+        mode,
+        family,
+        refresh,
+    })
+}
+
+fn outside() -> impl Strategy<Value = Outside> {
+    let authorities = prop_oneof![
+        Just(Authorities::System),
+        Just(Authorities::File("/etc/ssl/ca.pem".to_owned())),
+        Just(Authorities::Inline("-----BEGIN CERTIFICATE-----".to_owned())),
+    ];
+    let oldest = prop::sample::select(vec![TlsVersion::V12, TlsVersion::V13]);
+    let name = prop::sample::select(vec!["api.example", "10.0.0.1"]).prop_map(str::to_owned);
+    let tls = (name, authorities, oldest);
+    let tls = tls.prop_map(|(name, authorities, oldest)| Originate { name, authorities, oldest });
+    (prop::option::of(Just("api.example".to_owned())), prop::option::of(tls))
+        .prop_map(|(host, tls)| Outside { host, tls })
 }
 
 fn port() -> impl Strategy<Value = PortPart> {
@@ -421,13 +454,24 @@ fn assemble(parts: Parts) -> Mesh {
     let workloads: BTreeMap<_, _> = parts.workloads.iter().enumerate().map(|(n, part)| workload(n, part, at)).collect();
     let services = parts.services.iter().enumerate().map(|(n, ports)| {
         let ports = ports.iter().enumerate().map(|(n, part)| assembled_port(n, part, at)).collect();
-        let backing = match &parts.statics[n] {
-            Some(endpoints) => Backing::Static(endpoints.as_slice().into()),
-            None => Backing::Workloads(servings(&names[n], &workloads)),
+        let backing = match (&parts.statics[n], &parts.names[n]) {
+            (_, Some(dns)) => Backing::Dns(dns.clone()),
+            (Some(endpoints), None) => Backing::Static(endpoints.as_slice().into()),
+            (None, None) => Backing::Workloads(servings(&names[n], &workloads)),
         };
         let identities = [SpiffeId::of_workload(&TrustDomain::built_in(), &names[n])].into();
         let origin = rule(&names[n].to_string(), "");
-        (names[n].clone(), Arc::new(Service { name: names[n].clone(), origin, ports, backing, identities }))
+        (
+            names[n].clone(),
+            Arc::new(Service {
+                name: names[n].clone(),
+                origin,
+                ports,
+                backing,
+                outside: parts.outside[n].clone(),
+                identities,
+            }),
+        )
     });
     Mesh {
         trust_domain: Sourced::built_in(TrustDomain::built_in()),
@@ -449,7 +493,13 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
                 let (service, port) = at(&(*service, *port));
                 let sticky = rule.sticky_by.is_some();
                 let destination = Destination { service, port, labels: labels.clone(), sticky };
-                WeightedDestination { destination, weight: *weight }
+                let (request, response) = (&rule.changes.request, &rule.changes.response);
+                WeightedDestination {
+                    weight: *weight,
+                    host: (weight % 3 == 1).then(|| "api.example".to_owned()),
+                    headers: (weight % 2 == 1).then(|| Box::new((request.clone(), response.clone()))),
+                    ..WeightedDestination::only(destination)
+                }
             });
             HttpAction::To(to.collect())
         }),
@@ -477,7 +527,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         let to = to.map(|(service, port, labels, weight)| {
             let (service, port) = at(&(*service, *port));
             let destination = Destination { service, port, labels: labels.clone(), sticky: false };
-            WeightedDestination { destination, weight: *weight }
+            WeightedDestination { weight: *weight, ..WeightedDestination::only(destination) }
         });
         Arc::new(TcpRoute { origin: rule("a/bytes", "/spec/tcp/0"), to: to.collect() })
     };

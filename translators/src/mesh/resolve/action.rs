@@ -68,10 +68,16 @@ pub(super) fn changes(
         changes.path = path_change(path, prefix, written.regex.as_ref(), &at, matches, report);
     }
     if let Some(written) = headers {
-        changes.request = header_changes(written.request.as_ref(), &format!("{at}/headers/request"), report);
-        changes.response = header_changes(written.response.as_ref(), &format!("{at}/headers/response"), report);
+        (changes.request, changes.response) = self::headers(written, &format!("{at}/headers"), report);
     }
     changes
+}
+
+/// Which headers of requests and of their answers are changed.
+pub(super) fn headers(written: &HeadersSpec, at: &str, report: &mut Report<'_>) -> (HeaderChanges, HeaderChanges) {
+    let request = header_changes(written.request.as_ref(), &format!("{at}/request"), report);
+    let response = header_changes(written.response.as_ref(), &format!("{at}/response"), report);
+    (request, response)
 }
 
 fn host(written: Option<&str>, at: &str, report: &mut Report<'_>) {

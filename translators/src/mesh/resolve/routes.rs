@@ -15,7 +15,7 @@ use super::destinations::{destinations, mirror};
 use super::matches::{covers, grpc_match, http_match};
 use super::report::Report;
 use super::retry;
-use super::services::{DeclaredPort, Services};
+use super::services::{Declared, DeclaredPort, Services};
 use super::settings::{Settings, limit};
 use super::stage::Change;
 use super::traffic::Calls;
@@ -40,6 +40,8 @@ pub(super) struct Known<'a> {
 pub(super) struct Routed<'a> {
     pub service: &'a QualifiedName,
     pub port: &'a DeclaredPort,
+    /// The host that requests to it are for, if it is another one than what callers write.
+    pub host: Option<&'a String>,
 }
 
 /// Whose requests to which service; one TrafficRoute decides about them.
@@ -112,12 +114,12 @@ impl Routing {
             report.warning(Code::Unreachable, "/spec/tcp/1", "never reached: the first rule takes every connection");
         }
         let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter_map(|port| {
-            let routed = Routed { service: &service, port };
+            let routed = Routed { service: &service, port, host: declared.and_then(Declared::host) };
             Some((port.name.clone(), Arc::new(tcp_route(spec.tcp.first()?, routed, known, report))))
         });
         let tcp = tcp.collect();
         let by_port = ports.iter().filter_map(|port| {
-            let routed = Routed { service: &service, port };
+            let routed = Routed { service: &service, port, host: declared.and_then(Declared::host) };
             Some((port.name.clone(), of_port(spec, routed, known, report)?))
         });
         let by_port = by_port.collect();
@@ -215,7 +217,10 @@ fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
         origin: None,
         name: "default".to_owned(),
         matches: Vec::new(),
-        action: HttpAction::To(vec![WeightedDestination { destination, weight: 1 }]),
+        action: HttpAction::To(vec![WeightedDestination {
+            host: routed.host.cloned(),
+            ..WeightedDestination::only(destination)
+        }]),
         changes: Changes::default(),
         mirror: None,
         checks: Checks::default(),
