@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
 mod access;
+mod health;
 mod inbound;
 mod instance;
 mod jwt;
@@ -27,6 +28,7 @@ mod snapshot;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
+pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
 pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
@@ -38,7 +40,7 @@ pub use route::{
     Scheme, TcpRoute, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
-pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers};
+pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers, ProxyProtocol};
 
 /// Everything that the rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -14,6 +14,7 @@ pub mod checks;
 mod collection;
 mod document;
 mod envelope;
+pub mod health;
 pub mod inbound;
 pub mod mesh;
 mod mistake;

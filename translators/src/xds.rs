@@ -19,6 +19,7 @@ mod checks;
 pub mod closed;
 mod cluster;
 mod endpoint;
+mod health;
 mod http;
 mod jwt;
 mod limits;

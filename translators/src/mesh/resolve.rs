@@ -20,6 +20,7 @@ use claims::Unclaimed;
 use coverage::Coverage;
 use dirty::Dirty;
 use facts::Fact;
+use health::Callers;
 use ledger::Part;
 use levels::Level;
 use mtls::Modes;
@@ -43,6 +44,7 @@ mod destinations;
 mod dirty;
 mod entries;
 mod facts;
+mod health;
 mod inbound;
 mod keys;
 mod ledger;
@@ -97,6 +99,7 @@ pub struct Resolver {
     traffic: Traffic,
     routes: Routes,
     coverage: Coverage,
+    callers: Callers,
     /// What the mesh holds.
     resolved: OrdMap<QualifiedName, Arc<Service>>,
     kept_workloads: OrdMap<QualifiedName, Arc<Workload>>,
@@ -214,6 +217,10 @@ impl Resolver {
                 None => self.kept_workloads.remove(&change.name),
             };
             dirty.backings.extend(self.backings.follow(change));
+            let called = self.callers.follow(change);
+            if self.traffic.checks() {
+                dirty.services.extend(self.callers.reached_by(called));
+            }
         }
         self.sharing.follow(&changes, &mut self.common);
         self.snapshots.mark(&changes);
@@ -313,6 +320,10 @@ impl Resolver {
         };
         let changes = self.traffic_routes.update(ObjectKind::TrafficRoute, names, &mut self.common, evaluate);
         self.routes.follow(&changes);
+        let led = self.callers.lead(&changes);
+        if self.traffic.checks() {
+            dirty.services.extend(led);
+        }
         for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
             dirty.services.insert(routing.subject.service.clone());
         }
@@ -357,6 +368,11 @@ impl Resolver {
             let mut routes =
                 self.routes.of_port(Routed { service: name, port, host: declared.host() }, &calls, &self.settings);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
+            let mut access = self.policies.effective(name, port, &self.settings.access);
+            if self.traffic.checks() && access.may_refuse() {
+                let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
+                access.checks = self.callers.admitted(name, port.protocol, calls);
+            }
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
                 if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
@@ -373,7 +389,7 @@ impl Resolver {
                     Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
                 },
                 callers_use_mtls: true,
-                access: self.policies.effective(name, port, &self.settings.access),
+                access,
                 outbound,
                 outbound_of,
                 inbound: self.traffic.taken(name, &port.name),
