@@ -12,7 +12,10 @@ use translators::mesh::resolve;
 use translators::rules;
 
 use crate::harness::{EnvoySource, chancery_binary, root};
+use crate::mutation::mutated;
 
+/// The file of a case that people write.
+const RULES: &str = "1-rules.yaml";
 /// How many are validated at once.
 const AT_ONCE: usize = 2;
 
@@ -35,14 +38,34 @@ struct Subject {
     name: String,
 }
 
-/// Has `source` validate every workload and every EnvoySnapshot of every case whose name contains `filter`; prints a line for each.
-pub async fn validate_all(source: &EnvoySource, filter: &str) -> anyhow::Result<Verdicts> {
+/// Has `source` validate every workload and every EnvoySnapshot of every case whose name contains `filter`, as they are
+/// translated for its `version`, such as `1.36`; prints a line for each.
+pub async fn validate_all(source: &EnvoySource, version: &str, filter: &str) -> anyhow::Result<Verdicts> {
+    validate_in(&root().join("testdata/cases"), source, version, filter).await
+}
+
+/// The same of `count` cases that nobody wrote, from the seed `seed` on: whatever is made of them, Envoy takes it.
+pub async fn validate_mutated(source: &EnvoySource, version: &str, seed: u64, count: u64) -> anyhow::Result<Verdicts> {
+    let mut cases = Vec::new();
+    for directory in directories(&root().join("testdata/cases"))? {
+        cases.push(std::fs::read_to_string(directory.join(RULES)).with_context(|| directory.display().to_string())?);
+    }
+    let mutants = tempfile::tempdir()?;
+    for seed in seed..seed.saturating_add(count) {
+        let directory = mutants.path().join(format!("{seed:08}"));
+        std::fs::create_dir(&directory)?;
+        std::fs::write(directory.join(RULES), mutated(&cases, seed))?;
+    }
+    validate_in(mutants.path(), source, version, "").await
+}
+
+async fn validate_in(cases: &Path, source: &EnvoySource, version: &str, filter: &str) -> anyhow::Result<Verdicts> {
     let chancery = chancery_binary().await?;
-    let subjects = subjects(&root().join("testdata/cases"), filter)?;
+    let subjects = subjects(cases, filter)?;
     ensure!(!subjects.is_empty(), "there are no cases");
     let total = subjects.len();
     let verdicts = futures::stream::iter(subjects.into_iter().enumerate()).map(async |(number, subject)| {
-        let verdict = validate(chancery, source, &subject).await?;
+        let verdict = validate(chancery, source, version, &subject).await?;
         anyhow::Ok((number, subject, verdict))
     });
     let mut verdicts = std::pin::pin!(verdicts.buffered(AT_ONCE));
@@ -65,15 +88,10 @@ pub async fn validate_all(source: &EnvoySource, filter: &str) -> anyhow::Result<
 
 /// Every workload and every EnvoySnapshot of every case, in order.
 fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
-    let mut directories: Vec<PathBuf> = std::fs::read_dir(cases)
-        .with_context(|| format!("cannot read {}", cases.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<_>>()?;
-    directories.sort();
     let mut subjects = Vec::new();
-    for directory in directories {
+    for directory in directories(cases)? {
         let case = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let rules = directory.join("1-rules.yaml");
+        let rules = directory.join(RULES);
         if !case.contains(filter) || !rules.exists() {
             continue;
         }
@@ -88,6 +106,16 @@ fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
     Ok(subjects)
 }
 
+/// The folders of the cases, in order.
+fn directories(cases: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut directories: Vec<PathBuf> = std::fs::read_dir(cases)
+        .with_context(|| format!("cannot read {}", cases.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()?;
+    directories.sort();
+    Ok(directories)
+}
+
 /// What these rules come to that proxies are served, whatever else is wrong in them, with its option.
 fn served(text: &str) -> Vec<(&'static str, String)> {
     let collected = rules::collect([rules::parse("1-rules.yaml", text)]);
@@ -96,10 +124,16 @@ fn served(text: &str) -> Vec<(&'static str, String)> {
     workloads.chain(mesh.snapshots.keys().map(|name| ("--snapshot", name.to_string()))).collect()
 }
 
-async fn validate(chancery: &Path, source: &EnvoySource, subject: &Subject) -> anyhow::Result<Result<(), String>> {
+async fn validate(
+    chancery: &Path,
+    source: &EnvoySource,
+    version: &str,
+    subject: &Subject,
+) -> anyhow::Result<Result<(), String>> {
     let mut translate = tokio::process::Command::new(chancery);
     translate.arg("translate").arg("-f").arg(&subject.rules);
-    translate.args([subject.option, &subject.name, "-o", "bootstrap"]).stdin(Stdio::null()).kill_on_drop(true);
+    translate.args([subject.option, &subject.name, "-o", "bootstrap", "--envoy-version", version]);
+    translate.stdin(Stdio::null()).kill_on_drop(true);
     let output = translate.output().await.context("cannot run chancery translate")?;
     if !output.status.success() {
         return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));

@@ -6,3 +6,4 @@
 pub mod bench;
 pub mod golden;
 pub mod harness;
+pub mod mutation;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use chancery::config::Environment;
 use chancery::envoy::{EnvoyRequest, locate};
 use clap::Parser;
-use conformance::golden::{Verdicts, validate_all};
+use conformance::golden::{Verdicts, validate_all, validate_mutated};
 use conformance::harness::{EnvoySource, build_image};
 
 /// Validates every golden case with Envoy itself
@@ -20,6 +20,15 @@ struct Args {
     /// Run Envoy in docker from this image; `auto` builds one from the binary that would be used otherwise
     #[arg(long, value_name = "IMAGE")]
     envoy_image: Option<String>,
+    /// The version of Envoy to translate for
+    #[arg(long, value_name = "VERSION", default_value = "1.40")]
+    for_version: String,
+    /// Validate so many cases that nobody wrote instead: golden cases whose words have changed places
+    #[arg(long, value_name = "COUNT")]
+    mutated: Option<u64>,
+    /// The first number that such a case is made by; the same number makes the same case
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "mutated")]
+    seed: u64,
     /// Only cases whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
@@ -29,7 +38,11 @@ struct Args {
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let source = source(&args).await?;
-    let Verdicts { passed, failed } = validate_all(&source, args.filter.as_deref().unwrap_or_default()).await?;
+    let verdicts = match args.mutated {
+        Some(count) => validate_mutated(&source, &args.for_version, args.seed, count).await?,
+        None => validate_all(&source, &args.for_version, args.filter.as_deref().unwrap_or_default()).await?,
+    };
+    let Verdicts { passed, failed } = verdicts;
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

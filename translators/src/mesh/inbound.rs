@@ -32,7 +32,7 @@ pub struct Inbound {
 /// How many requests at once, as found out from how long they take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Adaptive {
-    /// Never fewer.
+    /// So many while it is found out how long they have to take.
     pub min_concurrent: NonZeroU32,
     /// Never more.
     pub max_concurrent: NonZeroU32,

@@ -42,7 +42,7 @@ pub struct InboundSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdaptiveSpec {
-    /// Never fewer; 3 by default. So many are let through while it is found out how long they have to take.
+    /// So many are let through while it is found out how long they have to take; 3 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_concurrent: Option<NonZeroU32>,
     /// Never more; 1000 by default.

@@ -39,17 +39,16 @@ pub(super) fn connections(inbound: &Inbound, stat_prefix: &str) -> Option<listen
 
 fn concurrency(adaptive: &Adaptive) -> adaptive_pb::AdaptiveConcurrency {
     use adaptive_pb::gradient_controller_config::{ConcurrencyLimitCalculationParams, MinimumRttCalculationParams};
-    let least = Some(wire::number(adaptive.min_concurrent.get()));
     let controller = adaptive_pb::GradientControllerConfig {
         sample_aggregate_percentile: Some(type_pb::Percent { value: 50.0 }),
         concurrency_limit_params: Some(ConcurrencyLimitCalculationParams {
             max_concurrency_limit: Some(wire::number(adaptive.max_concurrent.get())),
             concurrency_update_interval: Some(wire::duration(adaptive.update)),
-            min_concurrency_limit: least,
+            ..Default::default()
         }),
         min_rtt_calc_params: Some(MinimumRttCalculationParams {
             interval: Some(wire::duration(adaptive.measure)),
-            min_concurrency: least,
+            min_concurrency: Some(wire::number(adaptive.min_concurrent.get())),
             ..Default::default()
         }),
     };

@@ -4,7 +4,7 @@
 //! `tls`. Never: a default filter chain inbound: it would take plaintext past a strict port.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -13,6 +13,8 @@ use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::extensions::filters::common::set_filter_state::v3 as state_pb;
 use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_pb;
 use proto::envoy::extensions::filters::network::set_filter_state::v3 as told_pb;
+
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::access_log::Counted;
 use super::raw::Raw;
@@ -97,12 +99,15 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
 /// The filter by which a connection knows whose calls come over it.
 fn caller(workload: &Workload) -> listener_pb::Filter {
     use state_pb::filter_state_value::{Key, Value};
-    let identity = core_pb::data_source::Specifier::InlineString(workload.identity.to_string());
+    // Of what can be hashed, all supported versions know addresses: each identity is given one.
+    let number = Ipv6Addr::from_bits(xxh3_128(workload.identity.as_str().as_bytes()));
+    let address = SocketAddr::new(number.into(), 1).to_string();
+    let identity = core_pb::data_source::Specifier::InlineString(address);
     let identity = core_pb::DataSource { specifier: Some(identity), ..Default::default() };
     let identity = core_pb::substitution_format_string::Format::TextFormatSource(identity);
     let told = state_pb::FilterStateValue {
         key: Some(Key::ObjectKey(calling::CALLER.to_owned())),
-        factory_key: "envoy.hashable_string".to_owned(),
+        factory_key: "envoy.network.transport_socket.original_dst_address".to_owned(),
         value: Some(Value::FormatString(core_pb::SubstitutionFormatString {
             format: Some(identity),
             ..Default::default()

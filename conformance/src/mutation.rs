@@ -1,0 +1,89 @@
+//! Mutation: rules that nobody wrote, made of those that somebody did.
+//!
+//! Owns: which word of a case takes the place of which. May use: numbers that follow from a seed. Never: knows a kind: what
+//! becomes of a document is for others to say.
+
+use std::ops::Range;
+
+/// Numbers that look like chance and follow from a seed (xorshift, Marsaglia 2003).
+#[derive(Debug)]
+struct Numbers(u64);
+
+// === impl Numbers ===
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap_or_default() % limit.max(1)
+    }
+}
+
+/// One of `cases` with some of its words replaced by words of any, by the number `seed`.
+pub fn mutated(cases: &[String], seed: u64) -> String {
+    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for _ in 0..8 {
+        numbers.below(1);
+    }
+    let Some(case) = cases.get(numbers.below(cases.len())) else { return String::new() };
+    let mut text = case.clone();
+    for _ in 0..=numbers.below(4) {
+        let Some(from) = cases.get(numbers.below(cases.len())) else { continue };
+        let (places, words) = (values(&text), values(from));
+        if let (Some(place), Some(word)) =
+            (places.get(numbers.below(places.len())), words.get(numbers.below(words.len())))
+        {
+            text.replace_range(place.clone(), &from[word.clone()]);
+        }
+    }
+    text
+}
+
+/// Where the values stand: whatever is no key, no bracket and no comment.
+fn values(text: &str) -> Vec<Range<usize>> {
+    let mut values = Vec::new();
+    let mut line_start = 0;
+    for line in text.split_inclusive('\n') {
+        let start = line_start;
+        line_start += line.len();
+        let header = ["#", "apiVersion:", "kind:", "---"].iter().any(|header| line.starts_with(header));
+        if header {
+            continue;
+        }
+        let mut word: Option<usize> = None;
+        let mut quoted = false;
+        for (at, c) in line.char_indices() {
+            let ends = !quoted && matches!(c, ' ' | ',' | '[' | ']' | '{' | '}' | '\n');
+            quoted ^= c == '"';
+            match (ends, word) {
+                (false, None) => word = Some(at),
+                (true, Some(from)) => {
+                    word = None;
+                    let is_key = line[from..at].ends_with(':') || matches!(&line[from..at], "-" | "|");
+                    if !is_key {
+                        values.push(start + from..start + at);
+                    }
+                }
+                (false, Some(_)) | (true, None) => {}
+            }
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_change_places_and_keys_stay() {
+        let text = "# a comment\nkind: Mesh\nspec:\n  - {a: \"b, c\", d: [e, 7]}\n";
+        let found: Vec<&str> = values(text).into_iter().map(|place| &text[place]).collect();
+        assert_eq!(found, ["\"b, c\"", "e", "7"]);
+        let cases = [text.to_owned()];
+        assert_eq!(mutated(&cases, 3), mutated(&cases, 3));
+        assert!((0..20).any(|seed| mutated(&cases, seed) != text));
+        assert_eq!(mutated(&[], 3), "");
+    }
+}
