@@ -22,6 +22,14 @@ async fn the_oldest_supported_envoy_takes_what_is_translated_for_it() -> anyhow:
         ("access-addresses", "shop/cart"),
         ("access-audit", "shop/cart"),
         ("access-tokens", "shop/cart"),
+        ("telemetry-logs", "shop/cart-v1"),
+        ("telemetry-log-template", "front/web"),
+        ("telemetry-log-conditions", "shop/cart"),
+        ("telemetry-otlp", "front/web"),
+        ("telemetry-otlp", "shop/cart-v1"),
+        ("telemetry-zipkin", "front/web"),
+        ("telemetry-provider-in-the-mesh", "observe/collector"),
+        ("telemetry-ladder", "shop/cart"),
     ] {
         let rules = root().join("testdata/cases").join(case).join("1-rules.yaml");
         let mut translate = tokio::process::Command::new(chancery_binary().await?);
