@@ -151,6 +151,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/nacks", get(nacks))
         .route("/api/v1/edges", get(edges))
         .route("/api/v1/audits", get(audits))
+        .route("/api/v1/logs", get(logs))
         .route("/api/v1/loads", get(loads))
         .route("/api/v1/_check", get(checks))
         .route("/api/v1/findings", get(findings))
@@ -199,6 +200,10 @@ async fn nacks(State(state): State<AdminState>) -> Json<view::Nacks> {
 
 async fn edges(State(state): State<AdminState>) -> Json<view::Edges> {
     Json(render::edges(&state.telemetry.edges()))
+}
+
+async fn logs(State(state): State<AdminState>) -> Json<view::Logs> {
+    Json(render::logs(state.telemetry.logs()))
 }
 
 async fn audits(State(state): State<AdminState>) -> Json<view::Audits> {

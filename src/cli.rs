@@ -17,6 +17,7 @@ pub mod demo;
 pub mod edges;
 pub mod findings;
 pub mod loads;
+pub mod logs;
 pub mod nacks;
 pub mod proxies;
 pub mod serve;
@@ -63,6 +64,8 @@ enum Command {
     Edges(edges::Args),
     /// List what proxies have sent to which cluster, by their load reports
     Loads(loads::Args),
+    /// List what proxies have logged to the control plane, as TelemetryPolicies ask them to
+    Logs(logs::Args),
     /// List the findings of a running control plane
     Findings(findings::Args),
 }
@@ -108,6 +111,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Nacks(args) => nacks::run(args).await,
         Command::Edges(args) => edges::run(args).await,
         Command::Loads(args) => loads::run(args).await,
+        Command::Logs(args) => logs::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::Findings(args) => findings::run(args).await,
     }
@@ -135,8 +139,9 @@ mod tests {
             "Exit code: 0 if no finding is an error, 1 if one is, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
+            "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
             "Exit code: 0 if no check fails, 1 if one does, 2 if nobody could tell.",
         ];
-        assert_eq!(["nacks", "proxies", "findings", "edges", "loads", "check"].map(help), expected);
+        assert_eq!(["nacks", "proxies", "findings", "edges", "loads", "logs", "check"].map(help), expected);
     }
 }

@@ -31,6 +31,7 @@ use crate::stream::{self, Directory, Limits};
 use crate::task::Children;
 use crate::telemetry::Telemetry;
 use crate::telemetry::loads::Loads;
+use crate::telemetry::logs::AccessLogService;
 use crate::telemetry::metrics::{MetricsService, Serves};
 
 mod connection;
@@ -97,7 +98,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (admissions, telemetry) = (Arc::new(services.admissions.clone()), services.telemetry.clone());
     let metrics = MetricsService::new(Arc::clone(&admissions) as _, telemetry, services.serves.clone(), stop.clone());
-    let others = services.others(admissions, &stop).add_service(metrics.into_server());
+    let logs = AccessLogService::new(Arc::clone(&admissions) as _, services.telemetry.logs().clone(), stop.clone());
+    let others = services.others(admissions, &stop).add_service(metrics.into_server()).add_service(logs.into_server());
     let status = ClientStatus::of_oneself(services.report.clone(), Arc::new(services.admissions.clone()));
     let front = services.front(services.admissions.clone(), status, others, &stop);
     serve(incoming, front, services.patience, stop).await

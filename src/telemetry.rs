@@ -1,4 +1,4 @@
-//! Telemetry: what proxies measure, as edges: who calls which service, how often, how well, over what.
+//! Telemetry: what proxies measure, as edges: who calls which service, how often, how well, over what; and what they log.
 //!
 //! Owns: the totals, and the service that proxies report to. May use: `translators` names and the words of the
 //! mesh. Never: steers anything, or touches an xDS stream: its lock is its own and is held for one message.
@@ -9,14 +9,17 @@ use std::time::SystemTime;
 
 pub mod edges;
 pub mod loads;
+pub mod logs;
 pub mod metrics;
 
-use edges::{Audited, Edge, Edges, Limits, Losses, Sample, StreamId, Superseded};
+use edges::{Audited, Edge, Edges, Labelled, Limits, Losses, Sample, StreamId, Superseded};
+use logs::Logs;
 
 /// What the proxies have reported. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     edges: Arc<Mutex<Edges>>,
+    logs: Logs,
 }
 
 // === impl Telemetry ===
@@ -30,7 +33,7 @@ impl Default for Telemetry {
 impl Telemetry {
     /// No reports yet.
     pub fn new(limits: Limits) -> Self {
-        Self { edges: Arc::new(Mutex::new(Edges::new(limits))) }
+        Self { edges: Arc::new(Mutex::new(Edges::new(limits))), logs: Logs::default() }
     }
 
     /// Every edge, by caller, service, version and port.
@@ -41,6 +44,16 @@ impl Telemetry {
     /// Whom audited rules would have refused, by caller, service, version, port and rule.
     pub fn audited(&self) -> Vec<Audited> {
         self.lock().audited()
+    }
+
+    /// Requests with the further labels that policies ask for, by edge and labels.
+    pub fn labelled(&self) -> Vec<Labelled> {
+        self.lock().labelled()
+    }
+
+    /// What they have logged.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// The node ids of the proxies that report now.

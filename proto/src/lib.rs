@@ -10,6 +10,7 @@ use prost_reflect::DescriptorPool;
 pub use envoy_types::pb::envoy;
 pub use envoy_types::pb::google;
 pub use envoy_types::pb::io;
+pub use envoy_types::pb::opentelemetry;
 pub use envoy_types::pb::xds;
 
 /// Discovery messages whose bodies are shared bytes: `chancery/wire/discovery.proto`.

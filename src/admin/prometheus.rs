@@ -21,7 +21,7 @@ use translators::resource::Kind;
 use super::{AdminState, Status, render};
 use crate::escape::escaped;
 use crate::report::Responses;
-use crate::telemetry::edges::{AuditKey, Audited, Edge};
+use crate::telemetry::edges::{AuditKey, Audited, Edge, Labelled};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -95,6 +95,7 @@ pub(super) fn text(state: &AdminState, status: &Status) -> Result<String, fmt::E
     certificates(&mut registry, status);
     edges(&mut registry, state);
     audits(&mut registry, state);
+    labelled(&mut registry, state);
     loads(&mut registry, state);
     workers(&mut registry);
     if let Some(bytes) = resident_memory() {
@@ -169,6 +170,27 @@ fn audits(registry: &mut Registry, state: &AdminState) {
         refused.get_or_create(&labels).inc_by(requests);
     }
     registry.register("chancery_audit_denied", "Requests that an audited access rule would have refused", refused);
+}
+
+/// Requests by the labels that policies add.
+fn labelled(registry: &mut Registry, state: &AdminState) {
+    let requests = Family::<Vec<(String, Text)>, Counter>::default();
+    for Labelled { edge, labels, requests: count } in state.telemetry.labelled() {
+        let own = [
+            ("caller", render::caller(edge.caller.as_ref())),
+            ("service", edge.service.to_string()),
+            ("version", edge.version.to_string()),
+            ("port", edge.port.to_string()),
+        ];
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let further = labels.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let shown = own.chain(further).map(|(name, value)| (name, Text(value)));
+        requests.get_or_create(&shown.collect()).inc_by(count);
+    }
+    registry.register("chancery_labelled_requests", "Requests with the labels that policies add", requests);
+    let entries = Counter::<u64>::default();
+    entries.inc_by(state.telemetry.logs().received());
+    registry.register("chancery_access_log_entries", "Entries of access logs that proxies sent", entries);
 }
 
 fn edges(registry: &mut Registry, state: &AdminState) {

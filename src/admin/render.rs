@@ -11,6 +11,7 @@ use super::{Status, rfc3339, view};
 use crate::report::{Proxy, Rejection, TypeStatus};
 use crate::telemetry::edges::{AuditKey, Audited, Edge};
 use crate::telemetry::loads::{Load, Loads, LocalityLoad};
+use crate::telemetry::logs::{Asked, Entry, Logs};
 
 pub(super) fn build() -> view::Build {
     view::Build { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
@@ -126,6 +127,37 @@ pub(super) fn audits(audited: &[Audited]) -> view::Audits {
         last_seen: rfc3339::format(*last_seen),
     };
     view::Audits { audits: audited.iter().map(audit).collect() }
+}
+
+pub(super) fn logs(logs: &Logs) -> view::Logs {
+    view::Logs { logs: logs.newest().into_iter().map(log).collect(), received: logs.received() }
+}
+
+fn log(entry: Entry) -> view::Log {
+    let nothing = || Asked {
+        method: String::new(),
+        host: String::new(),
+        path: String::new(),
+        status: 0,
+        request_id: String::new(),
+    };
+    let Asked { method, host, path, status, request_id } = entry.request.unwrap_or_else(nothing);
+    view::Log {
+        time: rfc3339::format(entry.time),
+        node: entry.node.to_string(),
+        workload: entry.workload.map(|workload| workload.to_string()),
+        listener: entry.listener,
+        method,
+        host,
+        path,
+        status,
+        request_id,
+        details: entry.details,
+        duration_ms: entry.duration.as_secs_f64() * 1000.0,
+        caller: entry.caller,
+        source: entry.source,
+        upstream: entry.upstream,
+    }
 }
 
 /// A caller as people know it: `namespace/account`, or the whole id where it has another form.

@@ -211,6 +211,7 @@ async fn edges_before_and_after_traffic() {
 #[tokio::test]
 async fn loads_of_those_who_report() {
     let (state, _stream, _status) = process();
+    assert_eq!(get(&state, "/api/v1/logs").await, json!({"logs": [], "received": 0}));
     assert_eq!(get(&state, "/api/v1/loads").await, json!({"loads": [], "reporters": 0}));
     let stream = state.loads.open("web-a", Owner::Workload("front/web".parse().expect("valid")));
     let locality = |locality: [&str; 3], issued| LocalityLoad {
@@ -260,6 +261,7 @@ async fn metrics_are_prometheus_text() {
     };
     let version = env!("CARGO_PKG_VERSION");
     let expected = [
+        "chancery_access_log_entries_total 0",
         &format!("chancery_build_info{{version=\"{version}\"}} 1"),
         "chancery_certificate_expiry_timestamp_seconds{workload=\"shop/cart-v1\"} 1700086400",
         "chancery_findings{severity=\"error\"} 1",

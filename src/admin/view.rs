@@ -217,6 +217,50 @@ pub struct Audit {
     pub last_seen: String,
 }
 
+/// `/api/v1/logs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Logs {
+    /// The newest entries, the newest first.
+    pub logs: Vec<Log>,
+    /// How many have come since the control plane started.
+    pub received: u64,
+}
+
+/// A request, or a TCP connection, that a proxy logged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Log {
+    /// When it began, RFC 3339.
+    pub time: String,
+    /// The node id of the proxy.
+    pub node: String,
+    /// Its workload, `namespace/name`; null for a proxy that has none.
+    pub workload: Option<String>,
+    /// The listener that took it.
+    pub listener: String,
+    /// The method; empty of a connection, as all of these.
+    pub method: String,
+    /// The host.
+    pub host: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The status; 0 for none.
+    pub status: u32,
+    /// What the proxies call the request.
+    pub request_id: String,
+    /// How it ended, in Envoy's words.
+    pub details: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+    /// Whom its certificate names; empty for nobody.
+    pub caller: String,
+    /// Where it came from.
+    pub source: String,
+    /// Where it was sent; empty for nowhere.
+    pub upstream: String,
+}
+
 /// `/api/v1/loads`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

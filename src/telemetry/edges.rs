@@ -58,6 +58,22 @@ pub struct Series {
     pub flags: Arc<str>,
     /// The audited rule that would have refused these requests, which another series counts as well.
     pub policy: Option<Arc<str>>,
+    /// The labels that policies add.
+    pub labels: Arc<Labels>,
+}
+
+/// Labels that policies add, by name.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Requests of an edge that have the same labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labelled {
+    /// Between whom.
+    pub edge: EdgeKey,
+    /// By which labels.
+    pub labels: Arc<Labels>,
+    /// How many, which the edge counts as well.
+    pub requests: u64,
 }
 
 /// Whom an audited rule would have refused.
@@ -141,6 +157,7 @@ pub struct Edges {
     nodes: BTreeMap<Arc<str>, Node>,
     totals: BTreeMap<EdgeKey, Totals>,
     audited: BTreeMap<AuditKey, (u64, SystemTime)>,
+    labelled: BTreeMap<(EdgeKey, Arc<Labels>), u64>,
     series: usize,
     next_generation: u64,
     losses: Losses,
@@ -220,6 +237,7 @@ impl Edges {
             nodes: BTreeMap::new(),
             totals: BTreeMap::new(),
             audited: BTreeMap::new(),
+            labelled: BTreeMap::new(),
             series: 0,
             next_generation: 0,
             losses: Losses::default(),
@@ -239,6 +257,16 @@ impl Edges {
             last_seen: *last_seen,
         };
         self.audited.iter().map(one).collect()
+    }
+
+    /// Requests by the labels that policies add.
+    pub fn labelled(&self) -> Vec<Labelled> {
+        let one = |((edge, labels), requests): (&(EdgeKey, Arc<Labels>), &u64)| Labelled {
+            edge: edge.clone(),
+            labels: Arc::clone(labels),
+            requests: *requests,
+        };
+        self.labelled.iter().map(one).collect()
     }
 
     /// The nodes that have a stream of reports open.
@@ -303,8 +331,13 @@ impl Edges {
             let full = known.is_none()
                 && (node.last.len() >= self.limits.series_per_node || self.series >= self.limits.series);
             let audit = series.policy.clone().map(|policy| AuditKey { edge: series.edge.clone(), policy });
+            let labelled = (!series.labels.is_empty()).then(|| (series.edge.clone(), Arc::clone(&series.labels)));
             let overflows = match &audit {
-                None => self.totals.len() >= self.limits.edges && !self.totals.contains_key(&series.edge),
+                None => {
+                    let beyond = |key| self.labelled.len() >= self.limits.edges && !self.labelled.contains_key(key);
+                    labelled.as_ref().is_some_and(beyond)
+                        || self.totals.len() >= self.limits.edges && !self.totals.contains_key(&series.edge)
+                }
                 Some(key) => self.audited.len() >= self.limits.edges && !self.audited.contains_key(key),
             };
             if full || overflows {
@@ -318,6 +351,10 @@ impl Edges {
                 None => {
                     let totals = self.totals.entry(series.edge.clone()).or_insert_with(|| Totals::new(now));
                     totals.add(&series, growth, now);
+                    if let Some(key) = labelled {
+                        let requests = self.labelled.entry(key).or_insert(0);
+                        *requests = requests.saturating_add(growth);
+                    }
                 }
                 Some(key) => {
                     let (requests, last_seen) = self.audited.entry(key.clone()).or_insert((0, now));

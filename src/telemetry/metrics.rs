@@ -16,11 +16,13 @@ use translators::mesh::Protocol;
 use translators::name::{QualifiedName, SpiffeId};
 use translators::telemetry_names as names;
 
-use super::edges::{AuditKey, Audited, EdgeKey, Sample, Series};
+use super::edges::{AuditKey, Audited, EdgeKey, Labels, Sample, Series};
 use super::{Report, Telemetry};
 
 /// Longer versions and flags than these are nobody's.
 const LONGEST_TAG: usize = 253;
+/// A counter with more further labels is not one of ours.
+const MOST_LABELS: usize = 64;
 /// Counters beyond this are not exact as a double, and no counter of requests.
 const LARGEST_COUNT: f64 = 9_007_199_254_740_992.0;
 
@@ -181,14 +183,28 @@ fn sample(metric: &prometheus_pb::Metric, audited: bool, workload: &QualifiedNam
             "" | names::NONE => 0,
             code => code.parse().ok()?,
         };
-        (code, bounded(names::FLAGS)?, None)
+        let flags = match tag(names::FLAGS) {
+            None => names::NONE,
+            Some(_) => bounded(names::FLAGS)?,
+        };
+        (code, flags, None)
     };
+    let further = metric.label.iter().filter(|label| !names::LABELS.contains(&label.name()));
+    let labels: Labels = further.map(|label| (label.name().into(), label.value().into())).collect();
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    let is_whole = |(name, value): (&Arc<str>, &Arc<str>)| {
+        is_name(name) && name.len() <= LONGEST_TAG && value.len() <= LONGEST_TAG
+    };
+    if labels.len() > MOST_LABELS || !labels.iter().all(is_whole) {
+        return None;
+    }
     let series = Series {
         edge: EdgeKey { caller, service, version: version.into(), port: port.into(), protocol },
         mtls,
         code,
         flags: flags.into(),
         policy,
+        labels: Arc::new(labels),
     };
     Some(Sample { series, value: count(metric.counter.as_ref()?.value())? })
 }

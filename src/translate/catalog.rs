@@ -119,8 +119,13 @@ impl Catalog {
         if self.features.is_empty() {
             *self = Self { features: features.clone(), ..Self::default() };
         }
-        let nothing =
-            || Mesh { services: OrdMap::new(), workloads: OrdMap::new(), snapshots: OrdMap::new(), ..mesh.clone() };
+        let nothing = || Mesh {
+            services: OrdMap::new(),
+            workloads: OrdMap::new(),
+            snapshots: OrdMap::new(),
+            observed: OrdMap::new(),
+            ..mesh.clone()
+        };
         let former = self.mesh.replace(mesh.clone()).unwrap_or_else(nothing);
         let former_instances = std::mem::replace(&mut self.instances, instances.clone());
         let former_features = self.features.clone();
@@ -130,6 +135,7 @@ impl Catalog {
         concerned.add_workloads(self, &former, mesh);
         concerned.add_features(&former_features, features, mesh);
         concerned.add_services(self, &former, mesh);
+        concerned.add_observed(self, &former, mesh);
         concerned.add_instances(self, mesh, &former_instances);
         concerned.add_settings(self, &former, mesh);
 

@@ -1,7 +1,7 @@
 //! The mesh: rules resolved and typed, every value with the rule that it came from.
 //!
 //! Owns: the model between what people write and what Envoy is sent. An either/or is an enum, names are
-//! resolved, defaults are filled in. May use: `name`, `rules` (only in [`resolve`]). Never: Envoy's types.
+//! resolved, defaults are filled in. May use: `name`, `rules` (only in [`resolve`], and its scalars). Never: Envoy's types.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
+use crate::rules::scalar::Setting;
 
 mod access;
 mod health;
@@ -25,6 +26,7 @@ mod outside;
 pub mod resolve;
 mod route;
 mod snapshot;
+mod telemetry;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
@@ -40,6 +42,10 @@ pub use route::{
     Scheme, TcpRoute, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
+pub use telemetry::{
+    AccessLog, Collector, CollectorAt, Comparison, Dropped, Language, LogFormat, LogSink, LogWhen, Observed, TagValue,
+    Telemetry, TelemetryProvider,
+};
 pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers, ProxyProtocol};
 
 /// Everything that the rules say.
@@ -58,6 +64,12 @@ pub struct Mesh {
     /// What somebody wrote for Envoy itself.
     #[serde(skip_serializing_if = "OrdMap::is_empty")]
     pub snapshots: OrdMap<QualifiedName, Arc<EnvoySnapshot>>,
+    /// What the proxies of workloads say of requests, where a policy says anything of that.
+    #[serde(skip_serializing_if = "OrdMap::is_empty")]
+    pub observed: OrdMap<QualifiedName, Arc<Observed>>,
+    /// Who is told, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub telemetry_providers: Arc<BTreeMap<String, Arc<TelemetryProvider>>>,
 }
 
 /// A value and where it came from; `None` is the built-in default.
@@ -256,6 +268,34 @@ impl<T> Sourced<T> {
     /// A value that a rule gives.
     pub fn from_rule(value: T, origin: RuleRef) -> Self {
         Self { value, origin: Some(origin) }
+    }
+
+    /// Takes what the rule `origin` says in place of what there is.
+    fn settle(&mut self, written: Setting<T>, built_in: impl FnOnce() -> T, origin: impl FnOnce() -> RuleRef) {
+        let value = match written {
+            Setting::Inherit => return,
+            Setting::BuiltIn => built_in(),
+            Setting::Given(value) => value,
+        };
+        *self = Self::from_rule(value, origin());
+    }
+}
+
+// === impl Mesh ===
+
+impl Mesh {
+    /// What is said of the requests to an entry of `workload.serves`.
+    pub fn telemetry_of_serve(&self, workload: &Workload, serve: &Serve) -> &Arc<Telemetry> {
+        let of_workload = || {
+            let observed = self.observed.get(&workload.name)?;
+            observed.serves.get(workload.serves.iter().position(|other| other == serve)?)
+        };
+        of_workload().unwrap_or_else(|| Telemetry::built_in())
+    }
+
+    /// What is said of the calls of `workload`.
+    pub fn telemetry_of_calls(&self, workload: &Workload) -> &Arc<Telemetry> {
+        self.observed.get(&workload.name).map_or_else(|| Telemetry::built_in(), |observed| &observed.calls)
     }
 }
 

@@ -126,13 +126,15 @@ pub enum ObjectKind {
     MTLSPolicy,
     /// Who may call what.
     AccessPolicy,
+    /// What proxies say of requests.
+    TelemetryPolicy,
 }
 
 // === impl ObjectKind ===
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Mesh,
         Self::MeshService,
         Self::Workload,
@@ -141,6 +143,7 @@ impl ObjectKind {
         Self::TrafficPolicy,
         Self::MTLSPolicy,
         Self::AccessPolicy,
+        Self::TelemetryPolicy,
     ];
 
     /// The kind as it is written in a document.
@@ -154,6 +157,7 @@ impl ObjectKind {
             Self::TrafficPolicy => "TrafficPolicy",
             Self::MTLSPolicy => "MTLSPolicy",
             Self::AccessPolicy => "AccessPolicy",
+            Self::TelemetryPolicy => "TelemetryPolicy",
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod scalar;
 pub mod service;
 pub mod snapshot;
 pub mod target;
+pub mod telemetry;
 mod text;
 pub mod tls;
 pub mod traffic;
@@ -68,6 +69,7 @@ pub enum Spec {
     TrafficPolicy(Box<traffic::TrafficSpec>),
     MTLSPolicy(policy::MtlsSpec),
     AccessPolicy(policy::AccessSpec),
+    TelemetryPolicy(Box<telemetry::TelemetrySpec>),
 }
 
 /// What a text holds.

@@ -32,5 +32,8 @@ pub const POLICY: &str = "policy";
 /// Whether the filter chain takes mTLS: `true` or `false`.
 pub const MTLS: &str = "mtls";
 
+/// All of these: no other label is called so.
+pub const LABELS: [&str; 8] = [CALLER, SERVICE, VERSION, PORT, CODE, FLAGS, POLICY, MTLS];
+
 /// What Envoy's formats write for nothing.
 pub const NONE: &str = "-";

@@ -18,12 +18,15 @@ mod calling;
 mod checks;
 pub mod closed;
 mod cluster;
+mod collector;
 mod endpoint;
 mod health;
 mod http;
 mod jwt;
 mod limits;
 mod listener;
+mod log_format;
+mod outside;
 mod permission;
 mod plan;
 mod proxyless;
@@ -34,10 +37,12 @@ mod route;
 pub mod secret;
 pub mod static_config;
 mod tcp;
+mod telemetry;
 mod text;
 mod tls;
 mod wire;
 
+pub use collector::collector_key;
 pub use plan::{Contribution, Entry, Part, Slots, contribution, parts_alike, plan, plans_alike, reads_alike};
 pub use proxyless::{CERTIFICATES, Proxyless};
 
@@ -56,8 +61,10 @@ pub enum ResourceKey {
     Jwks(Slot, String),
     /// The listener of a port that a workload serves.
     Inbound(Slot, Features),
-    /// The listener of a port that a workload calls.
-    Outbound(Slot),
+    /// The listener of a port that a workload calls, for proxies that know this form of logger, where it has one.
+    Outbound(Slot, Option<OtlpLogs>),
+    /// How proxies reach a provider of telemetry, `mesh-system/otel`.
+    Collector(QualifiedName),
     /// How callers route the requests to a port.
     Route {
         /// The service.
@@ -78,6 +85,8 @@ pub enum Audience {
     Only(Features),
     /// Those of proxies.
     Proxies,
+    /// Those of proxies that know this form of logger.
+    Logging(OtlpLogs),
     /// Those of gRPC clients without a proxy.
     Proxyless,
 }
@@ -104,6 +113,8 @@ pub struct Features {
     pub stats_access_log: StatsAccessLog,
     /// Whether a TCP connection to the application can wait for the caller's TLS handshake.
     pub connect_after_handshake: bool,
+    /// Where a logger of OpenTelemetry's says where its entries go.
+    pub otlp_logs: OtlpLogs,
 }
 
 /// Who asks for resources.
@@ -131,6 +142,16 @@ pub enum StatsAccessLog {
     Scope,
 }
 
+/// The forms of Envoy's logger of OpenTelemetry's; one that a version does not know is refused by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OtlpLogs {
+    /// Before 1.37: in `common_config`.
+    #[default]
+    Common,
+    /// From 1.37: in fields of its own.
+    Own,
+}
+
 /// The resource of a key that [`plan`] gave for this mesh, with these proxies connected. Nothing but endpoints looks
 /// at them; a destination that does not exist has none.
 pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource {
@@ -144,10 +165,11 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
             let (workload, serve) = slot.serve(mesh);
             listener::inbound(mesh, workload, serve, slot, *features)
         }
-        ResourceKey::Outbound(slot) => {
+        ResourceKey::Outbound(slot, otlp) => {
             let (workload, call) = slot.call(mesh);
-            listener::outbound(mesh, workload, call, slot)
+            listener::outbound(mesh, workload, call, slot, *otlp)
         }
+        ResourceKey::Collector(provider) => collector::cluster(mesh, provider),
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
@@ -160,7 +182,7 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
         (ResourceKey::Inbound(slot, features), Entry::Serve(serve)) => {
             listener::inbound(mesh, workload, serve, slot, *features)
         }
-        (ResourceKey::Outbound(slot), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot),
+        (ResourceKey::Outbound(slot, otlp), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot, *otlp),
         (_, Entry::Serve(_) | Entry::Call(_)) => build(mesh, key, &Instances::new()),
     }
 }
@@ -171,9 +193,13 @@ impl ResourceKey {
     /// The kind of the resource.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Cluster(_) | Self::ConsumerCluster(..) | Self::LocalCluster(_) | Self::Jwks(..) => Kind::Cluster,
+            Self::Cluster(_)
+            | Self::ConsumerCluster(..)
+            | Self::LocalCluster(_)
+            | Self::Jwks(..)
+            | Self::Collector(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
-            Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
+            Self::Inbound(..) | Self::Outbound(..) => Kind::Listener,
             Self::Route { .. } => Kind::Route,
             Self::Proxyless(key) => key.kind(),
         }
@@ -183,12 +209,14 @@ impl ResourceKey {
     pub fn audience(&self) -> Audience {
         match self {
             Self::Inbound(_, features) => Audience::Only(*features),
+            Self::Outbound(_, Some(otlp)) => Audience::Logging(*otlp),
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Jwks(..)
             | Self::Endpoints(_)
-            | Self::Outbound(_)
+            | Self::Outbound(_, None)
+            | Self::Collector(_)
             | Self::Route { .. } => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
@@ -203,7 +231,8 @@ impl ResourceKey {
             | Self::LocalCluster(_)
             | Self::Jwks(..)
             | Self::Inbound(..)
-            | Self::Outbound(_)
+            | Self::Outbound(..)
+            | Self::Collector(_)
             | Self::Route { .. }
             | Self::Proxyless(_) => None,
         }
@@ -218,7 +247,8 @@ impl ResourceKey {
             Self::LocalCluster(slot) => slot.name("app").into(),
             Self::Jwks(slot, provider) => jwt::cluster_name(slot, provider).into(),
             Self::Inbound(slot, _) => slot.name("in").into(),
-            Self::Outbound(slot) => slot.name("out").into(),
+            Self::Outbound(slot, _) => slot.name("out").into(),
+            Self::Collector(provider) => collector::own_name(provider.name.as_str()).into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
             Self::Proxyless(key) => key.name(),
         }
@@ -274,7 +304,8 @@ impl Features {
             _ => StatsAccessLog::Scope,
         };
         let connect_after_handshake = (major, minor) >= (1, 37);
-        Self { client: Client::Envoy, stats_access_log, connect_after_handshake }
+        let otlp_logs = if (major, minor) >= (1, 37) { OtlpLogs::Own } else { OtlpLogs::Common };
+        Self { client: Client::Envoy, stats_access_log, connect_after_handshake, otlp_logs }
     }
 
     /// What a gRPC client without a proxy can do; `certificates` as in [`Client::Grpc`].
@@ -303,6 +334,7 @@ impl Audience {
         match self {
             Self::Only(these) => these == features,
             Self::Proxies => !features.client.is_proxyless(),
+            Self::Logging(otlp) => !features.client.is_proxyless() && features.otlp_logs == otlp,
             Self::Proxyless => features.client.is_proxyless(),
         }
     }

@@ -154,7 +154,7 @@ fn a_mistake_names_its_place_and_what_would_be_right() {
         (
             "Mesh",
             "discovery: []",
-            "f:5:3: MX0201 error Mesh shop/x /spec/discovery: unknown field \"discovery\"; choices: trustDomain, ca, defaults, jwtProviders",
+            "f:5:3: MX0201 error Mesh shop/x /spec/discovery: unknown field \"discovery\"; choices: trustDomain, ca, defaults, jwtProviders, telemetryProviders",
         ),
         (
             "MeshService",
@@ -189,11 +189,11 @@ fn the_envelope_is_checked_first() {
         ),
         (
             "apiVersion: chancery.dev/v1alpha1",
-            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy",
+            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Meshservice",
-            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy; did you mean \"MeshService\"?",
+            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy; did you mean \"MeshService\"?",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: {}",
@@ -262,7 +262,10 @@ fn every_kind_has_a_schema_of_its_fields() {
         let properties = schema.get("properties").and_then(|properties| properties.as_object()).cloned();
         properties.unwrap_or_default().keys().cloned().collect()
     };
-    assert_eq!(fields(schemars::schema_for!(rules::mesh::MeshSpec)), ["ca", "defaults", "jwtProviders", "trustDomain"]);
+    assert_eq!(
+        fields(schemars::schema_for!(rules::mesh::MeshSpec)),
+        ["ca", "defaults", "jwtProviders", "telemetryProviders", "trustDomain"]
+    );
     assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "external", "ports", "tls"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
@@ -274,6 +277,10 @@ fn every_kind_has_a_schema_of_its_fields() {
     assert_eq!(
         fields(schemars::schema_for!(rules::policy::AccessSpec)),
         ["allow", "default", "deny", "mode", "target"]
+    );
+    assert_eq!(
+        fields(schemars::schema_for!(rules::telemetry::TelemetrySpec)),
+        ["accessLogs", "metrics", "target", "tracing"]
     );
 }
 

@@ -141,6 +141,23 @@ fn access() -> impl Strategy<Value = String> {
     })
 }
 
+fn telemetry() -> impl Strategy<Value = String> {
+    let target = prop_oneof![
+        3 => target(),
+        2 => select(vec!["{labels: {version: v0}}", "{labels: {version: v1}}", "{labels: {version: v0, a: b}}", "{labels: {}}"]),
+    ];
+    let rest = select(vec![
+        "accessLogs: [{to: stdout}]",
+        "accessLogs: [{to: otlp}]",
+        "accessLogs: [{to: otlp, provider: one}], tracing: {percent: 1}",
+        "accessLogs: null, metrics: null",
+        "tracing: {provider: one, tags: {a: b}}",
+        "tracing: {provider: two, tags: {a: null}}",
+        "metrics: {drop: [caller], labels: {c: d}}",
+    ]);
+    (target, rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))
+}
+
 fn settings() -> impl Strategy<Value = String> {
     let written = select(vec![
         "{}",
@@ -149,6 +166,8 @@ fn settings() -> impl Strategy<Value = String> {
         "{defaults: {access: deny}}",
         "{defaults: {timeout: 4s, connectTimeout: 3s}}",
         "{ca: {leafTTL: 1s}}",
+        "{telemetryProviders: [{name: one, otlp: {address: \"a:1\"}}]}",
+        "{telemetryProviders: [{name: one, otlp: {service: a/x}}, {name: two, zipkin: {service: b/w, port: main}}]}",
         "{jwtProviders: [{name: login, issuer: i, jwks: {url: \"https://keys.example/k\"}}]}",
         "{jwtProviders: [{name: login, issuer: j, jwks: {url: \"https://keys.example/k\"}}, {name: p, issuer: i, jwks: {inline: x}}]}",
     ]);
@@ -170,6 +189,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         8 => (namespace(), name(), route()).prop_map(|(ns, name, spec)| document("TrafficRoute", ns, name, &spec)),
         6 => (policy(), name(), mtls()).prop_map(|(ns, name, spec)| document("MTLSPolicy", ns, name, &spec)),
         8 => (policy(), name(), access()).prop_map(|(ns, name, spec)| document("AccessPolicy", ns, name, &spec)),
+        8 => (policy(), name(), telemetry()).prop_map(|(ns, name, spec)| document("TelemetryPolicy", ns, name, &spec)),
     ];
     prop_oneof![
         6 => (written, place()).prop_map(|(text, (file, line))| Edit::Write(text, file, line)),
@@ -221,6 +241,7 @@ fn assert_follows(before: &Resolution, after: &Resolution, objects: &Objects) {
     assert_eq!(after.refused, fresh.refused);
     assert_shared(&before.mesh.services, &after.mesh.services);
     assert_shared(&before.mesh.workloads, &after.mesh.workloads);
+    assert_shared(&before.mesh.observed, &after.mesh.observed);
     assert_shared(&before.findings, &after.findings);
     for (name, service) in &after.mesh.services {
         for port in &service.ports {

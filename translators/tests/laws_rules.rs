@@ -94,6 +94,10 @@ fn documents(parts: &[Part]) -> Vec<String> {
                  deny: [{{from: [{{ip: 10.0.0.0/8}}, any], to: [{to}]}}]}}"
             );
             documents.push(document("AccessPolicy", &namespace, &format!("{name}-audit"), &spec));
+            let spec = format!(
+                "{{target: {{service: {name}}}, accessLogs: [{{to: stdout, when: {{status: \">=500\"}}}}], metrics: {{labels: {{a: b}}}}}}"
+            );
+            documents.push(document("TelemetryPolicy", &namespace, &name, &spec));
         }
     }
     documents
@@ -121,6 +125,9 @@ fn broken() -> impl Strategy<Value = String> {
         ("AccessPolicy", "{target: {service: s-0}, default: deny, allow: [{jwt: {provider: nobody}}]}"),
         ("AccessPolicy", "{target: {service: s-0}, deny: [{to: [{ports: [81]}]}]}"),
         ("AccessPolicy", "{target: {scope: namespace}, default: [}"),
+        ("TelemetryPolicy", "{target: {scope: mesh}, accessLogs: [{to: stdout}]}"),
+        ("TelemetryPolicy", "{target: {scope: namespace}, accessLogs: [{to: otlp}], metrics: {drop: [caller]}}"),
+        ("TelemetryPolicy", "{target: {service: nowhere}, tracing: {tags: {a: b}}}"),
     ];
     proptest::sample::select(wrong.to_vec()).prop_map(|(kind, spec)| document(kind, "ns-0", "a-broken", spec))
 }

@@ -97,6 +97,16 @@ impl App {
         Ok(Self { address, served, _serving: serving })
     }
 
+    /// An application that serves `router`, by HTTP/1 and by HTTP/2 as gRPC speaks it.
+    pub async fn serving(router: Router) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let server = Server::builder().accept_http1(true).add_routes(Routes::from(router));
+        let server = server.serve_with_incoming(TcpListenerStream::new(listener));
+        let serving = Background::start(async { _ = server.await });
+        Ok(Self { address, served: Arc::default(), _serving: serving })
+    }
+
     /// A gRPC application that answers every unary call with a `google.protobuf.StringValue`, which holds an [`Echo`].
     pub async fn grpc(version: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -21,6 +21,7 @@ fn series(version: &str, mtls: bool, code: u16) -> Series {
         code,
         flags: NONE.into(),
         policy: None,
+        labels: Arc::default(),
     }
 }
 
@@ -51,6 +52,23 @@ fn counters_of_one_edge_add_up_by_outcome_and_transport() {
             Edge { key: over_mtls, totals: Totals { mtls_successes: 12, mtls_failures: 4, ..none } },
         ]
     );
+}
+
+#[test]
+fn labels_tell_the_requests_of_one_edge_apart() {
+    let mut edges = Edges::new(Limits { edges: 2, ..Limits::default() });
+    let stream = edges.open("cart-a", at(0));
+    let labels = |tenant: &str| Arc::new(Labels::from([("tenant".into(), tenant.into())]));
+    let of =
+        |tenant: &str, value| Sample { series: Series { labels: labels(tenant), ..series("v1", true, 200) }, value };
+    for now in [1, 2] {
+        let samples = vec![sample("v1", 1), of("a", 10 * now), of("b", 5), of("c", 7)];
+        edges.record(&stream, Some(now), samples, at(now)).expect("the only stream");
+    }
+    let edge = series("v1", true, 200).edge;
+    let labelled = |tenant, requests| Labelled { edge: edge.clone(), labels: labels(tenant), requests };
+    assert_eq!(edges.labelled(), [labelled("a", 20), labelled("b", 5)]);
+    assert_eq!((total(&edges), edges.losses().overflowed), (26, 2));
 }
 
 #[test]

@@ -76,6 +76,7 @@ fn sample_of(caller: Option<&str>, mtls: bool, flags: &str, value: u64) -> Sampl
             code: 200,
             flags: flags.into(),
             policy: None,
+            labels: Arc::default(),
         },
         value,
     }
@@ -149,6 +150,34 @@ async fn what_a_proxy_streams_is_seen_as_edges() {
         [("- shop/store  tcp Tcp".to_owned(), [0, 0, 4, 0]), (format!("{WEB} shop/cart v1 http Http"), [17, 1, 0, 0]),]
     );
     assert_eq!(peer.telemetry.losses(), Losses::default());
+}
+
+#[tokio::test]
+async fn labels_that_policies_add_or_drop_change_no_edge() {
+    let mut peer = start(Some(reporter(Some("shop/cart-v1")))).await;
+    let cart = |names: &[(&str, &str)], value| {
+        let mut family = counter([WEB, "shop/cart", "v1", "http", "200", "-", "true"], value);
+        let labels = &mut family.metric[0].label;
+        labels.retain(|label| label.name() != names::FLAGS);
+        labels.extend(names.iter().map(|(name, value)| prometheus_pb::LabelPair {
+            name: Some((*name).to_owned()),
+            value: Some((*value).to_owned()),
+        }));
+        family
+    };
+    let families = vec![
+        cart(&[("tenant", "a"), ("zone", "x")], 3.0),
+        cart(&[("tenant", "b"), ("zone", "-")], 4.0),
+        cart(&[("ten\"ant", "b")], 100.0),
+        cart(&[], 5.0),
+    ];
+    peer.client.stream_metrics(tokio_stream::iter(vec![message(families)])).await.expect("accepted");
+    let totals: Vec<_> = peer.telemetry.edges().into_iter().map(shown).collect();
+    assert_eq!(totals, [(format!("{WEB} shop/cart v1 http Http"), [12, 0, 0, 0])]);
+    let labelled = peer.telemetry.labelled().into_iter().map(|of| (format!("{:?}", of.labels), of.requests));
+    let expected = [(r#"{"tenant": "a", "zone": "x"}"#, 3), (r#"{"tenant": "b", "zone": "-"}"#, 4)];
+    assert_eq!(labelled.collect::<Vec<_>>(), expected.map(|(labels, requests)| (labels.to_owned(), requests)));
+    assert_eq!(peer.telemetry.losses(), Losses { refused: 1, overflowed: 0 });
 }
 
 fn shown(Edge { key, totals }: Edge) -> (String, [u64; 4]) {

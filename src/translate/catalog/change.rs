@@ -4,13 +4,14 @@
 //! catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use translators::mesh::{Backing, Instances, Mesh, Service, Workload};
 use translators::name::QualifiedName;
 use translators::xds::{self, Entry, Features, Part, ResourceKey, Slots};
 
-use super::{Catalog, EntryId};
+use super::{Catalog, EntryId, Side};
 
 /// What a change concerns.
 #[derive(Debug, Default)]
@@ -100,12 +101,38 @@ impl Concerned {
         }
     }
 
+    /// The entries of whose requests something else is said, and the providers that are elsewhere.
+    pub(super) fn add_observed(&mut self, catalog: &Catalog, former: &Mesh, mesh: &Mesh) {
+        for change in former.observed.diff(&mesh.observed) {
+            let (DiffItem::Add(name, _) | DiffItem::Remove(name, _) | DiffItem::Update { new: (name, _), .. }) = change;
+            let Some(workload) = mesh.workloads.get(name) else { continue };
+            let said = |mesh: &Mesh, id: &EntryId| match id.side {
+                Side::Serves => mesh.observed.get(name)?.serves.get(id.index).cloned(),
+                Side::Calls => Some(Arc::clone(&mesh.observed.get(name)?.calls)),
+            };
+            let other = EntryId::all(workload).filter(|id| said(former, id) != said(mesh, id));
+            for id in other.collect::<Vec<_>>() {
+                self.add_own(catalog, mesh, &id, &[Part::Inbound, Part::Outbound]);
+                self.replan.push(id);
+            }
+        }
+        if former.telemetry_providers != mesh.telemetry_providers {
+            self.add_providers(catalog, mesh);
+        }
+    }
+
+    fn add_providers(&mut self, catalog: &Catalog, mesh: &Mesh) {
+        let keys = mesh.telemetry_providers.values().filter_map(|provider| xds::collector_key(provider));
+        self.shared.extend(keys.filter(|key| catalog.shared(key).is_some()));
+    }
+
     /// What holds for the whole mesh is read by everything.
     pub(super) fn add_settings(&mut self, catalog: &Catalog, former: &Mesh, mesh: &Mesh) {
         if (&former.trust_domain, &former.connect_timeout) == (&mesh.trust_domain, &mesh.connect_timeout) {
             return;
         }
         self.shared.extend(mesh.services.keys().flat_map(|service| catalog.shared_of(service)).cloned());
+        self.add_providers(catalog, mesh);
         for workload in mesh.workloads.values() {
             for id in EntryId::all(workload) {
                 self.add_own(catalog, mesh, &id, &ENTRY_PARTS);
@@ -162,7 +189,7 @@ fn is_part_of(part: Part, entry: Entry<'_>) -> bool {
     match part {
         Part::LocalCluster | Part::Jwks | Part::Inbound => matches!(entry, Entry::Serve(_)),
         Part::Outbound => matches!(entry, Entry::Call(_)),
-        Part::Cluster | Part::Endpoints | Part::Route => false,
+        Part::Cluster | Part::Collector | Part::Endpoints | Part::Route => false,
     }
 }
 

@@ -32,6 +32,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => (service(), policy_spec()).prop_map(put("MTLSPolicy")),
         3 => (prop::sample::select(["a/t0", "a/t1", "b/t2"].as_slice()), traffic_spec()).prop_map(put("TrafficPolicy")),
         2 => (service(), access_spec()).prop_map(put("AccessPolicy")),
+        4 => (prop::sample::select(["a/o0", "a/o1", "b/o2", "mesh-system/o3"].as_slice()), telemetry_spec())
+            .prop_map(put("TelemetryPolicy")),
         1 => mesh_spec().prop_map(|spec| Edit::Put("Mesh", "mesh-system/default", spec)),
         3 => any::<prop::sample::Index>().prop_map(Edit::Remove),
         3 => (prop::sample::select(WORKLOADS.as_slice()), 0..3u8, any::<bool>())
@@ -171,12 +173,32 @@ fn access_spec() -> impl Strategy<Value = String> {
     (target(), rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))
 }
 
+fn telemetry_spec() -> impl Strategy<Value = String> {
+    let target = prop_oneof![
+        3 => target(),
+        2 => prop::sample::select(vec!["{scope: mesh}", "{labels: {version: v1}}", "{labels: {version: v2}}"]),
+    ];
+    let rest = prop::sample::select(vec![
+        "accessLogs: [{to: stdout}]",
+        "accessLogs: [{to: file, path: /tmp/x, format: text}, {to: control-plane, sample: 1}]",
+        "accessLogs: [{to: otlp, provider: one, when: {errors: true}}]",
+        "accessLogs: null, tracing: null",
+        "tracing: {provider: one, percent: 1, tags: {a: b}}",
+        "tracing: {provider: two, tags: {a: null, b: {header: x}}}",
+        "metrics: {drop: [caller], labels: {c: d}}",
+    ]);
+    (target, rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))
+}
+
 fn mesh_spec() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "{trustDomain: one.example}",
         "{trustDomain: two.example, defaults: {connectTimeout: 2s}}",
         "{defaults: {mtls: permissive}}",
         "{defaults: {timeout: 3s, access: deny}}",
+        "{telemetryProviders: [{name: one, otlp: {address: \"a:1\"}}, {name: two, zipkin: {address: \"a:2\"}}]}",
+        "{telemetryProviders: [{name: one, otlp: {address: \"b:1\"}}, {name: two, zipkin: {service: b/s2, port: http}}]}",
+        "{telemetryProviders: [{name: one, otlp: {service: a/s0, port: http}}]}",
         "{jwtProviders: [{name: login, issuer: i, jwks: {url: \"https://keys.example/k\"}}]}",
         "{jwtProviders: [{name: login, issuer: i, jwks: {url: \"http://keys.example/k\"}}, {name: other, issuer: o, jwks: {url: \"http://o.example\"}}]}",
     ])

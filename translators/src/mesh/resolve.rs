@@ -24,6 +24,7 @@ use health::Callers;
 use ledger::Part;
 use levels::Level;
 use mtls::Modes;
+use observing::Observing;
 use report::Report;
 use routes::{Routed, Routes, Routing, Subject};
 use services::{Declared, DeclaredPort, Services};
@@ -51,9 +52,12 @@ mod ledger;
 mod levels;
 mod matches;
 mod mtls;
+mod observing;
 mod outside;
 mod pattern;
+mod providers;
 mod raw;
+mod reach;
 mod report;
 mod retry;
 mod routes;
@@ -62,6 +66,8 @@ mod settings;
 mod sharing;
 mod snapshots;
 mod stage;
+mod telemetry;
+mod template;
 mod traffic;
 mod workloads;
 
@@ -97,6 +103,7 @@ pub struct Resolver {
     modes: Modes,
     policies: Policies,
     traffic: Traffic,
+    observing: Observing,
     routes: Routes,
     coverage: Coverage,
     callers: Callers,
@@ -146,6 +153,7 @@ impl Resolver {
         self.follow_modes(&mut dirty);
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
+        self.follow_telemetry(&mut dirty);
         self.follow_routes(&mut dirty);
         self.put_together(&mut dirty);
         self.warn(dirty);
@@ -158,6 +166,8 @@ impl Resolver {
             services: self.resolved.clone(),
             workloads: self.kept_workloads.clone(),
             snapshots: self.snapshots.kept().clone(),
+            observed: self.observing.observed().clone(),
+            telemetry_providers: Arc::clone(&self.settings.telemetry_providers),
         };
         Resolution { mesh, findings, refused }
     }
@@ -220,6 +230,9 @@ impl Resolver {
             let called = self.callers.follow(change);
             if self.traffic.checks() {
                 dirty.services.extend(self.callers.reached_by(called));
+            }
+            if self.observing.is_needed() {
+                dirty.observed.insert(change.name.clone());
             }
         }
         self.sharing.follow(&changes, &mut self.common);
@@ -305,6 +318,12 @@ impl Resolver {
         for policy in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
             dirty.covered(&policy.subject.level, &self.services);
         }
+    }
+
+    fn follow_telemetry(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::TelemetryPolicy);
+        let known = telemetry::Known { services: &self.services, providers: &self.settings.telemetry_providers };
+        self.observing.update(names, dirty.observed.take(), &known, &self.kept_workloads, &mut self.common);
     }
 
     fn follow_routes(&mut self, dirty: &mut Dirty) {

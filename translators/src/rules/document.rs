@@ -153,6 +153,9 @@ impl Source<'_> {
             ObjectKind::TrafficPolicy => self.typed(&tree, key.as_ref(), |spec| Spec::TrafficPolicy(Box::new(spec)))?,
             ObjectKind::MTLSPolicy => self.typed(&tree, key.as_ref(), Spec::MTLSPolicy)?,
             ObjectKind::AccessPolicy => self.typed(&tree, key.as_ref(), Spec::AccessPolicy)?,
+            ObjectKind::TelemetryPolicy => {
+                self.typed(&tree, key.as_ref(), |spec| Spec::TelemetryPolicy(Box::new(spec)))?
+            }
         };
         Ok(Some(Object {
             key: ObjectKey::new(kind, QualifiedName::new(metadata.namespace, metadata.name)),

@@ -1,12 +1,13 @@
 //! `Mesh`: settings of the whole mesh; one object, `mesh-system/default`.
 //!
-//! Owns: the shape of the spec. May use: `scalar`. Never: fills in a default.
+//! Owns: the shape of the spec. May use: `scalar`, the providers of `telemetry`. Never: fills in a default.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::route::RetrySpec;
 use super::scalar::{Setting, Span};
+use super::telemetry::TelemetryProviderSpec;
 use crate::mesh::{AccessDefault, MtlsMode};
 use crate::name::{Label, TrustDomain};
 
@@ -27,6 +28,9 @@ pub struct MeshSpec {
     /// Who issues tokens that entries of access policies ask for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwt_providers: Vec<JwtProviderSpec>,
+    /// Who is told what proxies log and trace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub telemetry_providers: Vec<TelemetryProviderSpec>,
 }
 
 /// Who issues tokens.

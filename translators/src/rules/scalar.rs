@@ -271,9 +271,9 @@ impl fmt::Display for Addresses {
 }
 
 /// Reads `T` from a text; anything but a text is refused with what belongs there.
-struct TextOf<T> {
-    wanted: &'static str,
-    read: fn(&str) -> Result<T, String>,
+pub(super) struct TextOf<T> {
+    pub(super) wanted: &'static str,
+    pub(super) read: fn(&str) -> Result<T, String>,
 }
 
 impl<T> Visitor<'_> for TextOf<T> {
@@ -317,6 +317,8 @@ macro_rules! text {
         }
     )*};
 }
+pub(super) use text;
+
 text! {
     Span: "a duration such as 600ms, 2s, 1m30s or 24h", r"^(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$";
     ListenAddress: "an address such as 127.0.0.1:8080", r"^.+:\d+$";
@@ -410,6 +412,15 @@ impl<T> Setting<T> {
     /// Whether it is not written.
     pub fn is_inherit(&self) -> bool {
         matches!(self, Self::Inherit)
+    }
+
+    /// The same by reference.
+    pub fn as_ref(&self) -> Setting<&T> {
+        match self {
+            Self::Inherit => Setting::Inherit,
+            Self::BuiltIn => Setting::BuiltIn,
+            Self::Given(value) => Setting::Given(value),
+        }
     }
 
     /// What is written of a member: `null` is that for all members.

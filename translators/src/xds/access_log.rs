@@ -11,39 +11,43 @@ use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::{Slot, StatsAccessLog, rbac, wire};
-use crate::mesh::{Access, Protocol, Workload};
+use crate::mesh::{Access, Dropped, Protocol, TagValue, Telemetry, Workload};
 use crate::telemetry_names as names;
 
 /// What all requests to one port of a workload have in common.
-pub(super) struct Counted {
+pub(super) struct Counted<'a> {
     service: String,
     port: String,
     version: Option<String>,
+    protocol: Protocol,
+    telemetry: &'a Telemetry,
 }
 
 // === impl Counted ===
 
-impl Counted {
+impl<'a> Counted<'a> {
     /// The requests (on TCP ports: the connections) to the port of this slot.
-    pub(super) fn new(workload: &Workload, slot: &Slot) -> Self {
+    pub(super) fn new(workload: &Workload, slot: &Slot, protocol: Protocol, telemetry: &'a Telemetry) -> Self {
         Self {
             service: slot.service.to_string(),
             port: slot.port.clone(),
             // Envoy refuses an empty tag.
             version: workload.labels.get("version").filter(|v| !v.is_empty()).cloned(),
+            protocol,
+            telemetry,
         }
     }
 
+    fn counts(&self, what: Dropped) -> bool {
+        !self.telemetry.drop.value.contains(&what)
+    }
+
     /// The loggers of one chain: one that counts everything, and those that count whom an audit would refuse.
-    pub(super) fn loggers(
-        &self,
-        form: StatsAccessLog,
-        mtls: bool,
-        access: &Access,
-        protocol: Protocol,
-    ) -> Vec<accesslog_pb::AccessLog> {
-        let everything = logger(form, self.counter(mtls), mtls.then(handshake_done));
-        let audits = audits(access, protocol).into_iter().filter_map(|Audited { policy, filters }| {
+    pub(super) fn loggers(&self, form: StatsAccessLog, mtls: bool, access: &Access) -> Vec<accesslog_pb::AccessLog> {
+        let everything = || logger(form, self.counter(mtls), mtls.then(handshake_done));
+        let everything = self.counts(Dropped::Requests).then(everything).flatten();
+        let audits = if self.counts(Dropped::Audited) { audits(access, self.protocol) } else { Vec::new() };
+        let audits = audits.into_iter().filter_map(|Audited { policy, filters }| {
             let filters: Vec<_> = mtls.then(handshake_done).into_iter().chain(filters).collect();
             logger(form, self.audited(policy, mtls), all_of(filters))
         });
@@ -52,11 +56,13 @@ impl Counted {
 
     fn counter(&self, mtls: bool) -> stats_pb::config::Counter {
         let outcome = [
-            tag(names::CODE, "%RESPONSE_CODE%".into()),
-            tag(names::FLAGS, "%RESPONSE_FLAGS%".into()),
-            tag(names::MTLS, mtls.to_string()),
+            Some(tag(names::CODE, "%RESPONSE_CODE%".into())),
+            (self.counts(Dropped::Flags) || !self.protocol.is_http())
+                .then(|| tag(names::FLAGS, "%RESPONSE_FLAGS%".into())),
+            Some(tag(names::MTLS, mtls.to_string())),
         ];
-        counter(names::REQUESTS, self.tags().chain(outcome))
+        let further = self.telemetry.labels.iter().map(|(name, value)| tag(name, command(&value.value)));
+        counter(names::REQUESTS, self.tags().chain(outcome.into_iter().flatten()).chain(further))
     }
 
     fn audited(&self, policy: String, mtls: bool) -> stats_pb::config::Counter {
@@ -66,13 +72,14 @@ impl Counted {
 
     /// Between whom.
     fn tags(&self) -> impl Iterator<Item = stats_pb::config::Tag> {
-        let version = self.version.as_ref().map(|version| tag(names::VERSION, literal(version)));
+        let version = self.version.as_ref().filter(|_| self.counts(Dropped::Version));
         let tags = [
-            tag(names::CALLER, "%DOWNSTREAM_PEER_URI_SAN%".into()),
-            tag(names::SERVICE, literal(&self.service)),
-            tag(names::PORT, literal(&self.port)),
+            self.counts(Dropped::Caller).then(|| tag(names::CALLER, "%DOWNSTREAM_PEER_URI_SAN%".into())),
+            Some(tag(names::SERVICE, literal(&self.service))),
+            Some(tag(names::PORT, literal(&self.port))),
+            version.map(|version| tag(names::VERSION, literal(version))),
         ];
-        tags.into_iter().chain(version)
+        tags.into_iter().flatten()
     }
 }
 
@@ -155,7 +162,7 @@ fn handshake_done() -> accesslog_pb::AccessLogFilter {
 }
 
 /// Envoy wants two of them at least.
-fn all_of(mut filters: Vec<accesslog_pb::AccessLogFilter>) -> Option<accesslog_pb::AccessLogFilter> {
+pub(super) fn all_of(mut filters: Vec<accesslog_pb::AccessLogFilter>) -> Option<accesslog_pb::AccessLogFilter> {
     use accesslog_pb::access_log_filter::FilterSpecifier::AndFilter;
     if filters.len() < 2 {
         return filters.pop();
@@ -185,7 +192,16 @@ fn tag(name: &str, value_format: String) -> stats_pb::config::Tag {
     stats_pb::config::Tag { name: name.into(), value_format, ..Default::default() }
 }
 
+/// A value in a format.
+fn command(value: &TagValue) -> String {
+    match value {
+        TagValue::Literal(text) => literal(text),
+        TagValue::Header(name) => format!("%REQ({name})%"),
+        TagValue::Environment(variable) => format!("%ENVIRONMENT({variable})%"),
+    }
+}
+
 /// `text` in a format, where `%` begins a command.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     text.replace('%', "%%")
 }

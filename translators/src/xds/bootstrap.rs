@@ -21,6 +21,7 @@ use crate::telemetry_names;
 mod connection;
 mod grpc;
 
+pub(super) use connection::control_plane_service;
 pub(super) use connection::{ads, control_plane};
 use connection::{grpc_service, load_reports};
 pub use grpc::{CERTIFICATES_KEY, CertificateFiles, GrpcOptions, grpc};

@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::json;
 use crate::resource::{Kind, Name, Resource};
 
+/// The cluster that every bootstrap has.
+const CONTROL_PLANE: &str = "chancery-control-plane";
+
 /// A reference that leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dangling {
@@ -54,6 +57,9 @@ fn of_object(object: &Value) -> Vec<(Kind, String)> {
     let weighted = object.pointer("/weighted_clusters/clusters").and_then(Value::as_array);
     let names = weighted.into_iter().flatten().filter_map(|cluster| cluster["name"].as_str());
     found.extend(names.map(|name| (Kind::Cluster, name.to_owned())));
+    // A provider of telemetry; the control plane itself is not among the resources.
+    let providers = [text("/envoy_grpc/cluster_name"), text("/collector_cluster")].into_iter().flatten();
+    found.extend(providers.filter(|name| name != CONTROL_PLANE).map(|name| (Kind::Cluster, name)));
     found.extend(text("/rds/route_config_name").map(|name| (Kind::Route, name)));
     if object.get("eds_cluster_config").is_some() {
         let name = text("/eds_cluster_config/service_name").or_else(|| text("/name"));

@@ -219,6 +219,8 @@ mod tests {
             services: OrdMap::unit(name("shop/cart"), Arc::new(service)),
             workloads: OrdMap::new(),
             snapshots: Default::default(),
+            observed: Default::default(),
+            telemetry_providers: Default::default(),
         }
     }
 

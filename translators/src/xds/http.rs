@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use prost::{Message as _, Name as _};
-use proto::envoy::config::accesslog::v3 as accesslog_pb;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::route::v3 as route_pb;
@@ -17,6 +16,7 @@ use proto::google::protobuf as google_pb;
 
 use super::raw::{Fields, Raw};
 use super::tcp::network_filter;
+use super::telemetry::{Told, of_manager};
 use super::{checks, limits, wire};
 use crate::mesh::{Port, Protocol, Service};
 
@@ -31,7 +31,7 @@ pub(super) fn inbound(
     cluster: String,
     mtls: bool,
     mut access: Vec<hcm_pb::HttpFilter>,
-    access_log: Vec<accesslog_pb::AccessLog>,
+    told: Told,
 ) -> listener_pb::Filter {
     access.extend(limits::http(&port.inbound, mtls));
     let ruled = !port.access.deny.is_empty() || !port.access.allow.is_empty();
@@ -39,7 +39,8 @@ pub(super) fn inbound(
     let manager = hcm_pb::HttpConnectionManager {
         route_specifier: Some(manager_pb::RouteSpecifier::RouteConfig(everything_to(stat_prefix, cluster, port))),
         http_filters: access,
-        access_log,
+        access_log: told.access_log,
+        tracing: told.tracing,
         ..manager(stat_prefix, port.protocol)
     };
     // The application learns its caller from a certificate and from nothing that a caller writes.
@@ -70,9 +71,9 @@ pub(super) fn inbound(
 }
 
 /// To wherever the route `route` leads: the fields of a filter.
-pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, port: &Port, route: &str) {
+pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, port: &Port, route: &str, told: Told) {
     let mut varying = Raw::default();
-    // HttpConnectionManager: its stat_prefix, rds and http_protocol_options.
+    // HttpConnectionManager: its stat_prefix, rds, http_protocol_options, and what is told.
     varying.text(2, stat_prefix);
     varying.message(3, |rds| {
         rds.encoded(&ADS);
@@ -83,6 +84,7 @@ pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, p
         options.parts(3, &[service.name.name.as_str(), ".", service.name.namespace.as_str()]);
     });
     let varying = varying.into_bytes();
+    let varying = if told.is_nothing() { varying } else { Fields::of(of_manager(told)).merged(&varying) };
     let manager = ALIKE.get(&port.protocol).map(|same| same.merged(&varying)).unwrap_or(varying);
     filter.text(1, NAME);
     filter.large(4, |any| {

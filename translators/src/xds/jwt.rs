@@ -14,8 +14,9 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::http::http_filter;
-use super::{Slot, cluster, endpoint, origins, planned_port, tls, wire};
-use crate::mesh::{Access, Authorities, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Originate, Protocol, TlsVersion};
+use super::outside::{self, Server};
+use super::{Slot, origins, planned_port, wire};
+use crate::mesh::{Access, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Protocol};
 use crate::resource::{Kind, Resource};
 
 /// The namespace of what the filter says of a request.
@@ -155,22 +156,12 @@ pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
     let name = cluster_name(slot, name);
     let resource = match &provider.keys {
         JwtKeys::Inline(_) => cluster_pb::Cluster::default(),
-        JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => cluster_pb::Cluster {
-            cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(
-                cluster_pb::cluster::DiscoveryType::StrictDns.into(),
-            )),
-            dns_lookup_family: cluster_pb::cluster::DnsLookupFamily::V4Preferred.into(),
-            load_assignment: Some(endpoint::only(&name, wire::host_and_port(host.clone(), port.get()))),
-            transport_socket: tls.then(|| tls::outside(&trusted(host), &[])),
-            ..cluster::base(name.clone(), Protocol::Http, mesh.connect_timeout.value)
-        },
+        JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => {
+            let server = Server { host, port: port.get(), tls: *tls };
+            outside::cluster(&name, &server, Protocol::Http, mesh.connect_timeout.value)
+        }
     };
     Resource::new(Kind::Cluster, name, &resource, origins)
-}
-
-/// A server that the proxy's system vouches for.
-fn trusted(host: &str) -> Originate {
-    Originate { name: host.to_owned(), authorities: Authorities::System, oldest: TlsVersion::V12 }
 }
 
 /// `jwks/shop/cart/http/login`.

@@ -17,9 +17,13 @@ use proto::envoy::extensions::filters::network::set_filter_state::v3 as told_pb;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::access_log::Counted;
+use super::log_format::Subject;
 use super::raw::Raw;
 use super::rbac::Strangers;
-use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
+use super::telemetry::{INBOUND, OUTBOUND, Said};
+use super::{
+    Features, OtlpLogs, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port,
+};
 use super::{calling, jwt, limits, proxyless, rbac, wire};
 use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
 use crate::resource::{Kind, Resource};
@@ -31,7 +35,12 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
 pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, features: Features) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let chain = Inbound { mesh, slot, port, features, counted: Counted::new(workload, slot) };
+    let telemetry = mesh.telemetry_of_serve(workload, serve);
+    let counted = Counted::new(workload, slot, port.protocol, telemetry);
+    let name = slot.name("in");
+    let subject = subject(INBOUND, slot, port);
+    let said = Said { telemetry, listener: &name, subject, otlp: features.otlp_logs };
+    let chain = Inbound { mesh, slot, port, features, counted, said };
     let filter_chains = match (port.mtls.value, port.protocol.is_http()) {
         (MtlsMode::Strict, _) => chain.mtls(),
         // TLS that is not the mesh's has no chain and is closed.
@@ -49,20 +58,18 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
         MtlsMode::Strict | MtlsMode::Permissive => inspecting(port.server_first, plain),
         MtlsMode::Disabled => plain,
     };
-    let origins = origins(
-        [&serve.origin, &service.origin]
-            .into_iter()
-            .chain(&port.mtls.origin)
-            .chain(port.access.origins())
-            .chain(port.inbound.origins()),
-    );
+    let rules = [&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(port.access.origins());
+    let origins = origins(rules.chain(port.inbound.origins()).chain(telemetry.origins()));
     Resource::new(Kind::Listener, slot.name("in"), &listener, origins)
 }
 
 /// The listener of a port that a workload calls.
-pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slot) -> Resource {
+pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slot, otlp: Option<OtlpLogs>) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let name = slot.name("out");
+    let telemetry = mesh.telemetry_of_calls(workload);
+    let otlp = otlp.unwrap_or_default();
+    let told = Said { telemetry, listener: &name, subject: subject(OUTBOUND, slot, port), otlp }.told();
     let mut listener = Raw::with_capacity(2048);
     listener.text(1, &name);
     wire::put_address(&mut listener, 2, call.listen);
@@ -76,12 +83,12 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
         chain.large(3, |filter| {
             if port.protocol.is_http() {
                 let route = route_name(&call.service, &call.port, &consumer(port, workload));
-                http::outbound(filter, &name, service, port, &route);
+                http::outbound(filter, &name, service, port, &route, told);
             } else {
                 let proxy = match port.tcp_route_for(&workload.name.namespace).map(|route| route.to.as_slice()) {
-                    None => tcp::proxy(&name, cluster_name(&whole_port(call)), calls),
-                    Some([only]) => tcp::proxy(&name, cluster_name(&only.destination), calls),
-                    Some(several) => tcp::shared_out(&name, several, calls),
+                    None => tcp::proxy(&name, cluster_name(&whole_port(call)), calls, told.access_log),
+                    Some([only]) => tcp::proxy(&name, cluster_name(&only.destination), calls, told.access_log),
+                    Some(several) => tcp::shared_out(&name, several, calls, told.access_log),
                 };
                 filter.encoded(&proxy.encode_to_vec());
             }
@@ -91,7 +98,7 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
     let of_bytes = (!port.protocol.is_http()).then(|| calls.origins());
     let of_caller = calls.hash_on.origin.as_ref().filter(|_| by_caller);
     let route = port.tcp_route_for(&workload.name.namespace).map(|route| &route.origin);
-    let rules = [&call.origin, &service.origin].into_iter().chain(route);
+    let rules = [&call.origin, &service.origin].into_iter().chain(route).chain(telemetry.origins());
     let origins = origins(rules.chain(of_bytes.into_iter().flatten()).chain(of_caller));
     Resource::from_bytes(Kind::Listener, name.into(), &listener.into_bytes(), origins)
 }
@@ -118,13 +125,25 @@ fn caller(workload: &Workload) -> listener_pb::Filter {
     tcp::network_filter("envoy.filters.network.set_filter_state", wire::any(&config))
 }
 
+/// Of what the proxies of a slot speak.
+fn subject(direction: &'static str, slot: &Slot, port: &Port) -> Subject {
+    Subject {
+        direction,
+        workload: slot.workload.to_string(),
+        service: slot.service.to_string(),
+        port: slot.port.clone(),
+        protocol: port.protocol,
+    }
+}
+
 /// The filter chains of one inbound listener.
 struct Inbound<'a> {
     mesh: &'a Mesh,
     slot: &'a Slot,
     port: &'a Port,
     features: Features,
-    counted: Counted,
+    counted: Counted<'a>,
+    said: Said<'a>,
 }
 
 // === impl Inbound ===
@@ -194,8 +213,9 @@ impl Inbound<'_> {
     fn chain(&self, name: &str, mtls: bool) -> listener_pb::FilterChain {
         let stat_prefix = format!("{}/{name}", self.slot.name("in"));
         let cluster = self.slot.name("app");
-        let access_log =
-            self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access, self.port.protocol);
+        let counters = self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access);
+        let mut told = self.said.told();
+        told.access_log.splice(0..0, counters);
         let trust_domain = &self.mesh.trust_domain.value;
         let limited = limits::connections(&self.port.inbound, &stat_prefix).into_iter();
         let filters = if self.port.protocol.is_http() {
@@ -203,13 +223,13 @@ impl Inbound<'_> {
                 .into_iter()
                 .chain(rbac::http(&self.port.access, trust_domain))
                 .collect();
-            let manager = http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log);
+            let manager = http::inbound(&stat_prefix, self.port, cluster, mtls, access, told);
             limited.chain([manager]).collect()
         } else {
             let after_handshake = mtls && self.features.connect_after_handshake;
             let mut filters = rbac::network(&self.port.access, trust_domain, &stat_prefix);
             filters.extend(limited);
-            filters.push(tcp::application(&stat_prefix, cluster, after_handshake, access_log));
+            filters.push(tcp::application(&stat_prefix, cluster, after_handshake, told.access_log));
             filters
         };
         listener_pb::FilterChain { name: name.into(), filters, ..Default::default() }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Features, ResourceKey, Slot, calling, consumer, destinations, endpoint, jwt, port, proxyless};
+use super::{Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless};
 use crate::mesh::{Backing, Call, Destination, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 
@@ -52,6 +52,8 @@ pub enum Part {
     LocalCluster,
     /// [`ResourceKey::Jwks`].
     Jwks,
+    /// [`ResourceKey::Collector`].
+    Collector,
     /// [`ResourceKey::Endpoints`].
     Endpoints,
     /// [`ResourceKey::Inbound`].
@@ -85,6 +87,9 @@ pub fn contribution(
     added.follows_from.push(slot.service.clone());
     let Some((called, used)) = port(mesh, &slot.service, &slot.port) else { return added };
     let envoys = || features.iter().filter(|features| !features.client.is_proxyless());
+    if envoys().next().is_some() {
+        told(mesh, workload, entry, &mut added);
+    }
     match entry {
         Entry::Serve(_) => {
             added.own = envoys().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
@@ -131,15 +136,46 @@ pub fn contribution(
                 if used.protocol.is_http() {
                     added.shared.push(ResourceKey::Route { service, port, consumer });
                 }
-                added.own.push(ResourceKey::Outbound(slot));
+                if mesh.telemetry_of_calls(workload).logs_by_otlp() {
+                    let forms: BTreeSet<_> = envoys().map(|features| features.otlp_logs).collect();
+                    added.own.extend(forms.into_iter().map(|form| ResourceKey::Outbound(slot.clone(), Some(form))));
+                } else {
+                    added.own.push(ResourceKey::Outbound(slot, None));
+                }
             }
         }
     }
     added.own.sort_unstable();
     added.shared.sort_unstable();
+    added.shared.dedup();
     added.follows_from.sort_unstable();
     added.follows_from.dedup();
     added
+}
+
+/// What an entry needs to tell providers what is said of its requests.
+fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribution) {
+    let telemetry = match entry {
+        Entry::Serve(serve) => mesh.telemetry_of_serve(workload, serve),
+        Entry::Call(_) => mesh.telemetry_of_calls(workload),
+    };
+    for collector in telemetry.collectors() {
+        match collector::destination(collector) {
+            Some(to) => {
+                added.follows_from.push(to.service.clone());
+                if let Some((service, reached)) = port(mesh, &to.service, &to.port) {
+                    added.shared.push(cluster(&to, reached, workload));
+                    if endpoint::is_told(service, &to) {
+                        added.shared.push(ResourceKey::Endpoints(to));
+                    }
+                }
+            }
+            None if mesh.telemetry_providers.contains_key(&collector.provider.name) => {
+                added.shared.extend(collector::collector_key(&collector.provider));
+            }
+            None => {}
+        }
+    }
 }
 
 /// The cluster by which `workload` reaches `destination`, a part of the port `reached`.
@@ -191,7 +227,9 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         ResourceKey::LocalCluster(slot)
         | ResourceKey::Jwks(slot, _)
         | ResourceKey::Inbound(slot, _)
-        | ResourceKey::Outbound(slot) => parts_alike(key.part(), &slot.port, former, next),
+        | ResourceKey::Outbound(slot, _) => parts_alike(key.part(), &slot.port, former, next),
+        // It is about no service, though one might be called the same.
+        ResourceKey::Collector(_) => true,
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
@@ -212,6 +250,7 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
                     && of_workloads(former) == of_workloads(next)
             }
             Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit,
+            Part::Collector => true,
             Part::Jwks => a.access == b.access,
             Part::Endpoints => {
                 (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
@@ -333,21 +372,23 @@ impl ResourceKey {
             Self::Jwks(..) => Part::Jwks,
             Self::Endpoints(_) => Part::Endpoints,
             Self::Inbound(..) => Part::Inbound,
-            Self::Outbound(_) => Part::Outbound,
+            Self::Outbound(..) => Part::Outbound,
+            Self::Collector(_) => Part::Collector,
             Self::Route { .. } => Part::Route,
             Self::Proxyless(key) => key.part(),
         }
     }
 
-    /// The service that the resource is about.
+    /// The service that the resource is about; for a provider of telemetry, its own name.
     pub fn service(&self) -> &QualifiedName {
         match self {
             Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
                 &destination.service
             }
-            Self::LocalCluster(slot) | Self::Jwks(slot, _) | Self::Inbound(slot, _) | Self::Outbound(slot) => {
+            Self::LocalCluster(slot) | Self::Jwks(slot, _) | Self::Inbound(slot, _) | Self::Outbound(slot, _) => {
                 &slot.service
             }
+            Self::Collector(provider) => provider,
             Self::Route { service, .. } => service,
             Self::Proxyless(key) => key.service(),
         }

@@ -12,12 +12,22 @@ use super::{calling, cluster_name, wire};
 use crate::mesh::{Outbound, WeightedDestination};
 
 /// To a destination.
-pub(super) fn proxy(stat_prefix: &str, cluster: String, calls: &Outbound) -> listener_pb::Filter {
-    filter(calling::bytes(base(stat_prefix, cluster), calls))
+pub(super) fn proxy(
+    stat_prefix: &str,
+    cluster: String,
+    calls: &Outbound,
+    access_log: Vec<accesslog_pb::AccessLog>,
+) -> listener_pb::Filter {
+    filter(calling::bytes(tcp_pb::TcpProxy { access_log, ..base(stat_prefix, cluster) }, calls))
 }
 
 /// To several, each with its share of the connections.
-pub(super) fn shared_out(stat_prefix: &str, to: &[WeightedDestination], calls: &Outbound) -> listener_pb::Filter {
+pub(super) fn shared_out(
+    stat_prefix: &str,
+    to: &[WeightedDestination],
+    calls: &Outbound,
+    access_log: Vec<accesslog_pb::AccessLog>,
+) -> listener_pb::Filter {
     use tcp_pb::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
     // Here a share is at least one.
     let shares = to.iter().filter(|to| to.weight > 0).map(|to| ClusterWeight {
@@ -28,6 +38,7 @@ pub(super) fn shared_out(stat_prefix: &str, to: &[WeightedDestination], calls: &
     let clusters = WeightedCluster { clusters: shares.collect() };
     let proxy = tcp_pb::TcpProxy {
         cluster_specifier: Some(ClusterSpecifier::WeightedClusters(clusters)),
+        access_log,
         ..base(stat_prefix, String::new())
     };
     filter(calling::bytes(proxy, calls))

@@ -10,6 +10,11 @@ use proptest::sample::Index;
 use translators::mesh::*;
 use translators::name::*;
 
+use telemetry::{TelemetryPart, telemetry};
+
+#[path = "telemetry.rs"]
+mod telemetry;
+
 pub fn name(text: &str) -> QualifiedName {
     text.parse().expect("a name")
 }
@@ -60,13 +65,16 @@ struct WorkloadPart {
     labels: BTreeMap<String, String>,
     serves: Vec<(Index, Index)>,
     calls: Vec<(Index, Index)>,
+    /// What is said of its calls, and of what it serves.
+    telemetry: (Option<TelemetryPart>, Option<TelemetryPart>),
 }
 
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let service = prop::collection::vec(port(), 1..3);
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
-    let workload = (labels(), index_pairs(), index_pairs());
-    let workload = workload.prop_map(|(labels, serves, calls)| WorkloadPart { labels, serves, calls });
+    let workload = (labels(), index_pairs(), index_pairs(), (telemetry(), telemetry()));
+    let workload =
+        workload.prop_map(|(labels, serves, calls, telemetry)| WorkloadPart { labels, serves, calls, telemetry });
     let parts = (
         prop::collection::vec(service, 1..4),
         prop::collection::vec(statics, 3),
@@ -507,7 +515,22 @@ fn assemble(parts: Parts) -> Mesh {
             }),
         )
     });
+    let told = (names[0].clone(), "p0".to_owned());
+    let providers = telemetry::providers(&told);
+    let observed = workloads.values().zip(&parts.workloads).filter_map(|(workload, part)| {
+        let said = |part: &Option<TelemetryPart>| match part {
+            Some(part) => Arc::new(part.assembled(&providers, &told)),
+            None => Arc::clone(Telemetry::built_in()),
+        };
+        let (calls, serves) = &part.telemetry;
+        let serves = vec![said(serves); workload.serves.len()];
+        let is_said = part.telemetry.0.is_some() || part.telemetry.1.is_some();
+        is_said.then(|| (workload.name.clone(), Arc::new(Observed { calls: said(calls), serves })))
+    });
+    let observed = observed.collect();
     Mesh {
+        observed,
+        telemetry_providers: Arc::new(providers),
         trust_domain: Sourced::built_in(TrustDomain::built_in()),
         leaf_ttl: Sourced::built_in(Duration::from_secs(86400)),
         connect_timeout: Sourced::built_in(Duration::from_secs(5)),

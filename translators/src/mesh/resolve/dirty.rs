@@ -20,6 +20,8 @@ pub(super) struct Dirty {
     pub levels: Marks<Level>,
     /// Access policies to be held against the ports that they cover.
     pub warnings: Marks<QualifiedName>,
+    /// Workloads whose proxies may have to say something else.
+    pub observed: Marks<QualifiedName>,
 }
 
 /// What is marked, in order only when it is taken: most marks are set in order, and many twice.

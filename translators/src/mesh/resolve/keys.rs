@@ -70,22 +70,27 @@ fn keys_url(url: &str) -> Result<KeysUrl, String> {
     };
     let graphic = |c: u8| c.is_ascii_graphic() && c != b'#';
     let (authority, _) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (host, port) = host_and_port(authority).filter(|_| url.bytes().all(graphic)).ok_or_else(invalid)?;
+    let port = port.or(NonZeroU16::new(if tls { 443 } else { 80 })).ok_or_else(invalid)?;
+    Ok(KeysUrl { tls, host: host.to_owned(), port, url: url.to_owned() })
+}
+
+/// A name or an address, the latter without brackets, and the port behind it, if one is written.
+pub(super) fn host_and_port(authority: &str) -> Option<(&str, Option<NonZeroU16>)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(inner) => {
-            let (host, after) = inner.split_once(']').ok_or_else(invalid)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| invalid())?;
-            (host, after.strip_prefix(':').or(if after.is_empty() { Some("") } else { None }).ok_or_else(invalid)?)
+            let (host, after) = inner.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
         }
-        None => authority.split_once(':').unwrap_or((authority, "")),
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
     };
     let label = |c: u8| c.is_ascii_alphanumeric() || b"-_.:".contains(&c);
     let port = match port {
-        "" if !authority.ends_with(':') => NonZeroU16::new(if tls { 443 } else { 80 }),
-        port => port.parse().ok(),
+        None => None,
+        Some(port) => Some(port.parse().ok()?),
     };
-    let valid = url.bytes().all(graphic) && !host.is_empty() && host.bytes().all(label);
-    let port = port.filter(|_| valid).ok_or_else(invalid)?;
-    Ok(KeysUrl { tls, host: host.to_owned(), port, url: url.to_owned() })
+    (!host.is_empty() && host.bytes().all(label)).then_some((host, port))
 }
 
 /// The public part of a key set.

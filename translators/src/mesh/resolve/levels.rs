@@ -133,6 +133,15 @@ impl<T> ByLevel<T> {
         }
     }
 
+    /// Puts `value` at `level`.
+    pub(super) fn put(&mut self, level: &Level, value: T) {
+        let mut value = Some(value);
+        let place = self.entry(level, || value.take().expect("it is asked for once at most"));
+        if let Some(value) = value {
+            *place = value;
+        }
+    }
+
     /// Takes away what is at `level`.
     pub(super) fn remove(&mut self, level: &Level) {
         match level {
@@ -155,10 +164,22 @@ impl<T> ByLevel<T> {
 
     /// What covers a port, from the widest level to the most specific.
     pub(super) fn covering(&self, service: &QualifiedName, port: &str) -> impl DoubleEndedIterator<Item = &T> {
+        self.wide(&service.namespace).chain(self.narrow(service, port))
+    }
+
+    /// What covers everything in a namespace.
+    pub(super) fn wide(&self, namespace: &Label) -> impl DoubleEndedIterator<Item = &T> {
+        [self.mesh.as_ref(), self.namespaces.get(namespace)].into_iter().flatten()
+    }
+
+    /// What covers a port, and beside it at most its service.
+    pub(super) fn narrow(
+        &self,
+        service: &QualifiedName,
+        port: &str,
+    ) -> impl DoubleEndedIterator<Item = &T> + use<'_, T> {
         let of_port = self.ports.get(service).and_then(|ports| ports.get(port));
-        let covering =
-            [self.mesh.as_ref(), self.namespaces.get(&service.namespace), self.services.get(service), of_port];
-        covering.into_iter().flatten()
+        [self.services.get(service), of_port].into_iter().flatten()
     }
 
     /// What covers only `service` or ports of it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::{self, Providers};
+use super::providers;
 use super::report::Report;
 use super::retry;
 use crate::finding::Code;
@@ -27,6 +28,7 @@ pub(super) struct Settings {
     /// How calls are made.
     pub outbound: Arc<Outbound>,
     pub jwt_providers: Providers,
+    pub telemetry_providers: Arc<providers::Providers>,
 }
 
 // === impl Settings ===
@@ -47,6 +49,7 @@ impl Settings {
             access: Sourced::built_in(AccessDefault::Allow),
             outbound: Arc::clone(Outbound::built_in()),
             jwt_providers: Providers::new(),
+            telemetry_providers: Arc::default(),
         }
     }
 
@@ -100,6 +103,7 @@ impl Settings {
         }
         settings.outbound = Arc::new(outbound);
         settings.jwt_providers = keys::providers(&spec.jwt_providers, report);
+        settings.telemetry_providers = Arc::new(providers::providers(&spec.telemetry_providers, report));
         settings
     }
 }

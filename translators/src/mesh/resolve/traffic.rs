@@ -287,12 +287,7 @@ impl Layer {
     }
 
     fn set<T>(&self, place: &mut Sourced<T>, written: Setting<T>, built_in: T, field: &str) {
-        let value = match written {
-            Setting::Inherit => return,
-            Setting::BuiltIn => built_in,
-            Setting::Given(value) => value,
-        };
-        *place = Sourced::from_rule(value, self.origin(field));
+        place.settle(written, || built_in, || self.origin(field));
     }
 
     fn retry(&self, place: &mut Sourced<crate::mesh::Retry>) {

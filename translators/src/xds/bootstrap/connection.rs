@@ -50,6 +50,11 @@ pub(super) fn load_reports() -> core_pb::ApiConfigSource {
     }
 }
 
+/// The control plane as a service of gRPC.
+pub(in crate::xds) fn control_plane_service() -> core_pb::GrpcService {
+    grpc_service(None)
+}
+
 pub(super) fn grpc_service(retry_policy: Option<core_pb::RetryPolicy>) -> core_pb::GrpcService {
     use core_pb::grpc_service::{EnvoyGrpc, TargetSpecifier};
     let envoy = EnvoyGrpc { cluster_name: CONTROL_PLANE.into(), retry_policy, ..Default::default() };

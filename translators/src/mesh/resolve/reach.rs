@@ -1,0 +1,153 @@
+//! Reach: which proxies a policy about proxies is for.
+//!
+//! Owns: targets that may be labels of workloads, and where these stand on the ladder. May use: `levels`. Never: knows what
+//! a policy says.
+
+use std::collections::BTreeMap;
+
+use super::claims::Claim;
+use super::levels::{ByLevel, Level};
+use super::report::Report;
+use super::services::Services;
+use crate::finding::Code;
+use crate::mesh::Workload;
+use crate::name::{Label, QualifiedName};
+use crate::rules::target::Target;
+
+/// What a policy is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    /// Everything, a namespace, a service or a port of it.
+    Ports(Level),
+    /// The workloads of a namespace with these labels.
+    Workloads(Label, BTreeMap<String, String>),
+}
+
+/// How many labels, and which.
+type Labels = (usize, BTreeMap<String, String>);
+
+/// What there is for each.
+#[derive(Debug)]
+pub(super) struct ByReach<T> {
+    levels: ByLevel<T>,
+    /// By namespace; the more labels, the later.
+    labelled: BTreeMap<Label, BTreeMap<Labels, T>>,
+}
+
+// === impl Reach ===
+
+/// One policy decides for a target.
+impl Claim for Reach {
+    const POINTER: &'static str = "/spec/target";
+    const WHY: &'static str = "has the same target";
+}
+
+impl Reach {
+    /// What `target` is for.
+    pub(super) fn of(target: &Target, services: &Services, report: &mut Report<'_>) -> Option<Self> {
+        let Target::Labels(labels) = target else {
+            return Level::of(target, services, report).map(Self::Ports);
+        };
+        if labels.is_empty() {
+            report.error(Code::InvalidValue, "/spec/target/labels", "no labels would be every workload").hint =
+                Some("write {scope: namespace}".to_owned());
+        }
+        Some(Self::Workloads(report.object.key.name.namespace.clone(), labels.clone()))
+    }
+
+    /// Whether labels say what it takes.
+    pub(super) fn is_by_labels(&self) -> bool {
+        match self {
+            Self::Ports(_) => false,
+            Self::Workloads(..) => true,
+        }
+    }
+
+    /// Whether something of `workload` is within.
+    pub(super) fn takes(&self, workload: &Workload) -> bool {
+        match self {
+            Self::Ports(Level::Mesh) => true,
+            Self::Ports(Level::Namespace(namespace)) => workload.name.namespace == *namespace,
+            Self::Ports(Level::Service(service)) => workload.serves.iter().any(|serve| serve.service == *service),
+            Self::Ports(Level::Port(service, port)) => {
+                workload.serves.iter().any(|serve| (&serve.service, &serve.port) == (service, port))
+            }
+            Self::Workloads(namespace, labels) => workload.name.namespace == *namespace && carries(workload, labels),
+        }
+    }
+
+    /// The one namespace in which it takes anything, if there is but one.
+    pub(super) fn namespace(&self) -> Option<&Label> {
+        match self {
+            Self::Ports(Level::Mesh) => None,
+            Self::Ports(Level::Namespace(namespace)) | Self::Workloads(namespace, _) => Some(namespace),
+            Self::Ports(Level::Service(service) | Level::Port(service, _)) => Some(&service.namespace),
+        }
+    }
+
+    /// Whether a workload that both take by their labels would have to choose.
+    pub(super) fn rivals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Workloads(a, labels), Self::Workloads(b, others)) => {
+                a == b && labels != others && labels.len() == others.len()
+            }
+            _ => false,
+        }
+    }
+}
+
+fn carries(workload: &Workload, labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+}
+
+// === impl ByReach ===
+
+impl<T> Default for ByReach<T> {
+    fn default() -> Self {
+        Self { levels: ByLevel::default(), labelled: BTreeMap::new() }
+    }
+}
+
+impl<T> ByReach<T> {
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.levels.is_empty() && self.labelled.is_empty()
+    }
+
+    /// Puts `value` there.
+    pub(super) fn put(&mut self, reach: &Reach, value: T) {
+        match reach {
+            Reach::Ports(level) => self.levels.put(level, value),
+            Reach::Workloads(namespace, labels) => {
+                let labelled = self.labelled.entry(namespace.clone()).or_default();
+                labelled.insert((labels.len(), labels.clone()), value);
+            }
+        }
+    }
+
+    /// Takes away what is there.
+    pub(super) fn remove(&mut self, reach: &Reach) {
+        match reach {
+            Reach::Ports(level) => self.levels.remove(level),
+            Reach::Workloads(namespace, labels) => {
+                let Some(labelled) = self.labelled.get_mut(namespace) else { return };
+                labelled.remove(&(labels.len(), labels.clone()));
+                if labelled.is_empty() {
+                    self.labelled.remove(namespace);
+                }
+            }
+        }
+    }
+
+    /// What is for all of a workload, from the widest to the most specific.
+    pub(super) fn of_workload<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a T> {
+        let labelled = self.labelled.get(&workload.name.namespace).into_iter().flatten();
+        let labelled = labelled.filter(|((_, labels), _)| carries(workload, labels)).map(|(_, value)| value);
+        self.levels.wide(&workload.name.namespace).chain(labelled)
+    }
+
+    /// What is for a port alone, or for its service; it goes before everything else.
+    pub(super) fn of_port<'a>(&'a self, service: &QualifiedName, port: &str) -> impl Iterator<Item = &'a T> {
+        self.levels.narrow(service, port)
+    }
+}
