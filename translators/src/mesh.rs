@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
 mod access;
+mod edge;
+mod host;
 mod instance;
 mod jwt;
 mod node;
@@ -24,7 +26,9 @@ mod route;
 mod snapshot;
 mod traffic;
 
-pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
+pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
+pub use edge::{Edge, EdgeAction, EdgeHosts, EdgeRedirect, EdgeRule};
+pub use host::{HostMatch, closest};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
 pub use node::{NodeMatch, Precision};
@@ -191,6 +195,9 @@ pub struct Workload {
     pub serves: Vec<Serve>,
     /// What it calls.
     pub calls: Vec<Call>,
+    /// Where it takes traffic from outside of the mesh, by gateway and address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Arc<Edge>>,
 }
 
 /// One port that a workload serves.

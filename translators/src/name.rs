@@ -116,6 +116,8 @@ pub enum ObjectKind {
     MeshService,
     /// Proxies that are alike: what they serve and call.
     Workload,
+    /// Where traffic from outside of the mesh comes in.
+    EdgeGateway,
     /// Envoy's own resources, as somebody wrote them.
     EnvoySnapshot,
     /// How requests to a service are routed.
@@ -132,10 +134,11 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Mesh,
         Self::MeshService,
         Self::Workload,
+        Self::EdgeGateway,
         Self::EnvoySnapshot,
         Self::TrafficRoute,
         Self::TrafficPolicy,
@@ -149,6 +152,7 @@ impl ObjectKind {
             Self::Mesh => "Mesh",
             Self::MeshService => "MeshService",
             Self::Workload => "Workload",
+            Self::EdgeGateway => "EdgeGateway",
             Self::EnvoySnapshot => "EnvoySnapshot",
             Self::TrafficRoute => "TrafficRoute",
             Self::TrafficPolicy => "TrafficPolicy",

@@ -14,6 +14,7 @@ pub mod checks;
 mod collection;
 mod document;
 mod envelope;
+pub mod gateway;
 pub mod mesh;
 mod mistake;
 mod node;
@@ -22,6 +23,7 @@ pub mod route;
 pub mod scalar;
 pub mod service;
 pub mod snapshot;
+pub mod subject;
 pub mod target;
 mod text;
 pub mod traffic;
@@ -60,6 +62,7 @@ pub enum Spec {
     Mesh(mesh::MeshSpec),
     MeshService(service::ServiceSpec),
     Workload(workload::WorkloadSpec),
+    EdgeGateway(gateway::GatewaySpec),
     EnvoySnapshot(snapshot::SnapshotSpec),
     TrafficRoute(route::RouteSpec),
     TrafficPolicy(Box<traffic::TrafficSpec>),

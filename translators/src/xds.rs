@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
@@ -18,6 +18,7 @@ mod calling;
 mod checks;
 pub mod closed;
 mod cluster;
+mod edge;
 mod endpoint;
 mod http;
 mod jwt;
@@ -65,6 +66,10 @@ pub enum ResourceKey {
         /// Which callers.
         consumer: Consumer,
     },
+    /// The listener of a socket of a gateway.
+    Edge(EdgeSlot),
+    /// Where the requests to a socket of a gateway go.
+    EdgeRoute(EdgeSlot),
     /// What gRPC clients without a proxy need.
     Proxyless(Proxyless),
 }
@@ -91,6 +96,17 @@ pub struct Slot {
     pub port: String,
     /// The listen address, where the workload has more than one entry for this port.
     pub listen: Option<SocketAddr>,
+}
+
+/// One socket of a gateway on a workload.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgeSlot {
+    /// The workload.
+    pub workload: QualifiedName,
+    /// The gateway.
+    pub gateway: QualifiedName,
+    /// Where it listens.
+    pub listen: SocketAddr,
 }
 
 /// What the clients of a group are, and what they can do beyond the oldest supported Envoy.
@@ -147,6 +163,8 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
             listener::outbound(mesh, workload, call, slot)
         }
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+        ResourceKey::Edge(slot) => edge::listener(slot.edge(mesh), slot),
+        ResourceKey::EdgeRoute(slot) => edge::routes(slot.edge(mesh), slot),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
 }
@@ -159,7 +177,9 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
             listener::inbound(mesh, workload, serve, slot, *features)
         }
         (ResourceKey::Outbound(slot), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot),
-        (_, Entry::Serve(_) | Entry::Call(_)) => build(mesh, key, &Instances::new()),
+        (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(edge, slot),
+        (ResourceKey::EdgeRoute(slot), Entry::Edge(edge)) => edge::routes(edge, slot),
+        (_, Entry::Serve(_) | Entry::Call(_) | Entry::Edge(_)) => build(mesh, key, &Instances::new()),
     }
 }
 
@@ -171,8 +191,8 @@ impl ResourceKey {
         match self {
             Self::Cluster(_) | Self::ConsumerCluster(..) | Self::LocalCluster(_) | Self::Jwks(..) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
-            Self::Inbound(..) | Self::Outbound(_) => Kind::Listener,
-            Self::Route { .. } => Kind::Route,
+            Self::Inbound(..) | Self::Outbound(_) | Self::Edge(_) => Kind::Listener,
+            Self::Route { .. } | Self::EdgeRoute(_) => Kind::Route,
             Self::Proxyless(key) => key.kind(),
         }
     }
@@ -187,7 +207,9 @@ impl ResourceKey {
             | Self::Jwks(..)
             | Self::Endpoints(_)
             | Self::Outbound(_)
-            | Self::Route { .. } => Audience::Proxies,
+            | Self::Route { .. }
+            | Self::Edge(_)
+            | Self::EdgeRoute(_) => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
     }
@@ -203,6 +225,8 @@ impl ResourceKey {
             | Self::Inbound(..)
             | Self::Outbound(_)
             | Self::Route { .. }
+            | Self::Edge(_)
+            | Self::EdgeRoute(_)
             | Self::Proxyless(_) => None,
         }
     }
@@ -218,6 +242,7 @@ impl ResourceKey {
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot) => slot.name("out").into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Edge(slot) | Self::EdgeRoute(slot) => slot.name().into(),
             Self::Proxyless(key) => key.name(),
         }
     }
@@ -228,7 +253,8 @@ impl ResourceKey {
 impl Slot {
     /// The slot of an entry of `workload.serves`.
     pub fn of_serve(workload: &Workload, serve: &Serve) -> Self {
-        Slots::of(workload).slot(workload, Entry::Serve(serve))
+        let listen = Slots::of(workload).listen(Entry::Serve(serve));
+        Self::new(&workload.name, &serve.service, &serve.port, listen)
     }
 
     fn new(workload: &QualifiedName, service: &QualifiedName, port: &str, listen: Option<SocketAddr>) -> Self {
@@ -258,6 +284,26 @@ impl Slot {
         let workload = mesh.workloads.get(&self.workload).expect("the plan of this mesh has the slot");
         let call = workload.calls.iter().find(|c| self.takes(&c.service, &c.port, c.listen));
         (workload, call.expect("the plan of this mesh has the slot"))
+    }
+}
+
+// === impl EdgeSlot ===
+
+impl EdgeSlot {
+    fn of(workload: &Workload, edge: &Edge) -> Self {
+        Self { workload: workload.name.clone(), gateway: edge.gateway.clone(), listen: edge.listen }
+    }
+
+    /// `edge/front/edge/0.0.0.0:80`.
+    fn name(&self) -> String {
+        format!("edge/{}/{}", self.gateway, self.listen)
+    }
+
+    fn edge<'a>(&self, mesh: &'a Mesh) -> &'a Edge {
+        let workload = mesh.workloads.get(&self.workload);
+        let mut edges = workload.iter().flat_map(|workload| &workload.edges);
+        let edge = edges.find(|edge| edge.gateway == self.gateway && edge.listen == self.listen);
+        edge.expect("the plan of this mesh has the socket")
     }
 }
 

@@ -189,11 +189,11 @@ fn the_envelope_is_checked_first() {
         ),
         (
             "apiVersion: chancery.dev/v1alpha1",
-            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy",
+            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EdgeGateway, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Meshservice",
-            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy; did you mean \"MeshService\"?",
+            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EdgeGateway, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy; did you mean \"MeshService\"?",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: {}",
@@ -268,6 +268,7 @@ fn every_kind_has_a_schema_of_its_fields() {
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
         ["calls", "capture", "identity", "labels", "match", "serves"]
     );
+    assert_eq!(fields(schemars::schema_for!(rules::gateway::GatewaySpec)), ["direction", "listeners", "workload"]);
     assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp"]);
     assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["outbound", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);

@@ -103,10 +103,10 @@ proptest! {
         }
         let keys = keys(&mesh, features);
         // Rules about access bring the keys of the tokens that they ask for.
-        let is_other = |key: &&ResourceKey| !matches!(key, ResourceKey::Jwks(..)) || *key.service() != name;
+        let is_other = |key: &&ResourceKey| !matches!(key, ResourceKey::Jwks(..)) || key.service() != Some(&name);
         let after = self::keys(&changed, features);
         prop_assert!(keys.iter().filter(is_other).eq(after.iter().filter(is_other)));
-        for key in keys.iter().filter(|key| *key.service() != name) {
+        for key in keys.iter().filter(|key| key.service() != Some(&name)) {
             let nobody = Instances::new();
             prop_assert_eq!(build(&mesh, key, &nobody).value(), build(&changed, key, &nobody).value());
         }
@@ -157,7 +157,7 @@ proptest! {
         let (keys, changed_keys) = (keys(&mesh, features), self::keys(&changed, features));
         prop_assert!(keys == changed_keys || !plans_alike(former, next));
         for key in keys.intersection(&changed_keys) {
-            if *key.service() != name || reads_alike(key, former, next) {
+            if key.service() != Some(&name) || reads_alike(key, former, next) {
                 let instances = keyed(meshes::instances(&mesh, features));
                 prop_assert_eq!(build(&mesh, key, &instances), build(&changed, key, &instances));
             }

@@ -4,13 +4,14 @@
 //! the services put together), and what of each stage has to be looked at again after a change. May use: `rules`,
 //! `finding`. Never: fails, or lets a bad object change what does not refer to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use crate::finding::{self, Finding};
-use crate::mesh::{Mesh, Port, Service, Workload};
+use crate::mesh::{Destination, Mesh, Port, Service, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 use crate::rules::{Objects, Spec};
 
@@ -19,12 +20,14 @@ use backing::Backings;
 use claims::Unclaimed;
 use coverage::Coverage;
 use dirty::Dirty;
+use edges::Edges;
 use facts::Fact;
+use gateways::{Gateway, Gateways};
 use ledger::Part;
 use levels::Level;
 use mtls::Modes;
 use report::Report;
-use routes::{Routed, Routes, Routing, Subject};
+use routes::{Routes, Routing, Subject};
 use services::{Declared, DeclaredPort, Services};
 use settings::Settings;
 use sharing::Sharing;
@@ -41,11 +44,16 @@ mod claims;
 mod coverage;
 mod destinations;
 mod dirty;
+mod edges;
 mod entries;
 mod facts;
+mod gateway_routes;
+mod gateways;
+mod hosts;
 mod keys;
 mod ledger;
 mod levels;
+mod limits;
 mod matches;
 mod mtls;
 mod pattern;
@@ -87,6 +95,7 @@ pub struct Resolver {
     access_policies: Stage<access::Policy, access::DefaultOf>,
     traffic_policies: Stage<traffic::Policy, traffic::Subject>,
     traffic_routes: Stage<Routing, Subject>,
+    gateways: Gateways,
     sharing: Sharing,
     snapshots: Snapshots,
     backings: Backings,
@@ -94,6 +103,7 @@ pub struct Resolver {
     policies: Policies,
     traffic: Traffic,
     routes: Routes,
+    edges: Edges,
     coverage: Coverage,
     /// What the mesh holds.
     resolved: OrdMap<QualifiedName, Arc<Service>>,
@@ -141,8 +151,10 @@ impl Resolver {
         self.follow_modes(&mut dirty);
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
+        self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
         self.put_together(&mut dirty);
+        self.place_edges(&mut dirty);
         self.warn(dirty);
 
         let (findings, refused) = self.common.ledger.close();
@@ -212,6 +224,10 @@ impl Resolver {
                 None => self.kept_workloads.remove(&change.name),
             };
             dirty.backings.extend(self.backings.follow(change));
+            dirty.gateways.extend(self.gateways.within(&change.name.namespace).map(|(gateway, _)| gateway.clone()));
+            if self.edges.is_on(&change.name) {
+                dirty.edges.insert(change.name.clone());
+            }
         }
         self.sharing.follow(&changes, &mut self.common);
         self.snapshots.mark(&changes);
@@ -298,21 +314,44 @@ impl Resolver {
         }
     }
 
+    fn follow_gateways(&mut self, dirty: &mut Dirty) {
+        let names = dirty.take(ObjectKind::EdgeGateway);
+        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
+            Spec::EdgeGateway(spec) => Some((Gateway::of(spec, report), None)),
+            _ => None,
+        };
+        for change in self.gateways.update(ObjectKind::EdgeGateway, names, &mut self.common, evaluate) {
+            gateways::facts(&change).into_iter().for_each(|fact| self.changed(fact, dirty));
+            // Its place may be another one even where it says the same.
+            dirty.edges.extend(self.edges.workloads_of(&change.name).cloned());
+            dirty.gateways.insert(change.name);
+        }
+    }
+
     fn follow_routes(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficRoute);
-        let known = routes::Known { settings: &self.settings, services: &self.services, backings: &self.backings };
+        let known = routes::Known {
+            settings: &self.settings,
+            services: &self.services,
+            backings: &self.backings,
+            gateways: &self.gateways,
+        };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::TrafficRoute(spec) => {
-                let routing = Routing::of(spec, &known, report);
-                let subject = routing.subject.clone();
-                Some((routing, Some(subject)))
+                let routing = Routing::of(spec, &known, report)?;
+                let subjects = routing.subjects();
+                Some((routing, subjects))
             }
             _ => None,
         };
         let changes = self.traffic_routes.update(ObjectKind::TrafficRoute, names, &mut self.common, evaluate);
         self.routes.follow(&changes);
+        dirty.gateways.extend(self.edges.follow(&changes));
         for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
-            dirty.services.insert(routing.subject.service.clone());
+            match routing {
+                Routing::Service(of) => dirty.services.insert(of.service.clone()),
+                Routing::Gateway(_) => {}
+            }
         }
     }
 
@@ -336,6 +375,7 @@ impl Resolver {
             if before.as_deref() == service.as_ref() {
                 continue;
             }
+            dirty.gateways.extend(self.edges.led_by(name).cloned());
             if self.coverage.replace(name, before.as_deref(), service.as_ref()) {
                 dirty.warnings.extend(self.policies.only(name).map(|kept| kept.object.key.name.clone()));
             }
@@ -352,7 +392,7 @@ impl Resolver {
         let behind = self.backings.get(name)?;
         let port = |port: &DeclaredPort| {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
-            let mut routes = self.routes.of_port(Routed { service: name, port }, &calls, &self.settings);
+            let mut routes = self.routes.of_port((name, port), &calls, &self.settings);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
@@ -371,7 +411,7 @@ impl Resolver {
                 outbound,
                 outbound_of,
                 routes,
-                tcp_routes: self.routes.of_tcp_port(Routed { service: name, port }),
+                tcp_routes: self.routes.of_tcp_port((name, port)),
             }
         };
         Some(Service {
@@ -381,6 +421,42 @@ impl Resolver {
             backing: behind.backing.clone(),
             identities: behind.identities.clone(),
         })
+    }
+
+    /// Puts gateways together, and the workloads that have them.
+    fn place_edges(&mut self, dirty: &mut Dirty) {
+        let gateways = dirty.gateways.take();
+        for name in &gateways {
+            let calls = |to: &Destination| {
+                let port = self.resolved.get(&to.service)?.port(&to.port)?;
+                Some((port.protocol, Arc::clone(port.outbound_for(&name.namespace))))
+            };
+            let candidates = self.workloads.within(&name.namespace).map(|(_, workload)| workload.as_ref());
+            let (gateway, usual) = (self.gateways.get(name).map(AsRef::as_ref), &self.settings.outbound);
+            dirty.edges.extend(self.edges.place(name, gateway, candidates, usual, &calls));
+            self.common.evaluated += 1;
+        }
+        let mut to_warn: BTreeSet<QualifiedName> = gateways.into_iter().collect();
+        for name in dirty.edges.take() {
+            let Some(workload) = self.workloads.get(&name) else { continue };
+            let edges = self.edges.on(workload, &self.common.objects);
+            to_warn.extend(self.edges.gateways_on(&name).cloned());
+            let held = self.kept_workloads.get(&name);
+            if held.is_none_or(|held| held.edges != edges) {
+                self.kept_workloads.insert(name, Arc::new(Workload { edges, ..Workload::clone(workload) }));
+            }
+        }
+        for name in to_warn {
+            let key = ObjectKey::new(ObjectKind::EdgeGateway, name);
+            let mut findings = Vec::new();
+            if let (Some(gateway), Some(object)) = (self.gateways.get(&key.name), self.common.objects.get(&key)) {
+                let mut report = Report::of(object);
+                let nearby = self.workloads.within(&key.name.namespace).map(|(near, _)| near);
+                self.edges.warn(&key.name, gateway, nearby, &mut report);
+                findings = report.findings;
+            }
+            self.common.ledger.set(&key, Part::Effect, findings);
+        }
     }
 
     /// Holds access policies against the ports that they cover.

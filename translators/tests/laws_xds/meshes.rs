@@ -57,19 +57,45 @@ struct WorkloadPart {
     labels: BTreeMap<String, String>,
     serves: Vec<(Index, Index)>,
     calls: Vec<(Index, Index)>,
+    edges: Vec<Vec<EdgePart>>,
+}
+
+/// A host of a socket: told to go elsewhere, or with rules and how their calls are made.
+#[derive(Debug, Clone)]
+struct EdgePart {
+    host: HostMatch,
+    redirect: Option<EdgeRedirect>,
+    rules: Vec<(RulePart, Outbound)>,
 }
 
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let service = prop::collection::vec(port(), 1..3);
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
-    let workload = (labels(), index_pairs(), index_pairs());
-    let workload = workload.prop_map(|(labels, serves, calls)| WorkloadPart { labels, serves, calls });
+    let edges = prop::collection::vec(prop::collection::vec(edge_hosts(), 0..3), 0..3);
+    let workload = (labels(), index_pairs(), index_pairs(), edges);
+    let workload = workload.prop_map(|(labels, serves, calls, edges)| WorkloadPart { labels, serves, calls, edges });
     let parts = (
         prop::collection::vec(service, 1..4),
         prop::collection::vec(statics, 3),
         prop::collection::vec(workload, 1..4),
     );
     parts.prop_map(|(services, statics, workloads)| assemble(Parts { services, statics, workloads }))
+}
+
+fn edge_hosts() -> impl Strategy<Value = EdgePart> {
+    let host = prop_oneof![
+        "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Exact),
+        "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Under),
+        Just(HostMatch::Any)
+    ];
+    let redirect = (prop::sample::select(vec![Scheme::Http, Scheme::Https]), 1u16..)
+        .prop_map(|(scheme, port)| EdgeRedirect { scheme, port: port.try_into().expect("not 0") });
+    let rules = prop::collection::vec((http_rule(), outbound()), 0..3);
+    (host, prop::option::weighted(0.3, redirect), rules).prop_map(|(host, redirect, rules)| EdgePart {
+        host,
+        redirect,
+        rules,
+    })
 }
 
 fn index_pairs() -> impl Strategy<Value = Vec<(Index, Index)>> {
@@ -356,8 +382,9 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
     ];
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
-    (prop::option::of(path), methods, texts("x-[ab]"), texts("[ab]"))
-        .prop_map(|(path, methods, headers, query)| HttpMatch { path, methods, headers, query })
+    let within = prop::option::weighted(0.2, "/p|/p/|/a\\.b");
+    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"))
+        .prop_map(|(path, within, methods, headers, query)| HttpMatch { path, within, methods, headers, query })
 }
 
 /// How a header or a parameter is matched.
@@ -416,30 +443,7 @@ fn assemble(parts: Parts) -> Mesh {
 }
 
 fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> Port {
-    let rules = part.rules.iter().enumerate().map(|(n, rule)| HttpRule {
-        origin: None,
-        name: format!("rule-{n}"),
-        matches: rule.matches.clone(),
-        action: rule.itself.clone().unwrap_or_else(|| {
-            let to = rule.to.iter().map(|(service, port, labels, weight)| {
-                let (service, port) = at(&(*service, *port));
-                let sticky = rule.sticky_by.is_some();
-                let destination = Destination { service, port, labels: labels.clone(), sticky };
-                WeightedDestination { destination, weight: *weight }
-            });
-            HttpAction::To(to.collect())
-        }),
-        changes: rule.changes.clone(),
-        checks: rule.checks.clone(),
-        sticky_by: rule.sticky_by.clone(),
-        mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
-            let (service, port) = at(&(*service, *port));
-            let to = Destination { service, port, labels: labels.clone(), sticky: false };
-            Mirror { to, percent: Percent { millionths: *millionths } }
-        }),
-        timeout: Sourced::built_in(rule.timeout),
-        retry: Sourced::built_in(rule.retry.clone()),
-    });
+    let rules = part.rules.iter().enumerate().map(|(n, rule)| assembled_rule(n, rule, &at));
     let route = Arc::new(HttpRoute { origin: None, rules: rules.collect() });
     let namespace: Label = "a".parse().expect("a label");
     let own = Consumer::Namespace(namespace.clone());
@@ -473,6 +477,33 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
     }
 }
 
+fn assembled_rule(n: usize, rule: &RulePart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> HttpRule {
+    HttpRule {
+        origin: None,
+        name: format!("rule-{n}"),
+        matches: rule.matches.clone(),
+        action: rule.itself.clone().unwrap_or_else(|| {
+            let to = rule.to.iter().map(|(service, port, labels, weight)| {
+                let (service, port) = at(&(*service, *port));
+                let sticky = rule.sticky_by.is_some();
+                let destination = Destination { service, port, labels: labels.clone(), sticky };
+                WeightedDestination { destination, weight: *weight }
+            });
+            HttpAction::To(to.collect())
+        }),
+        changes: rule.changes.clone(),
+        checks: rule.checks.clone(),
+        sticky_by: rule.sticky_by.clone(),
+        mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
+            let (service, port) = at(&(*service, *port));
+            let to = Destination { service, port, labels: labels.clone(), sticky: false };
+            Mirror { to, percent: Percent { millionths: *millionths } }
+        }),
+        timeout: Sourced::built_in(rule.timeout),
+        retry: Sourced::built_in(rule.retry.clone()),
+    }
+}
+
 fn workload(
     n: usize,
     part: &WorkloadPart,
@@ -496,8 +527,29 @@ fn workload(
         matches: None,
         serves: serves.collect(),
         calls: calls.collect(),
+        edges: part.edges.iter().enumerate().map(|(n, hosts)| Arc::new(edge(n, hosts, &at))).collect(),
     };
     (name, Arc::new(workload))
+}
+
+fn edge(n: usize, parts: &[EdgePart], at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> Edge {
+    let mut hosts: BTreeMap<HostMatch, EdgeAction> = BTreeMap::new();
+    for part in parts {
+        let rules = part.rules.iter().enumerate().map(|(n, (rule, outbound))| EdgeRule {
+            rule: assembled_rule(n, rule, &at),
+            protocol: Protocol::Http,
+            outbound: Arc::new(outbound.clone()),
+        });
+        let rules = EdgeAction::Rules(rules.collect());
+        hosts.insert(part.host.clone(), part.redirect.map_or(rules, EdgeAction::Redirect));
+    }
+    let hosts = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action });
+    Edge {
+        gateway: name("a/edge"),
+        origins: vec![rule("a/edge", "")],
+        listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::try_from(6000 + n).expect("small")),
+        hosts: hosts.collect(),
+    }
 }
 
 fn servings(service: &QualifiedName, workloads: &BTreeMap<QualifiedName, Arc<Workload>>) -> Vec<Serving> {

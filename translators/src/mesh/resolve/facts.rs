@@ -19,6 +19,10 @@ pub(super) enum Fact {
     Names(Label),
     /// The names of all services.
     AllNames,
+    /// Whether there is a gateway of this name, and its hosts.
+    Gateway(QualifiedName),
+    /// The names of the gateways of a namespace.
+    Gateways(Label),
 }
 
 /// Who read what.
