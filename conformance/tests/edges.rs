@@ -5,44 +5,10 @@ use std::net::IpAddr;
 
 use anyhow::ensure;
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, Shop, rule};
-use conformance::harness::{Echo, EnvoyProxy, eventually};
-use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response};
-
-/// The shop, and a gateway of it.
-struct Gateway {
-    shop: Shop,
-    _envoy: EnvoyProxy,
-    client: Client,
-}
-
-// === impl Gateway ===
-
-impl Gateway {
-    /// With these listeners and further policies; `ready` is the port at which something answers when all is well.
-    async fn start(listeners: &str, policies: &str, ready: &Port) -> anyhow::Result<Self> {
-        let gateway = rule("Workload", "edge", "labels: {role: edge}")
-            + &rule("EdgeGateway", "edge", &format!("workload: {{labels: {{role: edge}}}}\nlisteners:\n{listeners}"))
-            + policies;
-        let shop = Shop::start(&gateway, &[]).await?;
-        let envoy = EnvoyProxy::start(&shop.chancery, "shop/edge", &[]).await?;
-        shop.chancery.in_sync(5).await?;
-        let client = Client::builder().no_proxy().redirect(Policy::none()).build()?;
-        let gateway = Self { shop, _envoy: envoy, client };
-        eventually(SOON, "the gateway answers", async || {
-            let status = gateway.ask(ready, "shop.test", "/").send().await?.status();
-            ensure!(status != 503, "{status}");
-            Ok(())
-        })
-        .await?;
-        Ok(gateway)
-    }
-
-    fn ask(&self, port: &Port, host: &str, path: &str) -> RequestBuilder {
-        self.client.get(format!("http://{}{path}", port.loopback())).header("host", host)
-    }
-}
+use conformance::harness::gateway::Gateway;
+use conformance::harness::shop::{SOON, rule};
+use conformance::harness::{Echo, eventually};
+use reqwest::{RequestBuilder, Response};
 
 async fn echo(request: RequestBuilder) -> anyhow::Result<Echo> {
     let answer = request.send().await?;
@@ -82,7 +48,8 @@ async fn a_request_from_outside_goes_where_the_routes_of_its_host_and_path_say()
     ) + &respond("deep", "gateway: edge, hostnames: [\"*.deep.shop.test\"]", "deep")
         + &respond("any", "gateway: edge, hostnames: [\"*.shop.test\"]", "any")
         + &respond("all", "gateway: edge", "all");
-    let gateway = Gateway::start(&listeners, &routes, &main).await?;
+    let gateway = Gateway::start(&listeners, &routes).await?;
+    gateway.ready(&main).await?;
     let text = async |port: &Port, host: &str, path: &str| {
         let answer = gateway.ask(port, host, path).send().await?;
         anyhow::Ok((answer.status().as_u16(), answer.text().await?))
@@ -168,7 +135,8 @@ async fn a_listener_sends_its_hosts_to_another_one() -> anyhow::Result<()> {
         mixed.number()
     );
     let route = rule("TrafficRoute", "all", "for: {gateway: edge}\nhttp: [{to: [{service: cart}]}]");
-    let gateway = Gateway::start(&listeners, &route, there).await?;
+    let gateway = Gateway::start(&listeners, &route).await?;
+    gateway.ready(there).await?;
     let redirected = async |port: &Port, host: &str| {
         let answer = gateway.ask(port, host, "/a?b=c").send().await?;
         anyhow::Ok((answer.status().as_u16(), location(&answer).to_owned()))

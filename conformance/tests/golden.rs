@@ -23,6 +23,7 @@ async fn the_oldest_supported_envoy_takes_what_is_translated_for_it() -> anyhow:
         ("access-audit", "shop/cart"),
         ("access-tokens", "shop/cart"),
         ("edge-http", "front/edge"),
+        ("edge-https", "front/edge"),
     ] {
         let rules = root().join("testdata/cases").join(case).join("1-rules.yaml");
         let mut translate = tokio::process::Command::new(chancery_binary().await?);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 
 mod access;
+mod certificate;
 mod edge;
 mod host;
 mod instance;
@@ -27,7 +28,8 @@ mod snapshot;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
-pub use edge::{Edge, EdgeAction, EdgeHosts, EdgeRedirect, EdgeRule};
+pub use certificate::{Certificate, CertificateSource, ClientAuthorities, Material, Seen, Shown, findings};
+pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls, TlsVersion};
 pub use host::{HostMatch, closest};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};

@@ -118,6 +118,8 @@ pub enum ObjectKind {
     Workload,
     /// Where traffic from outside of the mesh comes in.
     EdgeGateway,
+    /// What a gateway shows of itself.
+    TLSCertificate,
     /// Envoy's own resources, as somebody wrote them.
     EnvoySnapshot,
     /// How requests to a service are routed.
@@ -134,11 +136,12 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Mesh,
         Self::MeshService,
         Self::Workload,
         Self::EdgeGateway,
+        Self::TLSCertificate,
         Self::EnvoySnapshot,
         Self::TrafficRoute,
         Self::TrafficPolicy,
@@ -153,6 +156,7 @@ impl ObjectKind {
             Self::MeshService => "MeshService",
             Self::Workload => "Workload",
             Self::EdgeGateway => "EdgeGateway",
+            Self::TLSCertificate => "TLSCertificate",
             Self::EnvoySnapshot => "EnvoySnapshot",
             Self::TrafficRoute => "TrafficRoute",
             Self::TrafficPolicy => "TrafficPolicy",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::finding::{Finding, Location};
 use crate::name::ObjectKey;
 
+pub mod certificate;
 pub mod checks;
 mod collection;
 mod document;
@@ -63,6 +64,7 @@ pub enum Spec {
     MeshService(service::ServiceSpec),
     Workload(workload::WorkloadSpec),
     EdgeGateway(gateway::GatewaySpec),
+    TLSCertificate(certificate::CertificateSpec),
     EnvoySnapshot(snapshot::SnapshotSpec),
     TrafficRoute(route::RouteSpec),
     TrafficPolicy(Box<traffic::TrafficSpec>),

@@ -68,8 +68,8 @@ pub enum ResourceKey {
     },
     /// The listener of a socket of a gateway.
     Edge(EdgeSlot),
-    /// Where the requests to a socket of a gateway go.
-    EdgeRoute(EdgeSlot),
+    /// Where the requests to a socket of a gateway go: to all of it, or to a listener of it that ends TLS.
+    EdgeRoute(EdgeSlot, Option<String>),
     /// What gRPC clients without a proxy need.
     Proxyless(Proxyless),
 }
@@ -164,7 +164,7 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         }
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
         ResourceKey::Edge(slot) => edge::listener(slot.edge(mesh), slot),
-        ResourceKey::EdgeRoute(slot) => edge::routes(slot.edge(mesh), slot),
+        ResourceKey::EdgeRoute(slot, chain) => slot.routes(slot.edge(mesh), chain.as_deref()),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
 }
@@ -178,7 +178,7 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
         }
         (ResourceKey::Outbound(slot), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot),
         (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(edge, slot),
-        (ResourceKey::EdgeRoute(slot), Entry::Edge(edge)) => edge::routes(edge, slot),
+        (ResourceKey::EdgeRoute(slot, chain), Entry::Edge(edge)) => slot.routes(edge, chain.as_deref()),
         (_, Entry::Serve(_) | Entry::Call(_) | Entry::Edge(_)) => build(mesh, key, &Instances::new()),
     }
 }
@@ -192,7 +192,7 @@ impl ResourceKey {
             Self::Cluster(_) | Self::ConsumerCluster(..) | Self::LocalCluster(_) | Self::Jwks(..) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(_) | Self::Edge(_) => Kind::Listener,
-            Self::Route { .. } | Self::EdgeRoute(_) => Kind::Route,
+            Self::Route { .. } | Self::EdgeRoute(..) => Kind::Route,
             Self::Proxyless(key) => key.kind(),
         }
     }
@@ -209,7 +209,7 @@ impl ResourceKey {
             | Self::Outbound(_)
             | Self::Route { .. }
             | Self::Edge(_)
-            | Self::EdgeRoute(_) => Audience::Proxies,
+            | Self::EdgeRoute(..) => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
     }
@@ -226,7 +226,7 @@ impl ResourceKey {
             | Self::Outbound(_)
             | Self::Route { .. }
             | Self::Edge(_)
-            | Self::EdgeRoute(_)
+            | Self::EdgeRoute(..)
             | Self::Proxyless(_) => None,
         }
     }
@@ -242,7 +242,8 @@ impl ResourceKey {
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot) => slot.name("out").into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
-            Self::Edge(slot) | Self::EdgeRoute(slot) => slot.name().into(),
+            Self::Edge(slot) => slot.name().into(),
+            Self::EdgeRoute(slot, chain) => slot.route(chain.as_deref()).into(),
             Self::Proxyless(key) => key.name(),
         }
     }
@@ -297,6 +298,17 @@ impl EdgeSlot {
     /// `edge/front/edge/0.0.0.0:80`.
     fn name(&self) -> String {
         format!("edge/{}/{}", self.gateway, self.listen)
+    }
+
+    /// The same, or that and the name of the listener that ends TLS.
+    fn route(&self, chain: Option<&str>) -> String {
+        let name = self.name();
+        chain.map_or(name.clone(), |chain| format!("{name}/{chain}"))
+    }
+
+    fn routes(&self, edge: &Edge, chain: Option<&str>) -> Resource {
+        let chain = edge.chains.iter().find(|of| of.name() == chain);
+        edge::routes(edge, self, chain.expect("the plan of this mesh has the chain"))
     }
 
     fn edge<'a>(&self, mesh: &'a Mesh) -> &'a Edge {

@@ -1,6 +1,6 @@
 //! The laws of the translation to Envoy: total, deterministic, closed, local.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use prost::Message;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
-use translators::mesh::{Instances, Mesh, MtlsMode, Service, Sourced, keyed};
+use translators::mesh::{Instances, Material, Mesh, MtlsMode, Service, Sourced, keyed};
 use translators::resource::{Kind, Resource};
 use translators::xds::closed::dangling;
 use translators::xds::{Features, ResourceKey, build, plan, plans_alike, reads_alike, secret};
@@ -31,7 +31,15 @@ fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> V
     let instances = keyed(meshes::instances(mesh, features));
     let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
     let built = keys.iter().map(|key| build(mesh, key, &instances));
-    secrets.into_iter().chain(built).collect()
+    let edges = mesh.workloads.values().flat_map(|workload| &workload.edges);
+    let materials: BTreeMap<String, Resource> = edges
+        .flat_map(|edge| edge.materials())
+        .map(|(name, material)| match material {
+            Material::Certificate(_) => (name.clone(), secret::certificate(&name, "chain", "key")),
+            Material::Authorities(_) => (name.clone(), secret::authorities(&name, "bundle")),
+        })
+        .collect();
+    secrets.into_iter().chain(built).chain(materials.into_values()).collect()
 }
 
 proptest! {

@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Destination, HostMatch, HttpRule, Outbound, Protocol, Scheme, is_built_in};
+use super::{
+    Certificate, ClientAuthorities, Destination, HostMatch, HttpRule, Material, Outbound, Protocol, Scheme, is_built_in,
+};
 use crate::name::{ObjectKind, QualifiedName, RuleRef};
+pub use crate::rules::gateway::TlsVersion;
 
 /// One socket of a gateway: its listeners of one address and port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,8 +25,47 @@ pub struct Edge {
     pub origins: Vec<RuleRef>,
     /// Where the proxies listen.
     pub listen: SocketAddr,
+    /// What becomes of its connections: of one kind, or by the host that a client names in its handshake.
+    pub chains: Vec<EdgeChain>,
+}
+
+/// Connections that are treated alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EdgeChain {
+    /// TLS, where it ends here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<EdgeTls>,
     /// The hosts, each group with what becomes of its requests; any other host is answered 404.
     pub hosts: Vec<EdgeHosts>,
+}
+
+/// TLS that ends at a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EdgeTls {
+    /// The name of the listener.
+    pub listener: String,
+    /// The hosts that clients name in their handshakes; never empty, and the most specific one of the socket decides.
+    pub names: BTreeSet<HostMatch>,
+    /// What is shown.
+    pub certificate: Arc<Certificate>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
+    /// What clients show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<EdgeClients>,
+}
+
+/// What clients show of themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EdgeClients {
+    /// What the secret of the authorities is called: `clients/front/edge/https`.
+    pub secret: String,
+    /// Who vouches for them.
+    pub authorities: ClientAuthorities,
+    /// Whether nobody gets in without.
+    pub required: bool,
+    /// Whether services are told.
+    pub forward: bool,
 }
 
 /// Hosts whose requests are treated alike.
@@ -44,6 +86,8 @@ pub enum EdgeAction {
     Rules(Vec<EdgeRule>),
     /// Their senders are told to go to another listener.
     Redirect(EdgeRedirect),
+    /// They are another listener's, and came in by a connection for this one: 421.
+    Misdirected,
 }
 
 /// A rule, and how its calls are made.
@@ -82,9 +126,16 @@ impl Edge {
 
     /// Every rule of every host.
     pub fn rules(&self) -> impl Iterator<Item = &EdgeRule> {
-        self.hosts.iter().flat_map(|of| match &of.action {
-            EdgeAction::Rules(rules) => rules.as_slice(),
-            EdgeAction::Redirect(_) => &[],
+        self.chains.iter().flat_map(EdgeChain::rules)
+    }
+
+    /// What its proxies get as secrets, by name.
+    pub fn materials(&self) -> impl Iterator<Item = (String, Material<'_>)> {
+        self.chains.iter().filter_map(|chain| chain.tls.as_ref()).flat_map(|tls| {
+            let clients = tls.clients.iter();
+            let authorities =
+                clients.map(|clients| (clients.secret.clone(), Material::Authorities(&clients.authorities)));
+            authorities.chain([(tls.certificate.secret(), Material::Certificate(&tls.certificate))])
         })
     }
 
@@ -92,10 +143,27 @@ impl Edge {
     pub fn destinations(&self) -> BTreeSet<&Destination> {
         self.rules().flat_map(|of| of.rule.destinations()).collect()
     }
+}
+
+// === impl EdgeChain ===
+
+impl EdgeChain {
+    /// What tells it from others of its socket: the name of the listener that ends TLS.
+    pub fn name(&self) -> Option<&str> {
+        self.tls.as_ref().map(|tls| tls.listener.as_str())
+    }
+
+    /// Every rule of every host.
+    pub fn rules(&self) -> impl Iterator<Item = &EdgeRule> {
+        self.hosts.iter().flat_map(|of| match &of.action {
+            EdgeAction::Rules(rules) => rules.as_slice(),
+            EdgeAction::Redirect(_) | EdgeAction::Misdirected => &[],
+        })
+    }
 
     /// Whether none of its requests is sent on.
     pub fn only_redirects(&self) -> bool {
-        self.hosts.iter().all(|of| matches!(of.action, EdgeAction::Redirect(_)))
+        self.hosts.iter().all(|of| !matches!(of.action, EdgeAction::Rules(_)))
     }
 }
 

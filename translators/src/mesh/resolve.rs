@@ -4,25 +4,25 @@
 //! the services put together), and what of each stage has to be looked at again after a change. May use: `rules`,
 //! `finding`. Never: fails, or lets a bad object change what does not refer to it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use crate::finding::{self, Finding};
-use crate::mesh::{Destination, Mesh, Port, Service, Workload};
+use crate::mesh::{Mesh, Port, Service, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 use crate::rules::{Objects, Spec};
 
 use access::Policies;
 use backing::Backings;
+use certificates::Certificates;
 use claims::Unclaimed;
 use coverage::Coverage;
 use dirty::Dirty;
 use edges::Edges;
 use facts::Fact;
-use gateways::{Gateway, Gateways};
+use gateways::Gateways;
 use ledger::Part;
 use levels::Level;
 use mtls::Modes;
@@ -39,6 +39,7 @@ use workloads::ExactNode;
 mod access;
 mod action;
 mod backing;
+mod certificates;
 mod checks;
 mod claims;
 mod coverage;
@@ -50,6 +51,7 @@ mod facts;
 mod gateway_routes;
 mod gateways;
 mod hosts;
+mod ingress;
 mod keys;
 mod ledger;
 mod levels;
@@ -95,6 +97,7 @@ pub struct Resolver {
     access_policies: Stage<access::Policy, access::DefaultOf>,
     traffic_policies: Stage<traffic::Policy, traffic::Subject>,
     traffic_routes: Stage<Routing, Subject>,
+    certificates: Certificates,
     gateways: Gateways,
     sharing: Sharing,
     snapshots: Snapshots,
@@ -151,6 +154,7 @@ impl Resolver {
         self.follow_modes(&mut dirty);
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
+        self.follow_certificates(&mut dirty);
         self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
         self.put_together(&mut dirty);
@@ -314,20 +318,6 @@ impl Resolver {
         }
     }
 
-    fn follow_gateways(&mut self, dirty: &mut Dirty) {
-        let names = dirty.take(ObjectKind::EdgeGateway);
-        let evaluate = |report: &mut Report<'_>| match &report.object.spec {
-            Spec::EdgeGateway(spec) => Some((Gateway::of(spec, report), None)),
-            _ => None,
-        };
-        for change in self.gateways.update(ObjectKind::EdgeGateway, names, &mut self.common, evaluate) {
-            gateways::facts(&change).into_iter().for_each(|fact| self.changed(fact, dirty));
-            // Its place may be another one even where it says the same.
-            dirty.edges.extend(self.edges.workloads_of(&change.name).cloned());
-            dirty.gateways.insert(change.name);
-        }
-    }
-
     fn follow_routes(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficRoute);
         let known = routes::Known {
@@ -421,42 +411,6 @@ impl Resolver {
             backing: behind.backing.clone(),
             identities: behind.identities.clone(),
         })
-    }
-
-    /// Puts gateways together, and the workloads that have them.
-    fn place_edges(&mut self, dirty: &mut Dirty) {
-        let gateways = dirty.gateways.take();
-        for name in &gateways {
-            let calls = |to: &Destination| {
-                let port = self.resolved.get(&to.service)?.port(&to.port)?;
-                Some((port.protocol, Arc::clone(port.outbound_for(&name.namespace))))
-            };
-            let candidates = self.workloads.within(&name.namespace).map(|(_, workload)| workload.as_ref());
-            let (gateway, usual) = (self.gateways.get(name).map(AsRef::as_ref), &self.settings.outbound);
-            dirty.edges.extend(self.edges.place(name, gateway, candidates, usual, &calls));
-            self.common.evaluated += 1;
-        }
-        let mut to_warn: BTreeSet<QualifiedName> = gateways.into_iter().collect();
-        for name in dirty.edges.take() {
-            let Some(workload) = self.workloads.get(&name) else { continue };
-            let edges = self.edges.on(workload, &self.common.objects);
-            to_warn.extend(self.edges.gateways_on(&name).cloned());
-            let held = self.kept_workloads.get(&name);
-            if held.is_none_or(|held| held.edges != edges) {
-                self.kept_workloads.insert(name, Arc::new(Workload { edges, ..Workload::clone(workload) }));
-            }
-        }
-        for name in to_warn {
-            let key = ObjectKey::new(ObjectKind::EdgeGateway, name);
-            let mut findings = Vec::new();
-            if let (Some(gateway), Some(object)) = (self.gateways.get(&key.name), self.common.objects.get(&key)) {
-                let mut report = Report::of(object);
-                let nearby = self.workloads.within(&key.name.namespace).map(|(near, _)| near);
-                self.edges.warn(&key.name, gateway, nearby, &mut report);
-                findings = report.findings;
-            }
-            self.common.ledger.set(&key, Part::Effect, findings);
-        }
     }
 
     /// Holds access policies against the ports that they cover.

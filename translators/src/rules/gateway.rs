@@ -1,6 +1,6 @@
 //! `EdgeGateway`: where traffic from outside of the mesh comes in.
 //!
-//! Owns: the shape of the spec. May use: `name`. Never: looks a name up.
+//! Owns: the shape of the spec. May use: `name`, `scalar`. Never: looks a name up.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::scalar::RelativeName;
 use crate::name::Label;
 
 /// Where traffic from outside of the mesh comes in. The TrafficRoutes of its namespace say where it goes; what none of them
@@ -68,6 +69,85 @@ pub struct ListenerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub redirect_to: Option<Label>,
+    /// TLS, on an https listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// TLS on a listener. A client that names no host in its handshake gets no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSpec {
+    /// What becomes of it; `terminate` by default.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// The TLSCertificate that is shown, of the gateway's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<RelativeName>,
+    /// The lowest version that is spoken, "1.2" or "1.3"; "1.2" by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
+    /// Whether clients have certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuthSpec>,
+}
+
+/// What becomes of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// It ends at the gateway.
+    #[default]
+    Terminate,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// 1.2.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// 1.3.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Whether clients have certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientAuthSpec {
+    /// Whether they are asked for one.
+    pub mode: ClientAuthMode,
+    /// The authorities that vouch for them; not with `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaSpec>,
+    /// Whether services are told of the certificate, in the header `x-edge-client-cert`, as
+    /// `Hash=<SHA-256>;Subject="...";URI=...;DNS=...`, where `-` is nothing; false by default. What a client itself says
+    /// in that header never passes a gateway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
+}
+
+/// Whether clients are asked for certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuthMode {
+    /// They are not.
+    None,
+    /// They are, and those who have none get in; a certificate that is not good is refused.
+    Optional,
+    /// They are, and nobody gets in without.
+    Require,
+}
+
+/// Authorities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CaSpec {
+    /// The absolute path of a file of the control plane's host, PEM. It is watched.
+    File(String),
+    /// Their certificates, PEM.
+    Inline(String),
 }
 
 /// What is spoken on a listener.
@@ -76,6 +156,9 @@ pub struct ListenerSpec {
 pub enum ListenerProtocol {
     /// HTTP in plaintext: versions 1.0, 1.1 and 2.
     Http,
+    /// HTTP over TLS, that `tls` is about; listeners of one port are told apart by the host that a client names in its
+    /// handshake, and a request for another one's host is answered 421.
+    Https,
 }
 
 // === impl Direction ===

@@ -158,7 +158,9 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
     };
     if features.iter().any(|features| !features.client.is_proxyless()) {
         let slot = EdgeSlot::of(workload, edge);
-        added.own = vec![ResourceKey::Edge(slot.clone()), ResourceKey::EdgeRoute(slot)];
+        let routes = edge.chains.iter().map(|chain| chain.name().map(ToOwned::to_owned));
+        added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
+        added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
             let Some((_, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
             added.shared.push(cluster(destination, reached, workload));
@@ -216,7 +218,7 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         | ResourceKey::Jwks(slot, _)
         | ResourceKey::Inbound(slot, _)
         | ResourceKey::Outbound(slot) => parts_alike(key.part(), &slot.port, former, next),
-        ResourceKey::Edge(_) | ResourceKey::EdgeRoute(_) => true,
+        ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) => true,
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
@@ -347,7 +349,7 @@ impl ResourceKey {
             Self::Inbound(..) => Part::Inbound,
             Self::Outbound(_) => Part::Outbound,
             Self::Route { .. } => Part::Route,
-            Self::Edge(_) | Self::EdgeRoute(_) => Part::Edge,
+            Self::Edge(_) | Self::EdgeRoute(..) => Part::Edge,
             Self::Proxyless(key) => key.part(),
         }
     }
@@ -362,7 +364,7 @@ impl ResourceKey {
                 &slot.service
             }
             Self::Route { service, .. } => service,
-            Self::Edge(_) | Self::EdgeRoute(_) => return None,
+            Self::Edge(_) | Self::EdgeRoute(..) => return None,
             Self::Proxyless(key) => key.service(),
         })
     }

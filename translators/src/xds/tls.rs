@@ -10,6 +10,7 @@ use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{CERTIFICATES, secret, wire};
+use crate::mesh::{EdgeClients, EdgeTls, TlsVersion};
 use crate::name::SpiffeId;
 
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
@@ -31,6 +32,39 @@ pub(super) fn downstream(callers: Vec<matcher_pb::StringMatcher>, alpn_protocols
         require_client_certificate: Some(wire::boolean(true)),
         disable_stateful_session_resumption: true,
         session_ticket_keys_type: Some(no_tickets),
+        ..Default::default()
+    };
+    socket(wire::any(&context))
+}
+
+/// The side of a gateway, for clients outside of the mesh.
+pub(super) fn edge(tls: &EdgeTls) -> core_pb::TransportSocket {
+    use tls_pb::common_tls_context::ValidationContextType;
+    use tls_pb::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption;
+    use tls_pb::tls_parameters::TlsProtocol;
+    let parameters = tls_pb::TlsParameters {
+        tls_minimum_protocol_version: match tls.min_version {
+            TlsVersion::V1_2 => TlsProtocol::TlSv12,
+            TlsVersion::V1_3 => TlsProtocol::TlSv13,
+        }
+        .into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        ..Default::default()
+    };
+    let authorities =
+        |clients: &EdgeClients| ValidationContextType::ValidationContextSdsSecretConfig(by_ads(&clients.secret));
+    let context = tls_pb::DownstreamTlsContext {
+        common_tls_context: Some(tls_pb::CommonTlsContext {
+            tls_params: Some(parameters),
+            tls_certificate_sds_secret_configs: vec![by_ads(&tls.certificate.secret())],
+            validation_context_type: tls.clients.as_ref().map(authorities),
+            alpn_protocols: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
+            ..Default::default()
+        }),
+        require_client_certificate: tls.clients.as_ref().map(|clients| wire::boolean(clients.required)),
+        // A resumed session would carry a client past the removal of its authority.
+        disable_stateful_session_resumption: tls.clients.is_some(),
+        session_ticket_keys_type: tls.clients.as_ref().map(|_| DisableStatelessSessionResumption(true)),
         ..Default::default()
     };
     socket(wire::any(&context))

@@ -57,8 +57,11 @@ struct WorkloadPart {
     labels: BTreeMap<String, String>,
     serves: Vec<(Index, Index)>,
     calls: Vec<(Index, Index)>,
-    edges: Vec<Vec<EdgePart>>,
+    edges: Vec<(Vec<EdgePart>, Option<Vec<TlsPart>>)>,
 }
+
+/// A listener that ends TLS: its name in handshakes, its version, and whether clients are asked, and services told.
+type TlsPart = (HostMatch, TlsVersion, Option<(bool, bool)>);
 
 /// A host of a socket: told to go elsewhere, or with rules and how their calls are made.
 #[derive(Debug, Clone)]
@@ -71,7 +74,10 @@ struct EdgePart {
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let service = prop::collection::vec(port(), 1..3);
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
-    let edges = prop::collection::vec(prop::collection::vec(edge_hosts(), 0..3), 0..3);
+    let version = prop::sample::select(vec![TlsVersion::V1_2, TlsVersion::V1_3]);
+    let tls = prop::collection::vec((host_match(), version, prop::option::of(any::<(bool, bool)>())), 1..3);
+    let edges =
+        prop::collection::vec((prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls)), 0..3);
     let workload = (labels(), index_pairs(), index_pairs(), edges);
     let workload = workload.prop_map(|(labels, serves, calls, edges)| WorkloadPart { labels, serves, calls, edges });
     let parts = (
@@ -82,16 +88,19 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     parts.prop_map(|(services, statics, workloads)| assemble(Parts { services, statics, workloads }))
 }
 
-fn edge_hosts() -> impl Strategy<Value = EdgePart> {
-    let host = prop_oneof![
+fn host_match() -> impl Strategy<Value = HostMatch> {
+    prop_oneof![
         "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Exact),
         "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Under),
         Just(HostMatch::Any)
-    ];
+    ]
+}
+
+fn edge_hosts() -> impl Strategy<Value = EdgePart> {
     let redirect = (prop::sample::select(vec![Scheme::Http, Scheme::Https]), 1u16..)
         .prop_map(|(scheme, port)| EdgeRedirect { scheme, port: port.try_into().expect("not 0") });
     let rules = prop::collection::vec((http_rule(), outbound()), 0..3);
-    (host, prop::option::weighted(0.3, redirect), rules).prop_map(|(host, redirect, rules)| EdgePart {
+    (host_match(), prop::option::weighted(0.3, redirect), rules).prop_map(|(host, redirect, rules)| EdgePart {
         host,
         redirect,
         rules,
@@ -527,12 +536,22 @@ fn workload(
         matches: None,
         serves: serves.collect(),
         calls: calls.collect(),
-        edges: part.edges.iter().enumerate().map(|(n, hosts)| Arc::new(edge(n, hosts, &at))).collect(),
+        edges: part
+            .edges
+            .iter()
+            .enumerate()
+            .map(|(n, (hosts, tls))| Arc::new(edge(n, hosts, tls.as_deref(), &at)))
+            .collect(),
     };
     (name, Arc::new(workload))
 }
 
-fn edge(n: usize, parts: &[EdgePart], at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> Edge {
+fn edge(
+    n: usize,
+    parts: &[EdgePart],
+    tls: Option<&[TlsPart]>,
+    at: impl Fn(&(Index, Index)) -> (QualifiedName, String),
+) -> Edge {
     let mut hosts: BTreeMap<HostMatch, EdgeAction> = BTreeMap::new();
     for part in parts {
         let rules = part.rules.iter().enumerate().map(|(n, (rule, outbound))| EdgeRule {
@@ -543,12 +562,38 @@ fn edge(n: usize, parts: &[EdgePart], at: impl Fn(&(Index, Index)) -> (Qualified
         let rules = EdgeAction::Rules(rules.collect());
         hosts.insert(part.host.clone(), part.redirect.map_or(rules, EdgeAction::Redirect));
     }
-    let hosts = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action });
+    let hosts: Vec<_> = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action }).collect();
+    let chain = |(n, (name, min_version, clients)): (usize, &TlsPart)| {
+        let certificate = Certificate {
+            name: self::name("a/certificate"),
+            origin: rule("a/certificate", ""),
+            source: CertificateSource::Issued(BTreeSet::from(["a.b".to_owned()])),
+        };
+        let clients = clients.map(|(required, forward)| EdgeClients {
+            secret: format!("clients/a/edge/l{n}"),
+            authorities: ClientAuthorities::File("/ca.pem".into()),
+            required,
+            forward,
+        });
+        let tls = EdgeTls {
+            listener: format!("l{n}"),
+            names: [name.clone()].into(),
+            certificate: Arc::new(certificate),
+            min_version: *min_version,
+            clients,
+        };
+        let others = EdgeHosts { hosts: [HostMatch::Exact("other".into())].into(), action: EdgeAction::Misdirected };
+        EdgeChain { tls: Some(tls), hosts: hosts.iter().cloned().chain([others]).collect() }
+    };
+    let chains = match tls {
+        Some(tls) => tls.iter().enumerate().map(chain).collect(),
+        None => vec![EdgeChain { tls: None, hosts }],
+    };
     Edge {
         gateway: name("a/edge"),
         origins: vec![rule("a/edge", "")],
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::try_from(6000 + n).expect("small")),
-        hosts: hosts.collect(),
+        chains,
     }
 }
 

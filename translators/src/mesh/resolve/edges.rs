@@ -15,7 +15,8 @@ use super::stage::{Change, Kept};
 use super::workloads::{Taken, sockets};
 use crate::finding::{Code, Finding};
 use crate::mesh::{
-    Destination, Edge, EdgeAction, EdgeHosts, EdgeRedirect, HostMatch, Outbound, Protocol, Workload, closest,
+    Destination, Edge, EdgeAction, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTls, HostMatch, Outbound, Protocol,
+    Workload, closest,
 };
 use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef};
 use crate::rules::Objects;
@@ -51,6 +52,7 @@ struct Placed {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Decided {
     Redirected(EdgeRedirect),
+    Misdirected,
     /// The TrafficRoutes, in the order in which they are tried.
     Routed(Vec<QualifiedName>),
 }
@@ -235,31 +237,57 @@ impl Edges {
         let routes = self.routes.get(name).unwrap_or(&nothing);
         let mut origins: BTreeSet<RuleRef> = listeners.iter().map(|listener| listener.origin.clone()).collect();
         origins.insert(gateway.origin.clone());
-        let mut groups: BTreeMap<Decided, BTreeSet<HostMatch>> = BTreeMap::new();
-        for (host, decided) in decided(listeners, routes) {
-            groups.entry(decided).or_default().insert(host);
-        }
-        let action = |decided: Decided| match decided {
-            Decided::Redirected(redirect) => EdgeAction::Redirect(redirect),
+        let action = |decided: &Decided| match decided {
+            Decided::Redirected(redirect) => EdgeAction::Redirect(*redirect),
+            Decided::Misdirected => EdgeAction::Misdirected,
             Decided::Routed(names) => {
                 let routes = names.iter().filter_map(|name| routes.get(name));
                 EdgeAction::Rules(routes.flat_map(|route| route.rules(usual, calls)).collect())
             }
         };
-        let mut hosts = Vec::new();
-        for (decided, of) in groups {
-            if let Decided::Routed(names) = &decided {
-                origins.extend(names.iter().filter_map(|name| Some(routes.get(name)?.origin.clone())));
+        // In plaintext all listeners are one; with TLS, each ends its own.
+        let decided = decided(listeners, routes);
+        let ends: Vec<Option<&Listener>> = match listeners.iter().any(|listener| listener.tls.is_some()) {
+            true => listeners.iter().map(Some).collect(),
+            false => vec![None],
+        };
+        let mut chains = Vec::new();
+        for end in ends {
+            let mut groups: BTreeMap<&Decided, BTreeSet<HostMatch>> = BTreeMap::new();
+            for (host, (listener, decided)) in &decided {
+                let is_own = end.is_none_or(|end| std::ptr::eq(end, *listener));
+                groups.entry(if is_own { decided } else { &Decided::Misdirected }).or_default().insert(host.clone());
             }
-            hosts.push(EdgeHosts { hosts: of, action: action(decided) });
+            let mut hosts = Vec::new();
+            for (decided, of) in groups {
+                if let Decided::Routed(names) = decided {
+                    origins.extend(names.iter().filter_map(|name| Some(routes.get(name)?.origin.clone())));
+                }
+                hosts.push(EdgeHosts { hosts: of, action: action(decided) });
+            }
+            hosts.sort_by(|one, other| one.hosts.cmp(&other.hosts));
+            let tls = end.and_then(|end| {
+                let tls = end.tls.as_ref()?;
+                origins.insert(tls.certificate.origin.clone());
+                Some(EdgeTls {
+                    listener: end.name.to_string(),
+                    names: end.hosts.iter().cloned().collect(),
+                    certificate: Arc::clone(&tls.certificate),
+                    min_version: tls.min_version,
+                    clients: tls.clients.clone(),
+                })
+            });
+            chains.push(EdgeChain { tls, hosts });
         }
-        hosts.sort_by(|one, other| one.hosts.cmp(&other.hosts));
-        Edge { gateway: name.clone(), origins: origins.into_iter().collect(), listen, hosts }
+        Edge { gateway: name.clone(), origins: origins.into_iter().collect(), listen, chains }
     }
 }
 
-/// What decides about each host of a socket that has anything of its own.
-fn decided(listeners: &[Listener], routes: &BTreeMap<QualifiedName, Arc<OfGateway>>) -> BTreeMap<HostMatch, Decided> {
+/// What decides about each host of a socket that has anything of its own, and whose host it is.
+fn decided<'a>(
+    listeners: &'a [Listener],
+    routes: &BTreeMap<QualifiedName, Arc<OfGateway>>,
+) -> BTreeMap<HostMatch, (&'a Listener, Decided)> {
     let of_routes: BTreeSet<&HostMatch> = routes.values().flat_map(|route| &route.hosts).collect();
     let of_listeners = || listeners.iter().flat_map(|listener| listener.hosts.iter().map(move |host| (host, listener)));
     let mut decided = BTreeMap::new();
@@ -272,16 +300,18 @@ fn decided(listeners: &[Listener], routes: &BTreeMap<QualifiedName, Arc<OfGatewa
             }
             match (&listener.redirect, closest(host, of_routes.iter().copied())) {
                 (Some(redirect), _) => {
-                    decided.insert(of_listener.clone(), Decided::Redirected(*redirect));
+                    decided.insert(of_listener.clone(), (listener, Decided::Redirected(*redirect)));
                 }
                 (None, Some(closest)) => {
                     let mut of_host: Vec<_> =
                         routes.iter().filter(|(_, route)| route.hosts.contains(closest)).collect();
                     of_host.sort_by_key(|(name, route)| (std::cmp::Reverse(route.prefix.len()), *name));
                     let names = of_host.into_iter().map(|(name, _)| name.clone()).collect();
-                    decided.insert(host.clone(), Decided::Routed(names));
+                    decided.insert(host.clone(), (listener, Decided::Routed(names)));
                 }
-                (None, None) => {}
+                (None, None) => {
+                    decided.insert(host.clone(), (listener, Decided::Routed(Vec::new())));
+                }
             }
         }
     }

@@ -23,6 +23,10 @@ pub(super) enum Fact {
     Gateway(QualifiedName),
     /// The names of the gateways of a namespace.
     Gateways(Label),
+    /// Whether there is a certificate of this name, and where it comes from.
+    Certificate(QualifiedName),
+    /// The names of the certificates of a namespace.
+    Certificates(Label),
 }
 
 /// Who read what.

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
+use super::certificates::{Certificates, path};
 use super::claims::Unclaimed;
 use super::facts::Fact;
 use super::hosts::host;
@@ -13,9 +15,12 @@ use super::report::Report;
 use super::stage::{Change, Stage};
 use super::workloads::Taken;
 use crate::finding::Code;
-use crate::mesh::{EdgeRedirect, HostMatch, Scheme};
-use crate::name::{QualifiedName, RuleRef};
-use crate::rules::gateway::{Direction, GatewaySpec, ListenerProtocol, ListenerSpec, WorkloadChoice};
+use crate::mesh::{Certificate, ClientAuthorities, EdgeClients, EdgeRedirect, HostMatch, Scheme, TlsVersion};
+use crate::name::{Label, QualifiedName, RuleRef};
+use crate::rules::gateway::{
+    CaSpec, ClientAuthMode, ClientAuthSpec, Direction, GatewaySpec, ListenerProtocol, ListenerSpec, TlsMode,
+    WorkloadChoice,
+};
 use crate::suggest;
 
 /// What an EdgeGateway says by itself.
@@ -32,10 +37,21 @@ pub(super) struct Gateway {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listener {
     pub origin: RuleRef,
+    pub name: Label,
     /// The hosts that it is for; never empty.
     pub hosts: Vec<HostMatch>,
+    /// TLS that ends here; `None` is plaintext.
+    pub tls: Option<Tls>,
     /// Where clients are told to go instead.
     pub redirect: Option<EdgeRedirect>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tls {
+    pub certificate: Arc<Certificate>,
+    pub min_version: TlsVersion,
+    pub clients: Option<EdgeClients>,
 }
 
 /// The gateways that may be referred to.
@@ -80,7 +96,7 @@ pub(super) fn facts(change: &Change<Gateway>) -> Vec<Fact> {
 
 impl Gateway {
     /// What `spec` says.
-    pub(super) fn of(spec: &GatewaySpec, report: &mut Report<'_>) -> Self {
+    pub(super) fn of(spec: &GatewaySpec, certificates: &Certificates, report: &mut Report<'_>) -> Self {
         match spec.direction {
             Direction::Ingress => {}
         }
@@ -111,7 +127,12 @@ impl Gateway {
                     None => taken.take(("listeners", index), socket),
                 }
             }
-            let listener = listener(written, index, spec, report);
+            let first = spec.listeners[..index].iter().position(|other| self::socket(other) == socket);
+            if let Some(first) = first.filter(|first| spec.listeners[*first].protocol != written.protocol) {
+                let message = format!("/spec/listeners/{first} speaks another protocol on the same port");
+                report.error(Code::Conflict, format!("/spec/listeners/{index}/protocol"), message);
+            }
+            let listener = listener(written, index, spec, certificates, report);
             for host in &listener.hosts {
                 if let Some(first) = hosts.insert((socket, host.clone()), index) {
                     let message = format!("{host} is the host of /spec/listeners/{first} on the same port");
@@ -135,13 +156,21 @@ fn socket(written: &ListenerSpec) -> SocketAddr {
     SocketAddr::new(written.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), written.port.get())
 }
 
-fn listener(written: &ListenerSpec, index: usize, spec: &GatewaySpec, report: &mut Report<'_>) -> Listener {
+fn listener(
+    written: &ListenerSpec,
+    index: usize,
+    spec: &GatewaySpec,
+    certificates: &Certificates,
+    report: &mut Report<'_>,
+) -> Listener {
     let at = format!("/spec/listeners/{index}");
     let each = written.hostnames.iter().enumerate();
     let hosts: Vec<HostMatch> =
         each.filter_map(|(n, text)| host(text, &format!("{at}/hostnames/{n}"), report)).collect();
     Listener {
         origin: report.origin(&at),
+        name: written.name.clone(),
+        tls: tls(written, &at, certificates, report),
         hosts: if written.hostnames.is_empty() { vec![HostMatch::Any] } else { hosts },
         redirect: redirect(written, &format!("{at}/redirectTo"), spec, report),
     }
@@ -163,6 +192,71 @@ fn redirect(written: &ListenerSpec, at: &str, spec: &GatewaySpec, report: &mut R
     }
     let scheme = match target.protocol {
         ListenerProtocol::Http => Scheme::Http,
+        ListenerProtocol::Https => Scheme::Https,
     };
     Some(EdgeRedirect { scheme, port: target.port })
+}
+
+/// TLS of the listener written at `at`.
+fn tls(written: &ListenerSpec, at: &str, certificates: &Certificates, report: &mut Report<'_>) -> Option<Tls> {
+    let spec = match (written.protocol, &written.tls) {
+        (ListenerProtocol::Http, None) => return None,
+        (ListenerProtocol::Http, Some(_)) => {
+            let finding = report.error(Code::InvalidValue, format!("{at}/tls"), "a listener of http has no TLS");
+            finding.hint = Some("write protocol: https".to_owned());
+            return None;
+        }
+        (ListenerProtocol::Https, None) => {
+            report.error(Code::MissingField, at, "missing field \"tls\": https needs a certificate");
+            return None;
+        }
+        (ListenerProtocol::Https, Some(spec)) => spec,
+    };
+    match spec.mode {
+        TlsMode::Terminate => {}
+    }
+    let clients =
+        spec.client_auth.as_ref().and_then(|auth| clients(auth, written, &format!("{at}/tls/clientAuth"), report));
+    let Some(name) = &spec.certificate else {
+        report.error(Code::MissingField, format!("{at}/tls"), "missing field \"certificate\"");
+        return None;
+    };
+    let name = name.within(&report.object.key.name.namespace);
+    let certificate = certificates.certificate(&name, &format!("{at}/tls/certificate"), report)?;
+    Some(Tls { certificate, min_version: spec.min_version.unwrap_or(TlsVersion::V1_2), clients })
+}
+
+fn clients(auth: &ClientAuthSpec, listener: &ListenerSpec, at: &str, report: &mut Report<'_>) -> Option<EdgeClients> {
+    let required = match auth.mode {
+        ClientAuthMode::None => {
+            for (field, is_written) in [("ca", auth.ca.is_some()), ("forward", auth.forward)] {
+                if is_written {
+                    let message = "clients are not asked for certificates";
+                    report.error(Code::InvalidValue, format!("{at}/{field}"), message).hint =
+                        Some("write mode: optional or mode: require".to_owned());
+                }
+            }
+            return None;
+        }
+        ClientAuthMode::Optional => false,
+        ClientAuthMode::Require => true,
+    };
+    let authorities = match &auth.ca {
+        Some(CaSpec::File(file)) => {
+            path(file, &format!("{at}/ca/file"), report);
+            ClientAuthorities::File(file.clone())
+        }
+        Some(CaSpec::Inline(text)) => {
+            if !text.contains("-----BEGIN CERTIFICATE-----") {
+                report.error(Code::InvalidValue, format!("{at}/ca/inline"), "the text holds no certificate as PEM");
+            }
+            ClientAuthorities::Inline(text.as_str().into())
+        }
+        None => {
+            report.error(Code::MissingField, at, "missing field \"ca\": somebody vouches for clients");
+            return None;
+        }
+    };
+    let secret = format!("clients/{}/{}", report.object.key.name, listener.name);
+    Some(EdgeClients { secret, authorities, required, forward: auth.forward })
 }
