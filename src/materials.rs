@@ -1,4 +1,4 @@
-//! Materials: the certificates that gateways show, and the authorities of their clients.
+//! Materials: the certificates that gateways show.
 //!
 //! Owns: reading and issuing them, until when each is good, and whose proxies get which. May use: `translate`, `ca`,
 //! `clock`, their types. Never: gives one to a workload whose gateways do not name it, or lets a private key into a log, a
@@ -17,7 +17,7 @@ use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use translators::mesh::{Certificate, CertificateSource, ClientAuthorities, Material, Mesh, Seen, Shown, Workload};
+use translators::mesh::{Certificate, CertificateSource, Mesh, Seen, Shown, Workload};
 use translators::name::QualifiedName;
 use translators::resource::Resource;
 use translators::xds::secret;
@@ -47,16 +47,9 @@ pub struct Materials {
     pub seen: Arc<BTreeMap<String, Seen>>,
 }
 
-/// Where something comes from, apart from the object that says so.
-#[derive(Clone, PartialEq, Eq)]
-enum Source {
-    Certificate(Certificate),
-    Authorities(ClientAuthorities),
-}
-
 /// What is wanted under one name.
 struct Kept {
-    source: Source,
+    certificate: Arc<Certificate>,
     /// How many workloads get it.
     users: usize,
     /// The digest of what was read last.
@@ -76,17 +69,16 @@ pub struct Keeper {
     materials: Materials,
 }
 
-/// What was found of the certificates and authorities that `mesh` names, once; what the authority of the mesh is to issue
-/// is not.
+/// What was found of the certificates that `mesh` names, once; what the authority of the mesh is to issue is not.
 pub fn seen(mesh: &Mesh, now: SystemTime) -> BTreeMap<String, Seen> {
     let edges = mesh.workloads.values().flat_map(|workload| &workload.edges);
-    let materials = edges.flat_map(|edge| edge.materials());
-    let each = materials.map(|(name, material)| {
-        let seen =
-            look::read(&Source::of(material)).and_then(|read| look::checked(&name, &Source::of(material), &read, now));
-        (name, seen.map_or_else(Some, |found| found.map(|(_, seen)| seen)))
+    let certificates = edges.flat_map(|edge| edge.certificates());
+    let each = certificates.filter_map(|certificate| {
+        let read = look::read(&certificate.source)?;
+        let shown = read.and_then(|read| look::checked(&read, now));
+        Some((certificate.secret(), shown.map_or_else(|bad| bad, Seen::Good)))
     });
-    each.filter_map(|(name, seen)| Some((name, seen?))).collect()
+    each.collect()
 }
 
 // === impl Keeper ===
@@ -139,7 +131,8 @@ impl Keeper {
         if ttl != self.ttl {
             self.ttl = ttl;
             // What was issued for another time is issued anew.
-            let issued = self.kept.values_mut().filter(|kept| kept.source.is_issued());
+            let is_issued = |kept: &&mut Kept| matches!(kept.certificate.source, CertificateSource::Issued(_));
+            let issued = self.kept.values_mut().filter(is_issued);
             issued.for_each(|kept| kept.due = Some(SystemTime::UNIX_EPOCH));
         }
         let former = std::mem::replace(&mut self.workloads, mesh.workloads.clone());
@@ -155,15 +148,13 @@ impl Keeper {
             if old == new {
                 continue;
             }
-            let wanted: BTreeMap<String, Source> = new
-                .iter()
-                .flat_map(|edge| edge.materials())
-                .map(|(name, material)| (name, Source::of(material)))
-                .collect();
+            let certificates = new.iter().flat_map(|edge| edge.certificates());
+            let wanted: BTreeMap<String, &Arc<Certificate>> =
+                certificates.map(|certificate| (certificate.secret(), certificate)).collect();
             let held = self.materials.of.get(name).cloned().unwrap_or_default();
             let names: BTreeSet<String> = wanted.keys().cloned().collect();
-            for (name, source) in wanted {
-                self.want(name, source, &held);
+            for (name, certificate) in wanted {
+                self.want(name, certificate, &held);
             }
             for name in held.difference(&names) {
                 self.release(name);
@@ -179,14 +170,20 @@ impl Keeper {
     }
 
     /// One workload gets `name`, if it is not among what it `held`.
-    fn want(&mut self, name: String, source: Source, held: &BTreeSet<String>) {
+    fn want(&mut self, name: String, certificate: &Arc<Certificate>, held: &BTreeSet<String>) {
         let is_new = usize::from(!held.contains(&name));
-        let kept =
-            self.kept.entry(name).or_insert_with(|| Kept { source: source.clone(), users: 0, sum: None, due: None });
+        let certificate = || Arc::clone(certificate);
+        let kept = self.kept.entry(name).or_insert_with(|| Kept {
+            certificate: certificate(),
+            users: 0,
+            sum: None,
+            due: None,
+        });
         kept.users += is_new;
-        if kept.source != source {
-            (kept.source, kept.sum, kept.due) = (source, None, None);
+        if kept.certificate.source != certificate().source {
+            (kept.sum, kept.due) = (None, None);
         }
+        kept.certificate = certificate();
     }
 
     /// One workload gets `name` no longer.
@@ -226,7 +223,8 @@ impl Keeper {
         let now = self.clock.now();
         let due = self.kept.values().filter_map(|kept| kept.due).min();
         let due = due.map(|due| due.duration_since(now).unwrap_or_default());
-        let files = self.kept.values().any(|kept| kept.source.is_file()).then_some(REREAD);
+        let is_file = |kept: &Kept| matches!(kept.certificate.source, CertificateSource::File { .. });
+        let files = self.kept.values().any(is_file).then_some(REREAD);
         due.into_iter().chain(files).chain([LONGEST_SLEEP]).min().unwrap_or(LONGEST_SLEEP)
     }
 }
@@ -248,7 +246,7 @@ impl Kept {
         ttl: Duration,
         now: SystemTime,
     ) -> Option<(Option<Resource>, Seen)> {
-        if let Source::Certificate(Certificate { source: CertificateSource::Issued(names), .. }) = &self.source {
+        if let CertificateSource::Issued(names) = &self.certificate.source {
             if self.due.is_some_and(|due| now < due) {
                 return None;
             }
@@ -266,42 +264,20 @@ impl Kept {
             self.due = Some(due);
             return Some(found);
         }
-        let read = match look::read(&self.source) {
+        let read = match look::read(&self.certificate.source)? {
             Ok(read) => read,
-            Err(seen) => {
+            Err(bad) => {
                 self.sum = None;
-                return Some((None, seen));
+                return Some((None, bad));
             }
         };
         // Its time may have come though it stayed the same.
-        let (secret, seen) = match look::checked(name, &self.source, &read, now) {
-            Ok(found) => found.map(|(secret, seen)| (Some(secret), seen))?,
-            Err(seen) => (None, seen),
+        let found = match look::checked(&read, now) {
+            Ok(shown) if self.sum.as_ref() == Some(&read.sum) => (None, Seen::Good(shown)),
+            Ok(shown) => (Some(secret::certificate(name, &read.chain, &read.key)), Seen::Good(shown)),
+            Err(bad) => (None, bad),
         };
-        let is_new = self.sum.as_ref() != Some(&read.sum);
         self.sum = Some(read.sum);
-        Some((secret.filter(|_| is_new), seen))
-    }
-}
-
-// === impl Source ===
-
-impl Source {
-    fn of(material: Material<'_>) -> Self {
-        match material {
-            Material::Certificate(certificate) => Self::Certificate(certificate.clone()),
-            Material::Authorities(authorities) => Self::Authorities(authorities.clone()),
-        }
-    }
-
-    fn is_issued(&self) -> bool {
-        matches!(self, Self::Certificate(Certificate { source: CertificateSource::Issued(_), .. }))
-    }
-
-    fn is_file(&self) -> bool {
-        match self {
-            Self::Certificate(certificate) => matches!(certificate.source, CertificateSource::File { .. }),
-            Self::Authorities(authorities) => matches!(authorities, ClientAuthorities::File(_)),
-        }
+        Some(found)
     }
 }

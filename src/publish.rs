@@ -328,7 +328,8 @@ fn put_materials(snapshot: &mut Snapshot, former: &Materials, next: &Materials, 
 fn expect_materials(snapshot: &mut Snapshot, group: &GroupKey, mesh: &Mesh) {
     let workload = group.workload().and_then(|workload| mesh.workloads.get(workload));
     let set = snapshot.of_mut(Kind::Secret);
-    for (name, _) in workload.into_iter().flat_map(|workload| &workload.edges).flat_map(|edge| edge.materials()) {
+    let edges = workload.into_iter().flat_map(|workload| &workload.edges);
+    for name in edges.flat_map(|edge| edge.certificates()).map(|certificate| certificate.secret()) {
         if set.get(&name).is_none() {
             set.expect(name.into());
         }

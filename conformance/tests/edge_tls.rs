@@ -213,7 +213,7 @@ async fn each_host_shows_its_certificate_and_lets_in_whom_it_is_to() -> anyhow::
     // The secrets are the gateway's alone, and no key is shown anywhere.
     let other = Credential::issue(&gateway.shop.chancery, "shop/web").await?;
     let channel = other.connect(&gateway.shop.chancery).await?;
-    let names = ["certificate/shop/file", "certificate/shop/issued", "clients/shop/edge/partners"];
+    let names = ["certificate/shop/file", "certificate/shop/issued", "certificate/shop/text"];
     let mut peer = Peer::sotw_over(channel, &other.node).await?;
     peer.ask(Kind::Secret, &names).await?;
     peer.silence().await?;

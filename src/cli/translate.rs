@@ -128,7 +128,7 @@ fn one_instance_each(mesh: &Mesh) -> Instances {
     let serving = |name: &QualifiedName| {
         mesh.services.values().any(|service| match &service.backing {
             Backing::Workloads(serving) => serving.iter().any(|serving| serving.workload == *name),
-            Backing::Static(_) => false,
+            Backing::Static(_) | Backing::Dns(_) => false,
         })
     };
     let listener = |workload: &Workload, serve: &Serve| {

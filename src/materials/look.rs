@@ -11,74 +11,41 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use translators::mesh::{CertificateSource, ClientAuthorities, Seen, Shown};
-use translators::resource::Resource;
-use translators::xds::secret;
+use translators::mesh::{CertificateSource, Seen, Shown};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-
-use super::Source;
 
 /// A certificate that ends within this is worth a word.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Nobody's certificates take more.
 const LARGEST: u64 = 1024 * 1024;
 
-/// What stands where something comes from.
+/// What stands where a certificate comes from.
 pub(super) struct Read {
-    /// Certificates, PEM.
-    certificates: String,
-    /// A key, PEM; empty where there is none.
-    key: String,
+    /// The certificate and what leads to its authority, PEM.
+    pub(super) chain: String,
+    /// Its key, PEM.
+    pub(super) key: String,
     /// A digest of both.
     pub(super) sum: Vec<u8>,
 }
 
-/// What stands there now.
-pub(super) fn read(source: &Source) -> Result<Read, Seen> {
+/// What stands there now; `None` where nothing does, since it is issued.
+pub(super) fn read(source: &CertificateSource) -> Option<Result<Read, Seen>> {
     match source {
-        Source::Certificate(certificate) => match &certificate.source {
-            CertificateSource::File { cert, key } => Ok(Read::of(file(cert, "cert")?, file(key, "key")?)),
-            CertificateSource::Inline { cert, key } => Ok(Read::of(cert.to_string(), key.reveal().to_owned())),
-            CertificateSource::Issued(_) => Ok(Read::of(String::new(), String::new())),
-        },
-        Source::Authorities(ClientAuthorities::File(path)) => Ok(Read::of(file(path, "file")?, String::new())),
-        Source::Authorities(ClientAuthorities::Inline(text)) => Ok(Read::of(text.to_string(), String::new())),
-    }
-}
-
-/// The secret `name` that it makes, where it is good; `None` where it is to be issued.
-pub(super) fn checked(
-    name: &str,
-    source: &Source,
-    read: &Read,
-    now: SystemTime,
-) -> Result<Option<(Resource, Seen)>, Seen> {
-    match source {
-        Source::Certificate(certificate) => match &certificate.source {
-            CertificateSource::Issued(_) => Ok(None),
-            CertificateSource::File { .. } | CertificateSource::Inline { .. } => {
-                let shown = certificate_and_key(read, now)?;
-                Ok(Some((secret::certificate(name, &read.certificates, &read.key), Seen::Good(shown))))
-            }
-        },
-        Source::Authorities(authorities) => {
-            let member = match authorities {
-                ClientAuthorities::File(_) => "file",
-                ClientAuthorities::Inline(_) => "inline",
-            };
-            let chain = certificates(&read.certificates, member)?;
-            if let Some(wrong) = chain.iter().position(|one| !is_authority(one)) {
-                return Err(bad(member, format!("certificate {} is not that of an authority", wrong + 1)));
-            }
-            Ok(Some((secret::authorities(name, &read.certificates), Seen::Good(Shown::default()))))
+        CertificateSource::File { cert, key } => {
+            let both = file(cert, "cert").and_then(|cert| Ok((cert, file(key, "key")?)));
+            Some(both.map(|(cert, key)| Read::of(cert, key)))
         }
+        CertificateSource::Inline { cert, key } => Some(Ok(Read::of(cert.to_string(), key.reveal().to_owned()))),
+        CertificateSource::Issued(_) => None,
     }
 }
 
-fn certificate_and_key(read: &Read, now: SystemTime) -> Result<Shown, Seen> {
-    let chain = certificates(&read.certificates, "cert")?;
+/// What the certificate says, where a proxy can show it.
+pub(super) fn checked(read: &Read, now: SystemTime) -> Result<Shown, Seen> {
+    let chain = certificates(&read.chain)?;
     let key = PrivateKeyDer::from_pem_slice(read.key.as_bytes());
     let key = key.map_err(|_| bad("key", "it holds no private key as PEM".to_owned()))?;
     let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
@@ -114,18 +81,14 @@ fn certificate_and_key(read: &Read, now: SystemTime) -> Result<Shown, Seen> {
     Ok(Shown { names: names.collect(), ending })
 }
 
-fn certificates(pem: &str, member: &'static str) -> Result<Vec<CertificateDer<'static>>, Seen> {
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Seen> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let all = all.map_err(|_| bad(member, "it is no PEM".to_owned()))?;
+    let all = all.map_err(|_| bad("cert", "it is no PEM".to_owned()))?;
     match all.iter().position(|one| X509Certificate::from_der(one).is_err()) {
-        Some(damaged) => Err(bad(member, format!("certificate {} is damaged", damaged + 1))),
-        None if all.is_empty() => Err(bad(member, "it holds no certificate as PEM".to_owned())),
+        Some(damaged) => Err(bad("cert", format!("certificate {} is damaged", damaged + 1))),
+        None if all.is_empty() => Err(bad("cert", "it holds no certificate as PEM".to_owned())),
         None => Ok(all),
     }
-}
-
-fn is_authority(certificate: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.is_ca())
 }
 
 fn file(path: &str, member: &'static str) -> Result<String, Seen> {
@@ -144,11 +107,11 @@ fn bad(member: &'static str, reason: String) -> Seen {
 // === impl Read ===
 
 impl Read {
-    fn of(certificates: String, key: String) -> Self {
+    fn of(chain: String, key: String) -> Self {
         let mut sum = digest::Context::new(&digest::SHA256);
-        sum.update(certificates.as_bytes());
+        sum.update(chain.as_bytes());
         sum.update(&[0]);
         sum.update(key.as_bytes());
-        Self { sum: sum.finish().as_ref().to_vec(), certificates, key }
+        Self { sum: sum.finish().as_ref().to_vec(), chain, key }
     }
 }

@@ -19,21 +19,25 @@ mod access;
 mod certificate;
 mod edge;
 mod host;
+mod inbound;
 mod instance;
 mod jwt;
 mod node;
+mod outside;
 pub mod resolve;
 mod route;
 mod snapshot;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
-pub use certificate::{Certificate, CertificateSource, ClientAuthorities, Material, Seen, Shown, findings};
-pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls, TlsVersion};
+pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
+pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
 pub use host::{HostMatch, closest};
+pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
 pub use node::{NodeMatch, Precision};
+pub use outside::{Authorities, DnsEndpoints, DnsFamily, DnsMode, Originate, Outside, TlsVersion};
 pub use route::{
     Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
     HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
@@ -81,6 +85,9 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Where its endpoints come from.
     pub backing: Backing,
+    /// What is to be known of a service that is not of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
     /// The identities that may answer for it: those of the workloads that serve it, or, where no workload
     /// does, the one that a workload of the service's own name would have.
     pub identities: BTreeSet<SpiffeId>,
@@ -94,6 +101,8 @@ pub enum Backing {
     Workloads(Vec<Serving>),
     /// A list that the MeshService holds.
     Static(Arc<[StaticEndpoint]>),
+    /// What a name server says to proxies.
+    Dns(DnsEndpoints),
 }
 
 /// One workload that serves one port of a service.
@@ -147,6 +156,9 @@ pub struct Port {
     /// How calls are made by the callers of a namespace.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub outbound_of: BTreeMap<Label, Arc<Outbound>>,
+    /// What its proxies take.
+    #[serde(skip_serializing_if = "takes_anything")]
+    pub inbound: Arc<Inbound>,
     /// How callers route; empty for TCP ports.
     pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
     /// Where connections go if not to the port itself; empty for HTTP ports.
@@ -233,6 +245,11 @@ pub struct Call {
 /// Whether no rule says how calls are made.
 fn is_built_in(outbound: &Outbound) -> bool {
     outbound.origins().next().is_none()
+}
+
+/// Whether no rule says what is taken.
+fn takes_anything(inbound: &Inbound) -> bool {
+    inbound.origins().next().is_none()
 }
 
 // === impl Sourced ===

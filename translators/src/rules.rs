@@ -16,6 +16,7 @@ mod collection;
 mod document;
 mod envelope;
 pub mod gateway;
+pub mod inbound;
 pub mod mesh;
 mod mistake;
 mod node;
@@ -27,6 +28,7 @@ pub mod snapshot;
 pub mod subject;
 pub mod target;
 mod text;
+pub mod tls;
 pub mod traffic;
 pub mod workload;
 

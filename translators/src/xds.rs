@@ -22,6 +22,7 @@ mod edge;
 mod endpoint;
 mod http;
 mod jwt;
+mod limits;
 mod listener;
 mod permission;
 mod plan;

@@ -73,8 +73,8 @@ fn a_mistake_names_its_place_and_what_would_be_right() {
         ),
         (
             "MeshService",
-            "ports: []\nexternal: false",
-            "f:6:3: MX0201 error MeshService shop/x /spec/external: unknown field \"external\"; choices: ports, endpoints",
+            "ports: []\noutward: false",
+            "f:6:3: MX0201 error MeshService shop/x /spec/outward: unknown field \"outward\"; choices: ports, endpoints, external, tls",
         ),
         (
             "MeshService",
@@ -83,8 +83,8 @@ fn a_mistake_names_its_place_and_what_would_be_right() {
         ),
         (
             "MeshService",
-            "ports: []\nendpoints: {dns: {hostname: a}}",
-            "f:6:3: MX0203 error MeshService shop/x /spec/endpoints: \"dns\" is not a choice; choices: static",
+            "ports: []\nendpoints: {srv: {hostname: a}}",
+            "f:6:3: MX0203 error MeshService shop/x /spec/endpoints: \"srv\" is not a choice; choices: static, dns",
         ),
         (
             "MeshService",
@@ -263,14 +263,14 @@ fn every_kind_has_a_schema_of_its_fields() {
         properties.unwrap_or_default().keys().cloned().collect()
     };
     assert_eq!(fields(schemars::schema_for!(rules::mesh::MeshSpec)), ["ca", "defaults", "jwtProviders", "trustDomain"]);
-    assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "ports"]);
+    assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "external", "ports", "tls"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
         ["calls", "capture", "identity", "labels", "match", "serves"]
     );
     assert_eq!(fields(schemars::schema_for!(rules::gateway::GatewaySpec)), ["direction", "listeners", "workload"]);
     assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp"]);
-    assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["outbound", "target"]);
+    assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["inbound", "outbound", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::policy::AccessSpec)),

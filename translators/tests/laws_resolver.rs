@@ -52,6 +52,9 @@ fn service() -> impl Strategy<Value = String> {
         ", endpoints: {static: [{address: 10.0.0.1, port: 1, labels: {version: v0}}]}",
         ", endpoints: {static: [{address: 10.0.0.2, port: 1, labels: {version: v0}}]}",
         ", endpoints: {static: [{address: 10.0.0.1, port: 1, labels: {version: v1}}]}",
+        ", endpoints: {dns: {hostname: one.example}}",
+        ", endpoints: {dns: {hostname: two.example}}, external: true",
+        ", endpoints: {dns: {hostname: three.example}}, external: true, tls: {}",
     ]);
     (ports, endpoints).prop_map(|(ports, endpoints)| format!("{{ports: [{ports}]{endpoints}}}"))
 }

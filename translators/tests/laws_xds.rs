@@ -9,7 +9,7 @@ use prost::Message;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
-use translators::mesh::{Instances, Material, Mesh, MtlsMode, Service, Sourced, keyed};
+use translators::mesh::{Instances, Mesh, MtlsMode, Service, Sourced, keyed};
 use translators::resource::{Kind, Resource};
 use translators::xds::closed::dangling;
 use translators::xds::{Features, ResourceKey, build, plan, plans_alike, reads_alike, secret};
@@ -32,14 +32,11 @@ fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> V
     let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
     let built = keys.iter().map(|key| build(mesh, key, &instances));
     let edges = mesh.workloads.values().flat_map(|workload| &workload.edges);
-    let materials: BTreeMap<String, Resource> = edges
-        .flat_map(|edge| edge.materials())
-        .map(|(name, material)| match material {
-            Material::Certificate(_) => (name.clone(), secret::certificate(&name, "chain", "key")),
-            Material::Authorities(_) => (name.clone(), secret::authorities(&name, "bundle")),
-        })
+    let certificates: BTreeMap<String, Resource> = edges
+        .flat_map(|edge| edge.certificates())
+        .map(|certificate| (certificate.secret(), secret::certificate(&certificate.secret(), "chain", "key")))
         .collect();
-    secrets.into_iter().chain(built).chain(materials.into_values()).collect()
+    secrets.into_iter().chain(built).chain(certificates.into_values()).collect()
 }
 
 proptest! {

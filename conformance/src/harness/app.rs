@@ -27,6 +27,7 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::background::Background;
+use super::https::{Authority, Tls};
 
 /// A running application. It ends when the value is dropped.
 #[derive(Debug)]
@@ -66,6 +67,19 @@ impl App {
         let state = Http { version: version.to_owned(), served: served.clone() };
         let router = Router::new().fallback(echo).with_state(state);
         // What ends a server before its time shows in the clients.
+        let serving = Background::start(async { _ = axum::serve(listener, router).await });
+        Ok(Self { address, served, _serving: serving })
+    }
+
+    /// As [`App::http`], by TLS alone, of one version if one is given; `authority` vouches for its `name`.
+    pub async fn https(
+        authority: &Authority,
+        name: &str,
+        only: Option<&'static rustls::SupportedProtocolVersion>,
+    ) -> anyhow::Result<Self> {
+        let listener = Tls::bind(authority, name, only).await?;
+        let (address, served) = (axum::serve::Listener::local_addr(&listener)?, Arc::new(AtomicU64::new(0)));
+        let router = Router::new().fallback(echo).with_state(Http { version: name.to_owned(), served: served.clone() });
         let serving = Background::start(async { _ = axum::serve(listener, router).await });
         Ok(Self { address, served, _serving: serving })
     }

@@ -89,7 +89,7 @@ impl Concerned {
         for workload in moved.into_iter().filter_map(|name| mesh.workloads.get(name)) {
             for serve in &workload.serves {
                 let by_list =
-                    mesh.services.get(&serve.service).is_some_and(|of| matches!(of.backing, Backing::Static(_)));
+                    mesh.services.get(&serve.service).is_some_and(|of| !matches!(of.backing, Backing::Workloads(_)));
                 let shared = catalog.shared_of(&serve.service);
                 let behind = |key: &&ResourceKey| {
                     let Some(to) = key.endpoints_of() else { return false };

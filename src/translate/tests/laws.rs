@@ -63,6 +63,10 @@ fn service_spec() -> impl Strategy<Value = String> {
         "",
         ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}",
         ", endpoints: {static: [{address: 127.0.0.2, port: 9, labels: {version: v1}}]}",
+        ", endpoints: {dns: {hostname: one.example}}",
+        ", endpoints: {dns: {hostname: two.example, mode: logical}}, external: true",
+        ", endpoints: {dns: {hostname: two.example}}, external: true, tls: {}",
+        ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}, external: true, tls: {sni: three.example}",
     ]);
     (ports, listed).prop_map(|(ports, listed)| format!("{{ports: {ports}{listed}}}"))
 }
@@ -156,7 +160,15 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         "{loadBalancing: {policy: ring-hash, hashOn: ip}}",
         "{circuitBreaker: {maxConnections: 5}}",
     ]);
-    (target, outbound).prop_map(|(target, outbound)| format!("{{target: {target}, outbound: {outbound}}}"))
+    let inbound = prop::option::of(prop::sample::select(vec![
+        "{rateLimit: {requests: 5, per: 1s, key: caller}}",
+        "{maxConnections: 5, bufferLimit: 65536}",
+        "{fault: {abort: {status: 503}}, requestTimeout: 1s, adaptiveConcurrency: {}}",
+    ]));
+    (target, outbound, inbound).prop_map(|(target, outbound, inbound)| {
+        let inbound = inbound.map(|inbound| format!(", inbound: {inbound}")).unwrap_or_default();
+        format!("{{target: {target}, outbound: {outbound}{inbound}}}")
+    })
 }
 
 fn target() -> impl Strategy<Value = &'static str> {

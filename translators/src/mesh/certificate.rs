@@ -1,4 +1,4 @@
-//! Certificates of gateways, and whom gateways trust.
+//! Certificates of gateways.
 //!
 //! Owns: where each comes from, what it is called where it is delivered, and what is wrong with what was found there. May
 //! use: `name`, `rules`, `finding`. Never: reads a file, knows the time, or shows a key.
@@ -47,25 +47,6 @@ pub enum CertificateSource {
     Issued(BTreeSet<String>),
 }
 
-/// The authorities that vouch for clients.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ClientAuthorities {
-    /// A file of the control plane's host, PEM.
-    File(String),
-    /// Themselves, PEM.
-    Inline(Arc<str>),
-}
-
-/// Something that the proxies of a gateway get as a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Material<'a> {
-    /// What it shows.
-    Certificate(&'a Certificate),
-    /// Whom it trusts.
-    Authorities(&'a ClientAuthorities),
-}
-
 /// What was found where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
@@ -89,8 +70,7 @@ pub struct Shown {
     pub ending: Option<String>,
 }
 
-/// What is wrong with the certificates of gateways and with the authorities of their clients, once somebody has looked:
-/// `seen` is by the names of the secrets.
+/// What is wrong with the certificates of gateways, once somebody has looked: `seen` is by the names of the secrets.
 pub fn findings(mesh: &Mesh, objects: &Objects, seen: &BTreeMap<String, Seen>) -> Vec<Finding> {
     let mut found = BTreeSet::new();
     for edge in mesh.workloads.values().flat_map(|workload| &workload.edges) {
@@ -118,11 +98,6 @@ pub fn findings(mesh: &Mesh, objects: &Objects, seen: &BTreeMap<String, Seen>) -
                     }
                 }
                 None => {}
-            }
-            let clients = tls.clients.as_ref().and_then(|clients| seen.get(&clients.secret));
-            if let Some(Seen::Bad { member, reason }) = clients {
-                let at = format!("{at}/tls/clientAuth/ca/{member}");
-                found.insert(Finding::error(Code::BadCertificate, gateway, at, reason));
             }
         }
     }

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    Certificate, ClientAuthorities, Destination, HostMatch, HttpRule, Material, Outbound, Protocol, Scheme, is_built_in,
+    Authorities, Certificate, Destination, HostMatch, HttpRule, Outbound, Protocol, Scheme, TlsVersion, is_built_in,
 };
 use crate::name::{ObjectKind, QualifiedName, RuleRef};
-pub use crate::rules::gateway::TlsVersion;
 
 /// One socket of a gateway: its listeners of one address and port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,10 +57,8 @@ pub struct EdgeTls {
 /// What clients show of themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EdgeClients {
-    /// What the secret of the authorities is called: `clients/front/edge/https`.
-    pub secret: String,
     /// Who vouches for them.
-    pub authorities: ClientAuthorities,
+    pub authorities: Authorities,
     /// Whether nobody gets in without.
     pub required: bool,
     /// Whether services are told.
@@ -129,14 +126,9 @@ impl Edge {
         self.chains.iter().flat_map(EdgeChain::rules)
     }
 
-    /// What its proxies get as secrets, by name.
-    pub fn materials(&self) -> impl Iterator<Item = (String, Material<'_>)> {
-        self.chains.iter().filter_map(|chain| chain.tls.as_ref()).flat_map(|tls| {
-            let clients = tls.clients.iter();
-            let authorities =
-                clients.map(|clients| (clients.secret.clone(), Material::Authorities(&clients.authorities)));
-            authorities.chain([(tls.certificate.secret(), Material::Certificate(&tls.certificate))])
-        })
+    /// The certificates that its proxies get as secrets.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.chains.iter().filter_map(|chain| Some(&chain.tls.as_ref()?.certificate))
     }
 
     /// Whatever gets requests or copies of them, each once.

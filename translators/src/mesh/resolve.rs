@@ -10,7 +10,7 @@ use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use crate::finding::{self, Finding};
-use crate::mesh::{Mesh, Port, Service, Workload};
+use crate::mesh::{Mesh, MtlsMode, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 use crate::rules::{Objects, Spec};
 
@@ -51,6 +51,7 @@ mod facts;
 mod gateway_routes;
 mod gateways;
 mod hosts;
+mod inbound;
 mod ingress;
 mod keys;
 mod ledger;
@@ -58,6 +59,7 @@ mod levels;
 mod limits;
 mod matches;
 mod mtls;
+mod outside;
 mod pattern;
 mod raw;
 mod report;
@@ -382,7 +384,7 @@ impl Resolver {
         let behind = self.backings.get(name)?;
         let port = |port: &DeclaredPort| {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
-            let mut routes = self.routes.of_port((name, port), &calls, &self.settings);
+            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
@@ -395,11 +397,15 @@ impl Resolver {
                 number: port.number,
                 protocol: port.protocol,
                 server_first: port.server_first,
-                mtls: self.modes.effective(name, &port.name, &self.settings.mtls),
+                mtls: match &declared.outside {
+                    None => self.modes.effective(name, &port.name, &self.settings.mtls),
+                    Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
+                },
                 callers_use_mtls: true,
                 access: self.policies.effective(name, port, &self.settings.access),
                 outbound,
                 outbound_of,
+                inbound: self.traffic.taken(name, &port.name),
                 routes,
                 tcp_routes: self.routes.of_tcp_port((name, port)),
             }
@@ -409,6 +415,7 @@ impl Resolver {
             origin: declared.origin.clone(),
             ports: declared.ports.iter().map(port).collect(),
             backing: behind.backing.clone(),
+            outside: declared.outside.clone(),
             identities: behind.identities.clone(),
         })
     }

@@ -1,4 +1,4 @@
-//! HTTP routing: which rule takes a request, and what becomes of it.
+//! Routing: which rule takes a request or a connection, and what becomes of it.
 //!
 //! Owns: rules, matches, actions, changes, retries and destinations as they are resolved. May use: `name`, and the scalars
 //! of `rules`. Never: Envoy's types.
@@ -285,6 +285,12 @@ pub struct WeightedDestination {
     pub destination: Destination,
     /// Its share among its siblings.
     pub weight: u32,
+    /// The host that requests to it are for, unless their rule says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Which headers of requests to it, and of their answers, are changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Box<(HeaderChanges, HeaderChanges)>>,
 }
 
 /// A port of a service, or those of its endpoints that carry some labels: one cluster of a caller.
@@ -350,6 +356,13 @@ pub enum GrpcStatus {
     Unavailable,
 }
 
+// === impl RateLimit ===
+
+impl RateLimit {
+    /// The shortest time that a bucket may take: Envoy refills it no more often.
+    pub const SHORTEST: Duration = Duration::from_millis(50);
+}
+
 // === impl HttpRule ===
 
 impl HttpRule {
@@ -365,6 +378,20 @@ impl HttpRule {
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         let to = self.to().iter().map(|to| &to.destination);
         to.chain(self.mirror.as_ref().map(|mirror| &mirror.to))
+    }
+}
+
+// === impl WeightedDestination ===
+
+impl WeightedDestination {
+    /// The only destination, with nothing said about it.
+    pub fn only(destination: Destination) -> Self {
+        Self { destination, weight: 1, host: None, headers: None }
+    }
+
+    /// Whether nothing is said but where to.
+    pub fn is_plain(&self) -> bool {
+        self.host.is_none() && self.headers.is_none()
     }
 }
 

@@ -1,6 +1,6 @@
 //! `EdgeGateway`: where traffic from outside of the mesh comes in.
 //!
-//! Owns: the shape of the spec. May use: `name`, `scalar`. Never: looks a name up.
+//! Owns: the shape of the spec. May use: `name`, `scalar`, `tls`. Never: looks a name up.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::scalar::RelativeName;
+use super::tls::{CaSpec, TlsVersion};
 use crate::name::Label;
 
 /// Where traffic from outside of the mesh comes in. The TrafficRoutes of its namespace say where it goes; what none of them
@@ -101,17 +102,6 @@ pub enum TlsMode {
     Terminate,
 }
 
-/// A version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum TlsVersion {
-    /// 1.2.
-    #[serde(rename = "1.2")]
-    V1_2,
-    /// 1.3.
-    #[serde(rename = "1.3")]
-    V1_3,
-}
-
 /// Whether clients have certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -138,16 +128,6 @@ pub enum ClientAuthMode {
     Optional,
     /// They are, and nobody gets in without.
     Require,
-}
-
-/// Authorities.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum CaSpec {
-    /// The absolute path of a file of the control plane's host, PEM. It is watched.
-    File(String),
-    /// Their certificates, PEM.
-    Inline(String),
 }
 
 /// What is spoken on a listener.

@@ -1,4 +1,4 @@
-//! `TrafficRoute`: how requests to a service or a gateway are routed.
+//! `TrafficRoute`: where the requests and connections to a service or a gateway go.
 //!
 //! Owns: the shape of the spec. May use: `scalar`, `subject`. Never: decides which rule wins.
 
@@ -438,6 +438,9 @@ pub struct DestinationSpec {
     /// Its share among its siblings; 1 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Which headers are changed on the way to this one, beside those of the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeadersSpec>,
 }
 
 /// What is repeated; what is left out comes from the defaults.

@@ -1,6 +1,6 @@
 //! `MeshService`: a service that callers call.
 //!
-//! Owns: the shape of the spec. May use: `scalar`. Never: resolves an endpoint.
+//! Owns: the shape of the spec. May use: `scalar`, `tls`. Never: resolves an endpoint.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::Protocol;
+use super::scalar::Span;
+use super::tls::OriginateSpec;
+use crate::mesh::{DnsFamily, DnsMode, Protocol};
 use crate::name::Label;
 
 /// A service: its ports and endpoints.
@@ -21,6 +23,13 @@ pub struct ServiceSpec {
     /// Where the endpoints come from; omitted, they are the Workloads that serve the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
+    /// Whether its servers are outside of the mesh: callers never come to them by mTLS, whatever the policies. `false` by
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<bool>,
+    /// How callers' proxies begin TLS towards a service outside of the mesh; without it by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<OriginateSpec>,
 }
 
 /// One port.
@@ -45,6 +54,28 @@ pub struct PortSpec {
 pub enum Endpoints {
     /// A fixed list.
     Static(Vec<EndpointSpec>),
+    /// The addresses of a name, as proxies find them.
+    Dns(DnsSpec),
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsSpec {
+    /// The name.
+    pub hostname: String,
+    /// What its addresses are; `strict` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<DnsMode>,
+    /// Which of its addresses; `v4-preferred` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<DnsFamily>,
+    /// How often the name is asked for; `5s` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Span>,
+    /// The servers' port for named ports of the service; the service's own number by default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, NonZeroU16>,
 }
 
 /// One endpoint of a fixed list.

@@ -1,18 +1,19 @@
-//! `TrafficPolicy`: how the calls to services are made.
+//! `TrafficPolicy`: how the calls to services are made, and what services take.
 //!
-//! Owns: the shape of the spec. May use: `scalar`, `target`. Never: merges two policies.
+//! Owns: the shape of the spec. May use: `inbound`, `scalar`, `target`. Never: merges two policies.
 
 use std::num::NonZeroU32;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::inbound::InboundSpec;
 use super::route::RetrySpec;
 use super::scalar::{Percent, Setting, Span};
 use super::target::Target;
 use crate::mesh::BalancingPolicy;
 
-/// How the calls to services are made. Policies merge down the ladder (mesh, namespace, service, port) field by field;
+/// How the calls to services are made, and what services take. Policies merge down the ladder (mesh, namespace, service, port) field by field;
 /// `null` is the built-in value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -22,6 +23,9 @@ pub struct TrafficSpec {
     /// What callers do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<OutboundSpec>,
+    /// What the service's own proxies do; not for a service of another namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<InboundSpec>,
 }
 
 /// What callers do.

@@ -11,7 +11,6 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
-use super::checks::share;
 use super::{checks, cluster_name, text, wire};
 use crate::mesh::{HeaderChanges, HttpMatch, HttpRule, Mirror, PathChange, PathMatch, Redirect, Respond};
 
@@ -137,7 +136,7 @@ fn mirrored(mirror: &Mirror) -> route_pb::route_action::RequestMirrorPolicy {
     route_pb::route_action::RequestMirrorPolicy {
         cluster: cluster_name(&mirror.to),
         runtime_fraction: Some(core_pb::RuntimeFractionalPercent {
-            default_value: Some(share(mirror.percent)),
+            default_value: Some(wire::share(mirror.percent)),
             ..Default::default()
         }),
         // A copy says the same as what it is a copy of.
@@ -146,7 +145,7 @@ fn mirrored(mirror: &Mirror) -> route_pb::route_action::RequestMirrorPolicy {
     }
 }
 
-fn added(changes: &HeaderChanges) -> Vec<core_pb::HeaderValueOption> {
+pub(super) fn added(changes: &HeaderChanges) -> Vec<core_pb::HeaderValueOption> {
     use core_pb::header_value_option::HeaderAppendAction;
     let options = |headers: &BTreeMap<String, String>, action: HeaderAppendAction| -> Vec<_> {
         let option = |(key, value): (&String, &String)| core_pb::HeaderValueOption {

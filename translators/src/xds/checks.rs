@@ -12,6 +12,7 @@ use proto::envoy::extensions::filters::http::cors::v3 as cors_pb;
 use proto::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use proto::envoy::extensions::filters::http::local_ratelimit::v3 as limit_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use proto::envoy::extensions::rate_limit_descriptors::expr::v3 as expr_pb;
 use proto::envoy::r#type::v3 as type_pb;
 
 use super::http::http_filter;
@@ -24,8 +25,8 @@ use proto::envoy::extensions::common::ratelimit::v3::XRateLimitHeadersRfcVersion
 use route_pb::rate_limit::action as action_pb;
 
 const CORS: &str = "envoy.filters.http.cors";
-const FAULT: &str = "envoy.filters.http.fault";
-const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
+pub(super) const FAULT: &str = "envoy.filters.http.fault";
+pub(super) const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
 
 /// The filters as they stand in a listener: none of them does anything where a route does not ask for it.
 pub(super) fn idle() -> Vec<hcm_pb::HttpFilter> {
@@ -48,7 +49,7 @@ pub(super) fn of_route(checks: &Checks) -> Vec<u8> {
         put(&mut route, FAULT, &self::fault(fault));
     }
     if let Some(limit) = &checks.rate_limit {
-        put(&mut route, RATE_LIMIT, &rate_limit(limit));
+        put(&mut route, RATE_LIMIT, &rate_limit(limit, "route", false));
     }
     route.into_bytes()
 }
@@ -81,15 +82,15 @@ fn cors(cors: &Cors) -> cors_pb::CorsPolicy {
     }
 }
 
-fn fault(fault: &Fault) -> fault_pb::HttpFault {
+pub(super) fn fault(fault: &Fault) -> fault_pb::HttpFault {
     use delay_pb::fault_delay::FaultDelaySecifier;
     fault_pb::HttpFault {
         delay: fault.delay.map(|(percent, fixed)| delay_pb::FaultDelay {
-            percentage: Some(share(percent)),
+            percentage: Some(wire::share(percent)),
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(wire::duration(fixed))),
         }),
         abort: fault.abort.map(|(percent, status)| fault_pb::FaultAbort {
-            percentage: Some(share(percent)),
+            percentage: Some(wire::share(percent)),
             error_type: Some(fault_pb::fault_abort::ErrorType::HttpStatus(status.into())),
             ..Default::default()
         }),
@@ -98,10 +99,11 @@ fn fault(fault: &Fault) -> fault_pb::HttpFault {
     }
 }
 
-fn rate_limit(limit: &RateLimit) -> limit_pb::LocalRateLimit {
+pub(super) fn rate_limit(limit: &RateLimit, stat_prefix: &str, certified: bool) -> limit_pb::LocalRateLimit {
     let bucket = bucket(limit);
-    let all = core_pb::RuntimeFractionalPercent { default_value: Some(share(Percent::ALL)), ..Default::default() };
-    let each = each(limit);
+    let all =
+        core_pb::RuntimeFractionalPercent { default_value: Some(wire::share(Percent::ALL)), ..Default::default() };
+    let each = each(limit, certified);
     // An entry without a value stands for each value that there is.
     let descriptors = each.iter().map(|(key, _)| descriptor_pb::LocalRateLimitDescriptor {
         entries: vec![descriptor_pb::rate_limit_descriptor::Entry { key: key.clone(), value: String::new() }],
@@ -109,7 +111,7 @@ fn rate_limit(limit: &RateLimit) -> limit_pb::LocalRateLimit {
         ..Default::default()
     });
     limit_pb::LocalRateLimit {
-        stat_prefix: "route".into(),
+        stat_prefix: stat_prefix.to_owned(),
         token_bucket: Some(bucket),
         filter_enabled: Some(all.clone()),
         filter_enforced: Some(all),
@@ -124,11 +126,24 @@ fn rate_limit(limit: &RateLimit) -> limit_pb::LocalRateLimit {
     }
 }
 
-/// What is told apart by a limit: the key of its entry, and what reads its value.
-fn each(limit: &RateLimit) -> Option<(String, ActionSpecifier)> {
+/// What is told apart by a limit: the key of its entry, and what reads its value. Where callers are not `certified` they
+/// are all alike; in a caller's own proxy there is but one.
+fn each(limit: &RateLimit, certified: bool) -> Option<(String, ActionSpecifier)> {
     match limit.key.as_ref()? {
-        // Each calling proxy counts for itself.
-        RateKey::Caller => None,
+        RateKey::Caller => certified.then(|| {
+            let identity = expr_pb::Descriptor {
+                descriptor_key: "caller".into(),
+                skip_if_error: true,
+                expr_specifier: Some(expr_pb::descriptor::ExprSpecifier::Text(
+                    "connection.uri_san_peer_certificate".into(),
+                )),
+            };
+            let extension = core_pb::TypedExtensionConfig {
+                name: "envoy.rate_limit_descriptors.expr".into(),
+                typed_config: Some(wire::any(&identity)),
+            };
+            ("caller".to_owned(), ActionSpecifier::Extension(extension))
+        }),
         RateKey::Ip => Some(("remote_address".to_owned(), ActionSpecifier::RemoteAddress(Default::default()))),
         RateKey::Header(name) => {
             let header = action_pb::RequestHeaders {
@@ -151,20 +166,13 @@ const MOST_BUCKETS: u32 = 10_000;
 
 /// A token at a time, or as many as come in the shortest time that Envoy takes.
 fn bucket(limit: &RateLimit) -> type_pb::TokenBucket {
-    const SHORTEST: u128 = 50_000_000;
+    let shortest = RateLimit::SHORTEST.as_nanos();
     let (requests, per) = (u128::from(limit.requests.get()), limit.per.as_nanos());
-    let tokens = (requests * SHORTEST).div_ceil(per.max(1)).clamp(1, requests);
-    let interval = u64::try_from((per * tokens / requests).max(SHORTEST)).unwrap_or(u64::MAX);
+    let tokens = (requests * shortest).div_ceil(per.max(1)).clamp(1, requests);
+    let interval = u64::try_from((per * tokens / requests).max(shortest)).unwrap_or(u64::MAX);
     type_pb::TokenBucket {
         max_tokens: limit.requests.get(),
         tokens_per_fill: Some(wire::number(u32::try_from(tokens).unwrap_or(u32::MAX))),
         fill_interval: Some(wire::duration(std::time::Duration::from_nanos(interval))),
-    }
-}
-
-pub(super) fn share(percent: Percent) -> type_pb::FractionalPercent {
-    type_pb::FractionalPercent {
-        numerator: percent.millionths,
-        denominator: type_pb::fractional_percent::DenominatorType::Million.into(),
     }
 }

@@ -4,20 +4,24 @@
 //! another proxy; those are `endpoint`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use prost::Message as _;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
-use proto::envoy::config::endpoint::v3 as endpoint_pb;
+use proto::envoy::extensions::clusters::common::dns::v3 as common_dns_pb;
+use proto::envoy::extensions::clusters::dns::v3 as dns_pb;
 use proto::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_pb;
 use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::{Fields, Raw};
 use super::{Slot, calling, cluster_name, endpoint, origins, planned_port, tls, wire};
-use crate::mesh::{Destination, Mesh, MtlsMode, Outbound, Protocol, Serve, Service};
+use crate::mesh::{
+    Backing, Destination, DnsEndpoints, DnsFamily, DnsMode, Mesh, MtlsMode, Outbound, Protocol, Serve, Service,
+};
 use crate::name::{Label, SpiffeId};
 use crate::resource::{Kind, Resource};
 
@@ -29,7 +33,8 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
     let name = cluster_name(destination);
     let mode = port.mtls.value;
     let secured = (mode != MtlsMode::Disabled).then(|| secured(mode, &identities(mesh, service)));
-    let alike = ALIKE.get(&(port.protocol, mode)).filter(|_| calling::is_plain(calls) && !destination.sticky);
+    let is_plain = calling::is_plain(calls) && !destination.sticky && service.outside.is_none();
+    let alike = ALIKE.get(&(port.protocol, mode)).filter(|_| is_plain && !matches!(service.backing, Backing::Dns(_)));
     let cluster = if let Some(alike) = alike {
         let mut varying = Raw::with_capacity(512);
         varying.text(1, &name);
@@ -44,6 +49,12 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
             calling::stick(&mut cluster, calls);
         }
         cluster.name.clone_from(&name);
+        if let (Backing::Dns(dns), false) = (&service.backing, endpoint::is_told(service, destination)) {
+            asking(&mut cluster, dns, destination);
+        }
+        if let Some(server) = service.outside.as_ref().and_then(|outside| outside.tls.as_ref()) {
+            cluster.transport_socket = Some(tls::outside(server, spoken(port.protocol)));
+        }
         cluster.connect_timeout = Some(wire::duration(calls.connect_timeout.value));
         if let Some(secured) = secured {
             cluster.transport_socket = secured.transport_socket;
@@ -57,20 +68,16 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
 /// The cluster of the application behind a proxy.
 pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let origins = origins([&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin));
+    let limit = &port.inbound.buffer_limit;
+    let rules = [&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin).chain(&limit.origin);
+    let origins = origins(rules);
     let name = slot.name("app");
-    let locality =
-        endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint::at(serve.app)], ..Default::default() };
-    let assignment = endpoint_pb::ClusterLoadAssignment {
-        cluster_name: name.clone(),
-        endpoints: vec![locality],
-        ..Default::default()
-    };
     let cluster = cluster_pb::Cluster {
         cluster_discovery_type: Some(discovery(cluster_pb::cluster::DiscoveryType::Static)),
-        load_assignment: Some(assignment),
+        load_assignment: Some(endpoint::only(&name, wire::address(serve.app))),
         // The application itself says when it has enough.
         circuit_breakers: Some(calling::without_limits()),
+        per_connection_buffer_limit_bytes: limit.value.map(|limit| wire::number(limit.get())),
         ..base(name.clone(), port.protocol, mesh.connect_timeout.value)
     };
     Resource::new(Kind::Cluster, name, &cluster, origins)
@@ -115,6 +122,39 @@ fn alike(protocol: Protocol, mode: MtlsMode, calls: &Outbound) -> cluster_pb::Cl
         ..discovered()
     };
     calling::cluster(cluster, protocol, calls)
+}
+
+/// Its endpoints are what a name server says.
+fn asking(cluster: &mut cluster_pb::Cluster, dns: &DnsEndpoints, destination: &Destination) {
+    use cluster_pb::cluster::{ClusterDiscoveryType, CustomClusterType};
+    use common_dns_pb::DnsLookupFamily;
+    let config = dns_pb::DnsCluster {
+        dns_refresh_rate: dns.refresh.map(wire::duration),
+        dns_lookup_family: match dns.family {
+            DnsFamily::V4Preferred => DnsLookupFamily::V4Preferred,
+            DnsFamily::V4Only => DnsLookupFamily::V4Only,
+            DnsFamily::V6Only => DnsLookupFamily::V6Only,
+            DnsFamily::All => DnsLookupFamily::All,
+        }
+        .into(),
+        all_addresses_in_single_endpoint: dns.mode == DnsMode::Logical,
+        ..Default::default()
+    };
+    let name = "envoy.clusters.dns".into();
+    let discovery_type = CustomClusterType { name, typed_config: Some(wire::any(&config)) };
+    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(discovery_type));
+    cluster.eds_cluster_config = None;
+    let address = |port: &NonZeroU16| wire::host_and_port(dns.hostname.clone(), port.get());
+    cluster.load_assignment = dns.ports.get(&destination.port).map(|port| endpoint::only(&cluster.name, address(port)));
+}
+
+/// What is offered to a server outside of the mesh, by ALPN.
+fn spoken(protocol: Protocol) -> &'static [&'static str] {
+    match protocol {
+        Protocol::Http => &["http/1.1"],
+        Protocol::Http2 | Protocol::Grpc => &["h2"],
+        Protocol::Tcp => &[],
+    }
 }
 
 /// Towards a strict port there is no plaintext to fall back to. Towards a permissive one each endpoint says

@@ -13,7 +13,9 @@ use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
 use super::raw::Raw;
 use super::{Client, Slot, cluster_name, origins, port, wire};
-use crate::mesh::{Backing, Destination, Instance, Instances, Mesh, MtlsMode, Serving, StaticEndpoint, instances_of};
+use crate::mesh::{
+    Backing, Destination, Instance, Instances, Mesh, MtlsMode, Service, Serving, StaticEndpoint, instances_of,
+};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
 
@@ -39,6 +41,11 @@ static GRPC_LOCALITY: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [name, share].map(|locality| locality.encode_to_vec())
 });
 
+/// Whether callers are told where `destination` is; otherwise they ask a name server, who knows nothing of labels.
+pub(super) fn is_told(service: &Service, destination: &Destination) -> bool {
+    !matches!(service.backing, Backing::Dns(_)) || !destination.labels.is_empty()
+}
+
 /// Where `destination` is, given the connected proxies.
 pub(super) fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances, client: Client) -> Resource {
     let name = cluster_name(destination);
@@ -51,6 +58,8 @@ pub(super) fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Inst
     let (found, by_mtls) = match &service.backing {
         Backing::Workloads(servings) => (connected(servings, destination, mtls, instances), mtls),
         Backing::Static(endpoints) => (listed(endpoints, destination), mode == MtlsMode::Strict),
+        // No address of a name carries a label; without one, proxies ask for them.
+        Backing::Dns(_) => (Vec::new(), false),
     };
     let value = assignment(&name, &found, by_mtls, client);
     let origins = origins(port.mtls.origin.iter().chain([&service.origin]));
@@ -140,9 +149,19 @@ fn lb_endpoint(raw: &mut Raw, address: SocketAddr, weight: u32, mtls: bool) {
     raw.message(4, |value| value.number(1, weight.into()));
 }
 
+/// A load assignment with this one endpoint, and nothing said about it.
+pub(super) fn only(cluster_name: &str, address: core_pb::Address) -> endpoint_pb::ClusterLoadAssignment {
+    let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![at(address)], ..Default::default() };
+    endpoint_pb::ClusterLoadAssignment {
+        cluster_name: cluster_name.to_owned(),
+        endpoints: vec![locality],
+        ..Default::default()
+    }
+}
+
 /// An endpoint at `address` with nothing said about it.
-pub(super) fn at(address: SocketAddr) -> endpoint_pb::LbEndpoint {
-    let endpoint = endpoint_pb::Endpoint { address: Some(wire::address(address)), ..Default::default() };
+fn at(address: core_pb::Address) -> endpoint_pb::LbEndpoint {
+    let endpoint = endpoint_pb::Endpoint { address: Some(address), ..Default::default() };
     endpoint_pb::LbEndpoint {
         host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()
@@ -176,6 +195,7 @@ mod tests {
             access,
             outbound: Arc::default(),
             outbound_of: BTreeMap::new(),
+            inbound: Default::default(),
             routes: BTreeMap::new(),
             tcp_routes: BTreeMap::new(),
         };
@@ -184,6 +204,7 @@ mod tests {
             origin: RuleRef::new(ObjectKey::new(ObjectKind::MeshService, name("shop/cart")), ""),
             ports: vec![port],
             backing,
+            outside: None,
             identities: Default::default(),
         };
         Mesh {
@@ -237,7 +258,7 @@ mod tests {
         endpoint_pb::LbEndpoint {
             load_balancing_weight: Some(wire::number(weight)),
             metadata: mtls.then(mtls_metadata),
-            ..super::at(address)
+            ..super::at(wire::address(address))
         }
     }
 

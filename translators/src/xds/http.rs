@@ -17,14 +17,14 @@ use proto::google::protobuf as google_pb;
 
 use super::raw::{Fields, Raw};
 use super::tcp::network_filter;
-use super::{checks, wire};
+use super::{checks, limits, wire};
 use crate::mesh::{Port, Protocol, Service};
 
 use hcm_pb::http_connection_manager as manager_pb;
 
 const NAME: &str = "envoy.filters.network.http_connection_manager";
 
-/// To the application, past the access rules. Its time limits are the callers' business.
+/// To the application, past the access rules and what a policy limits.
 pub(super) fn inbound(
     stat_prefix: &str,
     port: &Port,
@@ -33,10 +33,11 @@ pub(super) fn inbound(
     mut access: Vec<hcm_pb::HttpFilter>,
     access_log: Vec<accesslog_pb::AccessLog>,
 ) -> listener_pb::Filter {
+    access.extend(limits::http(&port.inbound, mtls));
     let ruled = !port.access.deny.is_empty() || !port.access.allow.is_empty();
     access.push(router());
     let manager = hcm_pb::HttpConnectionManager {
-        route_specifier: Some(manager_pb::RouteSpecifier::RouteConfig(everything_to(stat_prefix, cluster))),
+        route_specifier: Some(manager_pb::RouteSpecifier::RouteConfig(everything_to(stat_prefix, cluster, port))),
         http_filters: access,
         access_log,
         ..manager(stat_prefix, port.protocol)
@@ -165,10 +166,16 @@ pub(super) fn filter(manager: hcm_pb::HttpConnectionManager) -> listener_pb::Fil
     network_filter(NAME, wire::any(&manager))
 }
 
-fn everything_to(name: &str, cluster: String) -> route_pb::RouteConfiguration {
+/// Time limits are the callers' business, unless a policy says what the service itself bears.
+fn everything_to(name: &str, cluster: String, port: &Port) -> route_pb::RouteConfiguration {
+    let limited = match port.protocol {
+        Protocol::Http | Protocol::Http2 => port.inbound.request_timeout.value,
+        // A call may be a stream that has no end.
+        Protocol::Grpc | Protocol::Tcp => None,
+    };
     let action = route_pb::RouteAction {
         cluster_specifier: Some(route_pb::route_action::ClusterSpecifier::Cluster(cluster)),
-        timeout: Some(Default::default()),
+        timeout: Some(limited.map(wire::duration).unwrap_or_default()),
         ..Default::default()
     };
     let route = route_pb::Route {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
-use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::config::rbac::v3 as rbac_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
@@ -15,8 +14,8 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::http::http_filter;
-use super::{Slot, cluster, origins, planned_port, tls, wire};
-use crate::mesh::{Access, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Protocol};
+use super::{Slot, cluster, endpoint, origins, planned_port, tls, wire};
+use crate::mesh::{Access, Authorities, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Originate, Protocol, TlsVersion};
 use crate::resource::{Kind, Resource};
 
 /// The namespace of what the filter says of a request.
@@ -156,32 +155,22 @@ pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
     let name = cluster_name(slot, name);
     let resource = match &provider.keys {
         JwtKeys::Inline(_) => cluster_pb::Cluster::default(),
-        JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => {
-            let endpoint = endpoint_pb::Endpoint {
-                address: Some(wire::host_and_port(host.clone(), port.get())),
-                ..Default::default()
-            };
-            let endpoint = endpoint_pb::LbEndpoint {
-                host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
-                ..Default::default()
-            };
-            let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
-            cluster_pb::Cluster {
-                cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(
-                    cluster_pb::cluster::DiscoveryType::StrictDns.into(),
-                )),
-                dns_lookup_family: cluster_pb::cluster::DnsLookupFamily::V4Preferred.into(),
-                load_assignment: Some(endpoint_pb::ClusterLoadAssignment {
-                    cluster_name: name.clone(),
-                    endpoints: vec![locality],
-                    ..Default::default()
-                }),
-                transport_socket: tls.then(|| tls::outside(host)),
-                ..cluster::base(name.clone(), Protocol::Http, mesh.connect_timeout.value)
-            }
-        }
+        JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => cluster_pb::Cluster {
+            cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(
+                cluster_pb::cluster::DiscoveryType::StrictDns.into(),
+            )),
+            dns_lookup_family: cluster_pb::cluster::DnsLookupFamily::V4Preferred.into(),
+            load_assignment: Some(endpoint::only(&name, wire::host_and_port(host.clone(), port.get()))),
+            transport_socket: tls.then(|| tls::outside(&trusted(host), &[])),
+            ..cluster::base(name.clone(), Protocol::Http, mesh.connect_timeout.value)
+        },
     };
     Resource::new(Kind::Cluster, name, &resource, origins)
+}
+
+/// A server that the proxy's system vouches for.
+fn trusted(host: &str) -> Originate {
+    Originate { name: host.to_owned(), authorities: Authorities::System, oldest: TlsVersion::V12 }
 }
 
 /// `jwks/shop/cart/http/login`.

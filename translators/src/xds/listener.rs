@@ -16,7 +16,7 @@ use super::access_log::Counted;
 use super::raw::Raw;
 use super::rbac::Strangers;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
-use super::{jwt, proxyless, rbac, wire};
+use super::{jwt, limits, proxyless, rbac, wire};
 use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
 use crate::resource::{Kind, Resource};
 
@@ -38,14 +38,20 @@ pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Sl
     let plain = listener_pb::Listener {
         traffic_direction: core_pb::TrafficDirection::Inbound.into(),
         filter_chains,
+        per_connection_buffer_limit_bytes: port.inbound.buffer_limit.value.map(|limit| wire::number(limit.get())),
         ..listener(slot.name("in"), serve.listen)
     };
     let listener = match port.mtls.value {
         MtlsMode::Strict | MtlsMode::Permissive => inspecting(port.server_first, plain),
         MtlsMode::Disabled => plain,
     };
-    let origins =
-        origins([&serve.origin, &service.origin].into_iter().chain(&port.mtls.origin).chain(port.access.origins()));
+    let origins = origins(
+        [&serve.origin, &service.origin]
+            .into_iter()
+            .chain(&port.mtls.origin)
+            .chain(port.access.origins())
+            .chain(port.inbound.origins()),
+    );
     Resource::new(Kind::Listener, slot.name("in"), &listener, origins)
 }
 
@@ -160,15 +166,18 @@ impl Inbound<'_> {
         let access_log =
             self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access, self.port.protocol);
         let trust_domain = &self.mesh.trust_domain.value;
+        let limited = limits::connections(&self.port.inbound, &stat_prefix).into_iter();
         let filters = if self.port.protocol.is_http() {
             let access = jwt::filters(&self.port.access, self.slot)
                 .into_iter()
                 .chain(rbac::http(&self.port.access, trust_domain))
                 .collect();
-            vec![http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log)]
+            let manager = http::inbound(&stat_prefix, self.port, cluster, mtls, access, access_log);
+            limited.chain([manager]).collect()
         } else {
             let after_handshake = mtls && self.features.connect_after_handshake;
             let mut filters = rbac::network(&self.port.access, trust_domain, &stat_prefix);
+            filters.extend(limited);
             filters.push(tcp::application(&stat_prefix, cluster, after_handshake, access_log));
             filters
         };

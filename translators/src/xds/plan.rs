@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{EdgeSlot, Features, ResourceKey, Slot, consumer, destinations, jwt, port, proxyless};
-use crate::mesh::{Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use super::{EdgeSlot, Features, ResourceKey, Slot, consumer, destinations, endpoint, jwt, port, proxyless};
+use crate::mesh::{Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName};
 
 /// One entry of a workload.
@@ -91,7 +91,7 @@ pub fn contribution(
     let mut added = Contribution::default();
     let Some(slot) = slots.slot(workload, entry) else { return added };
     added.follows_from.push(slot.service.clone());
-    let Some((_, used)) = port(mesh, &slot.service, &slot.port) else { return added };
+    let Some((called, used)) = port(mesh, &slot.service, &slot.port) else { return added };
     let envoys = || features.iter().filter(|features| !features.client.is_proxyless());
     match entry {
         Entry::Edge(_) => {}
@@ -108,8 +108,8 @@ pub fn contribution(
             // Most calls end at the port that is called: it need not be looked for.
             let known = |to: Destination| {
                 let own = (&to.service, &to.port) == (&call.service, &call.port);
-                let reached = if own { used } else { port(mesh, &to.service, &to.port)?.1 };
-                Some((to, reached))
+                let (service, reached) = if own { (called, used) } else { port(mesh, &to.service, &to.port)? };
+                Some((to, service, reached))
             };
             let leads_to = destinations(workload, call, used);
             let elsewhere = leads_to.iter().filter(|destination| destination.service != call.service);
@@ -125,15 +125,17 @@ pub fn contribution(
                     used,
                     &consumer,
                     is_only,
-                    leads_to.clone().map(|(to, _)| to),
+                    leads_to.clone().map(|(to, ..)| to),
                     &clients,
                 );
                 added.shared.extend(keys.map(ResourceKey::Proxyless));
             }
             if envoys().next().is_some() {
-                for (destination, reached) in leads_to {
+                for (destination, service, reached) in leads_to {
                     added.shared.push(cluster(&destination, reached, workload));
-                    added.shared.push(ResourceKey::Endpoints(destination));
+                    if endpoint::is_told(service, &destination) {
+                        added.shared.push(ResourceKey::Endpoints(destination));
+                    }
                 }
                 if used.protocol.is_http() {
                     added.shared.push(ResourceKey::Route { service, port, consumer });
@@ -162,9 +164,11 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
-            let Some((_, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
+            let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
             added.shared.push(cluster(destination, reached, workload));
-            added.shared.push(ResourceKey::Endpoints(destination.clone()));
+            if endpoint::is_told(service, destination) {
+                added.shared.push(ResourceKey::Endpoints(destination.clone()));
+            }
         }
     }
     added.own.sort_unstable();
@@ -184,6 +188,11 @@ fn cluster(destination: &Destination, reached: &Port, workload: &Workload) -> Re
     }
 }
 
+/// Whether callers are told the endpoints of a service; otherwise they ask a name server.
+fn is_listed(service: &Service) -> bool {
+    !matches!(service.backing, Backing::Dns(_))
+}
+
 /// Whether no plan can tell the two forms of a service apart.
 pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let leads_to = |port: &Port| -> Vec<_> {
@@ -195,6 +204,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let fetched =
         |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };
     former.ports.len() == next.ports.len()
+        && is_listed(former) == is_listed(next)
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
@@ -229,13 +239,21 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
     former.origin == next.origin
         && a.protocol == b.protocol
         && match part {
-            Part::Cluster => (&a.mtls, &former.identities) == (&b.mtls, &next.identities) && calls(a) == calls(b),
-            Part::LocalCluster => true,
+            Part::Cluster => {
+                let named = |service: &Service| is_listed(service) || former.backing == next.backing;
+                (&a.mtls, &former.identities, &former.outside) == (&b.mtls, &next.identities, &next.outside)
+                    && calls(a) == calls(b)
+                    && named(former)
+                    && named(next)
+            }
+            Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit,
             Part::Jwks => a.access == b.access,
             Part::Endpoints => {
                 (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
             }
-            Part::Inbound => (a.server_first, &a.mtls, &a.access) == (b.server_first, &b.mtls, &b.access),
+            Part::Inbound => {
+                (a.server_first, &a.mtls, &a.access, &a.inbound) == (b.server_first, &b.mtls, &b.access, &b.inbound)
+            }
             Part::Outbound => {
                 a.routes.keys().eq(b.routes.keys())
                     && a.tcp_routes == b.tcp_routes

@@ -170,8 +170,8 @@ fn sent(
     let timeout = rule.timeout.value;
     route.message(2, |action| {
         match rule.to() {
-            [only] => action.text(1, &cluster_name(&only.destination)),
-            several => action.encoded(&weighted(several, calls.hashes).encode_to_vec()),
+            [only] if only.is_plain() => action.text(1, &cluster_name(&only.destination)),
+            several => action.encoded(&shared_out(several, rule.changes.host.is_some(), calls.hashes).encode_to_vec()),
         }
         action.encoded(before);
         // Unset would be 15 s; zero is no limit.
@@ -206,14 +206,40 @@ static CALLERS_LIMIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     route_pb::RouteAction { max_stream_duration: Some(limit), ..Default::default() }.encode_to_vec()
 });
 
-/// Where requests are told apart by a `hash`, so are those that share a weight.
-pub(super) fn weighted(to: &[WeightedDestination], hash: bool) -> route_pb::RouteAction {
+/// To these, with what is said of requests to each. Where requests are told apart by a `hash`, so are those that share a
+/// weight. A host that the rule `rewrites` is so for all of them.
+fn shared_out(to: &[WeightedDestination], rewrites: bool, hash: bool) -> route_pb::RouteAction {
+    weighted(to, hash, |to, share| {
+        if let Some(host) = to.host.as_ref().filter(|_| !rewrites) {
+            share.host_rewrite_specifier = Some(
+                route_pb::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.clone()),
+            );
+        }
+        if let Some((request, response)) = to.headers.as_deref() {
+            share.request_headers_to_add = action::added(request);
+            share.request_headers_to_remove = request.remove.iter().cloned().collect();
+            share.response_headers_to_add = action::added(response);
+            share.response_headers_to_remove = response.remove.iter().cloned().collect();
+        }
+    })
+}
+
+/// To these by weight, with what `also` says of each.
+pub(super) fn weighted(
+    to: &[WeightedDestination],
+    hash: bool,
+    also: impl Fn(&WeightedDestination, &mut route_pb::weighted_cluster::ClusterWeight),
+) -> route_pb::RouteAction {
     use route_pb::route_action::ClusterSpecifier;
     use route_pb::weighted_cluster::RandomValueSpecifier::UseHashPolicy;
-    let share = |to: &WeightedDestination| route_pb::weighted_cluster::ClusterWeight {
-        name: cluster_name(&to.destination),
-        weight: Some(wire::number(to.weight)),
-        ..Default::default()
+    let share = |to: &WeightedDestination| {
+        let mut share = route_pb::weighted_cluster::ClusterWeight {
+            name: cluster_name(&to.destination),
+            weight: Some(wire::number(to.weight)),
+            ..Default::default()
+        };
+        also(to, &mut share);
+        share
     };
     let clusters = route_pb::WeightedCluster {
         clusters: to.iter().map(share).collect(),
@@ -307,10 +333,8 @@ mod tests {
 
     fn destination(port: &str) -> WeightedDestination {
         let service = "shop/cart".parse().expect("a name");
-        WeightedDestination {
-            destination: Destination { service, port: port.into(), labels: Default::default(), sticky: false },
-            weight: 3,
-        }
+        let destination = Destination { service, port: port.into(), labels: Default::default(), sticky: false };
+        WeightedDestination { weight: 3, ..WeightedDestination::only(destination) }
     }
 
     #[test]

@@ -28,13 +28,8 @@ pub fn certificate(name: &str, chain_pem: &str, key_pem: &str) -> Resource {
 
 /// The secret [`TRUST_BUNDLE`]: authorities, PEM.
 pub fn trust_bundle(pem: &str) -> Resource {
-    authorities(TRUST_BUNDLE, pem)
-}
-
-/// The secret `name`: authorities, PEM.
-pub fn authorities(name: &str, pem: &str) -> Resource {
     let context = tls_pb::CertificateValidationContext { trusted_ca: Some(inline(pem)), ..Default::default() };
-    secret(name, tls_pb::secret::Type::ValidationContext(context))
+    secret(TRUST_BUNDLE, tls_pb::secret::Type::ValidationContext(context))
 }
 
 fn secret(name: &str, content: tls_pb::secret::Type) -> Resource {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use prost::{Message, Name};
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
+use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::Raw;
-use crate::mesh::Network;
+use crate::mesh::{Network, Percent};
 
 /// How long an idle connection or stream lives.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
@@ -60,6 +61,13 @@ pub(super) fn host_and_port(host: String, port: u16) -> core_pb::Address {
 
 pub(super) fn range(network: Network) -> core_pb::CidrRange {
     core_pb::CidrRange { address_prefix: network.address.to_string(), prefix_len: Some(number(network.length.into())) }
+}
+
+pub(super) fn share(percent: Percent) -> type_pb::FractionalPercent {
+    type_pb::FractionalPercent {
+        numerator: percent.millionths,
+        denominator: type_pb::fractional_percent::DenominatorType::Million.into(),
+    }
 }
 
 /// As [`address`], as a field of the message under way.

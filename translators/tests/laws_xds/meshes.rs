@@ -23,6 +23,8 @@ pub fn rule(object: &str, pointer: &str) -> RuleRef {
 struct Parts {
     services: Vec<Vec<PortPart>>,
     statics: Vec<Option<Vec<StaticEndpoint>>>,
+    names: Vec<Option<DnsEndpoints>>,
+    outside: Vec<Option<Outside>>,
     workloads: Vec<WorkloadPart>,
 }
 
@@ -35,6 +37,7 @@ struct PortPart {
     outbound: Outbound,
     /// How the callers of a namespace make their calls.
     outbound_of: Option<Outbound>,
+    inbound: Inbound,
     rules: Vec<RulePart>,
     own_route: bool,
 }
@@ -74,7 +77,7 @@ struct EdgePart {
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let service = prop::collection::vec(port(), 1..3);
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
-    let version = prop::sample::select(vec![TlsVersion::V1_2, TlsVersion::V1_3]);
+    let version = prop::sample::select(vec![TlsVersion::V12, TlsVersion::V13]);
     let tls = prop::collection::vec((host_match(), version, prop::option::of(any::<(bool, bool)>())), 1..3);
     let edges =
         prop::collection::vec((prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls)), 0..3);
@@ -83,9 +86,13 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     let parts = (
         prop::collection::vec(service, 1..4),
         prop::collection::vec(statics, 3),
+        prop::collection::vec(prop::option::weighted(0.2, dns()), 3),
+        prop::collection::vec(prop::option::weighted(0.2, outside()), 3),
         prop::collection::vec(workload, 1..4),
     );
-    parts.prop_map(|(services, statics, workloads)| assemble(Parts { services, statics, workloads }))
+    parts.prop_map(|(services, statics, names, outside, workloads)| {
+        assemble(Parts { services, statics, names, outside, workloads })
+    })
 }
 
 fn host_match() -> impl Strategy<Value = HostMatch> {
@@ -124,18 +131,46 @@ fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
     })
 }
 
+fn dns() -> impl Strategy<Value = DnsEndpoints> {
+    let mode = prop::sample::select(vec![DnsMode::Strict, DnsMode::Logical]);
+    let families = vec![DnsFamily::V4Preferred, DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::All];
+    let refresh = prop::option::of((1u64..9000).prop_map(Duration::from_millis));
+    (mode, prop::sample::select(families), refresh).prop_map(|(mode, family, refresh)| DnsEndpoints {
+        hostname: "localhost".to_owned(),
+        ports: Arc::new([("p0".to_owned(), 80.try_into().expect("not 0"))].into()),
+        mode,
+        family,
+        refresh,
+    })
+}
+
+fn outside() -> impl Strategy<Value = Outside> {
+    let authorities = prop_oneof![
+        Just(Authorities::System),
+        Just(Authorities::File("/etc/ssl/ca.pem".to_owned())),
+        Just(Authorities::Inline("-----BEGIN CERTIFICATE-----".to_owned())),
+    ];
+    let oldest = prop::sample::select(vec![TlsVersion::V12, TlsVersion::V13]);
+    let name = prop::sample::select(vec!["api.example", "10.0.0.1"]).prop_map(str::to_owned);
+    let tls = (name, authorities, oldest);
+    let tls = tls.prop_map(|(name, authorities, oldest)| Originate { name, authorities, oldest });
+    (prop::option::of(Just("api.example".to_owned())), prop::option::of(tls))
+        .prop_map(|(host, tls)| Outside { host, tls })
+}
+
 fn port() -> impl Strategy<Value = PortPart> {
     let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
     let rules = prop::collection::vec(http_rule(), 0..3);
-    let calls = (outbound(), prop::option::weighted(0.3, outbound()));
+    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound());
     (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
-        |(protocol, server_first, mode, access, (outbound, outbound_of), rules, own_route)| PortPart {
+        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound), rules, own_route)| PortPart {
             protocol,
             server_first,
             mode,
             access,
             outbound,
             outbound_of,
+            inbound,
             rules,
             own_route,
         },
@@ -200,6 +235,28 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         }
     });
     prop_oneof![Just(Outbound::default()), any]
+}
+
+/// Half of them without any limit.
+fn inbound() -> impl Strategy<Value = Inbound> {
+    let count = || prop::option::of((1u32..).prop_map(|count| count.try_into().expect("not 0")));
+    let span = || (1u64..90_000).prop_map(Duration::from_millis);
+    let adaptive = (1u32..9, 9u32.., span(), span()).prop_map(|(least, most, update, measure)| Adaptive {
+        min_concurrent: least.try_into().expect("not 0"),
+        max_concurrent: most.try_into().expect("not 0"),
+        update,
+        measure,
+    });
+    let any = (checks(), count(), prop::option::of(span()), count(), prop::option::of(adaptive));
+    let any = any.prop_map(|(checks, connections, timeout, buffer, adaptive)| Inbound {
+        rate_limit: Sourced::built_in(checks.rate_limit.map(|limit| *limit)),
+        fault: Sourced::built_in(checks.fault.map(|fault| *fault)),
+        max_connections: Sourced::built_in(connections),
+        request_timeout: Sourced::from_rule(timeout, rule("a/calls", "/spec/inbound")),
+        buffer_limit: Sourced::built_in(buffer),
+        adaptive_concurrency: Sourced::built_in(adaptive),
+    });
+    prop_oneof![Just(Inbound::default()), any]
 }
 
 pub fn mode() -> impl Strategy<Value = MtlsMode> {
@@ -433,13 +490,24 @@ fn assemble(parts: Parts) -> Mesh {
     let workloads: BTreeMap<_, _> = parts.workloads.iter().enumerate().map(|(n, part)| workload(n, part, at)).collect();
     let services = parts.services.iter().enumerate().map(|(n, ports)| {
         let ports = ports.iter().enumerate().map(|(n, part)| assembled_port(n, part, at)).collect();
-        let backing = match &parts.statics[n] {
-            Some(endpoints) => Backing::Static(endpoints.as_slice().into()),
-            None => Backing::Workloads(servings(&names[n], &workloads)),
+        let backing = match (&parts.statics[n], &parts.names[n]) {
+            (_, Some(dns)) => Backing::Dns(dns.clone()),
+            (Some(endpoints), None) => Backing::Static(endpoints.as_slice().into()),
+            (None, None) => Backing::Workloads(servings(&names[n], &workloads)),
         };
         let identities = [SpiffeId::of_workload(&TrustDomain::built_in(), &names[n])].into();
         let origin = rule(&names[n].to_string(), "");
-        (names[n].clone(), Arc::new(Service { name: names[n].clone(), origin, ports, backing, identities }))
+        (
+            names[n].clone(),
+            Arc::new(Service {
+                name: names[n].clone(),
+                origin,
+                ports,
+                backing,
+                outside: parts.outside[n].clone(),
+                identities,
+            }),
+        )
     });
     Mesh {
         trust_domain: Sourced::built_in(TrustDomain::built_in()),
@@ -466,7 +534,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         let to = to.map(|(service, port, labels, weight)| {
             let (service, port) = at(&(*service, *port));
             let destination = Destination { service, port, labels: labels.clone(), sticky: false };
-            WeightedDestination { destination, weight: *weight }
+            WeightedDestination { weight: *weight, ..WeightedDestination::only(destination) }
         });
         Arc::new(TcpRoute { origin: rule("a/bytes", "/spec/tcp/0"), to: to.collect() })
     };
@@ -481,6 +549,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         access: part.access.clone(),
         outbound: Arc::new(part.outbound.clone()),
         outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
+        inbound: Arc::new(part.inbound.clone()),
         routes,
         tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
     }
@@ -496,7 +565,13 @@ fn assembled_rule(n: usize, rule: &RulePart, at: impl Fn(&(Index, Index)) -> (Qu
                 let (service, port) = at(&(*service, *port));
                 let sticky = rule.sticky_by.is_some();
                 let destination = Destination { service, port, labels: labels.clone(), sticky };
-                WeightedDestination { destination, weight: *weight }
+                let (request, response) = (&rule.changes.request, &rule.changes.response);
+                WeightedDestination {
+                    weight: *weight,
+                    host: (weight % 3 == 1).then(|| "api.example".to_owned()),
+                    headers: (weight % 2 == 1).then(|| Box::new((request.clone(), response.clone()))),
+                    ..WeightedDestination::only(destination)
+                }
             });
             HttpAction::To(to.collect())
         }),
@@ -570,8 +645,7 @@ fn edge(
             source: CertificateSource::Issued(BTreeSet::from(["a.b".to_owned()])),
         };
         let clients = clients.map(|(required, forward)| EdgeClients {
-            secret: format!("clients/a/edge/l{n}"),
-            authorities: ClientAuthorities::File("/ca.pem".into()),
+            authorities: Authorities::File("/ca.pem".into()),
             required,
             forward,
         });

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::matches::{is_path, is_token};
+use super::matches::{header_name, is_path};
 use super::pattern;
 use super::report::Report;
 use crate::finding::Code;
@@ -68,10 +68,16 @@ pub(super) fn changes(
         changes.path = path_change(path, prefix, written.regex.as_ref(), &at, matches, report);
     }
     if let Some(written) = headers {
-        changes.request = header_changes(written.request.as_ref(), &format!("{at}/headers/request"), report);
-        changes.response = header_changes(written.response.as_ref(), &format!("{at}/headers/response"), report);
+        (changes.request, changes.response) = self::headers(written, &format!("{at}/headers"), report);
     }
     changes
+}
+
+/// Which headers of requests and of their answers are changed.
+pub(super) fn headers(written: &HeadersSpec, at: &str, report: &mut Report<'_>) -> (HeaderChanges, HeaderChanges) {
+    let request = header_changes(written.request.as_ref(), &format!("{at}/request"), report);
+    let response = header_changes(written.response.as_ref(), &format!("{at}/response"), report);
+    (request, response)
 }
 
 fn host(written: Option<&str>, at: &str, report: &mut Report<'_>) {
@@ -149,9 +155,10 @@ fn header_changes(written: Option<&HeaderChangesSpec>, at: &str, report: &mut Re
     let mut seen = BTreeSet::new();
     let mut name = |name: &str, pointer: &str, report: &mut Report<'_>| {
         let lower = name.to_ascii_lowercase();
-        if !is_token(name) {
-            report.error(Code::InvalidValue, pointer, format!("{name:?} is no name of a header"));
-        } else if lower == "host" {
+        if !header_name(name, pointer, report) {
+            return lower;
+        }
+        if lower == "host" {
             report.error(Code::InvalidValue, pointer, "the host is no header that can be changed here").hint =
                 Some("write rewrite: {host: ...}".to_owned());
         } else if !seen.insert(lower.clone()) {

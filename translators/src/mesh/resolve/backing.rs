@@ -93,7 +93,7 @@ impl Backings {
         let servers = self.servers.get(service).into_iter().flatten();
         let servers: Vec<&Workload> = servers.filter_map(|name| workloads.get(name)).map(AsRef::as_ref).collect();
         let backing = match &declared.endpoints {
-            Some(list) => Backing::Static(list.clone()),
+            Some(backing) => backing.clone(),
             None => Backing::Workloads(servers.iter().flat_map(|workload| serving(workload, service)).collect()),
         };
         let mut identities: BTreeSet<SpiffeId> = servers.iter().map(|workload| workload.identity.clone()).collect();
@@ -132,8 +132,12 @@ fn selectable(backing: &Backing) -> BTreeSet<Selectable<'_>> {
     match backing {
         Backing::Workloads(list) => list.iter().map(|serving| (serving.port.as_str(), &serving.labels)).collect(),
         Backing::Static(list) => list.iter().flat_map(of_endpoint).collect(),
+        Backing::Dns(dns) => dns.ports.keys().map(|port| (port.as_str(), &NO_LABELS)).collect(),
     }
 }
+
+/// Of an address that a name server gives nothing is known.
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
 
 fn of_endpoint(endpoint: &StaticEndpoint) -> impl Iterator<Item = Selectable<'_>> {
     endpoint.ports.keys().map(|port| (port.as_str(), &endpoint.labels))

@@ -103,7 +103,7 @@ pub(super) fn certificate(spec: &CertificateSpec, report: &mut Report<'_>) -> Ce
 }
 
 /// Relative to what, nobody could tell.
-pub(super) fn path(path: &str, at: &str, report: &mut Report<'_>) {
+fn path(path: &str, at: &str, report: &mut Report<'_>) {
     if !path.starts_with('/') {
         report.error(Code::InvalidValue, at, format!("{path:?} is no absolute path"));
     }

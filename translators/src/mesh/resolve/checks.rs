@@ -3,17 +3,13 @@
 //! Owns: origins, faults, limits of rate and what clients are told apart by, each valid for Envoy. May use: `rules`, `matches`. Never:
 //! knows a destination.
 
-use std::time::Duration;
-
-use super::matches::{headers, is_token, text};
+use super::matches::{cookie_name, header_name, headers, text};
 use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{Checks, Cors, Fault, HashOn, Percent, RateKey, RateLimit, TextMatch};
 use crate::rules::checks::{CorsSpec, FaultSpec, RateKeySpec, RateLimitSpec, StickySpec};
 use crate::rules::route::{HttpRuleSpec, TextSpec};
 
-/// Envoy refills a bucket no more often.
-pub(super) const SHORTEST: Duration = Duration::from_millis(50);
 const STATUSES: std::ops::Range<u16> = 200..600;
 
 /// What the rule at `at` says.
@@ -61,7 +57,8 @@ fn cors(written: &CorsSpec, at: &str, report: &mut Report<'_>) -> Cors {
     }
 }
 
-fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
+/// What the fault at `at` says.
+pub(super) fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
     if written.delay.is_none() && written.abort.is_none() {
         report.error(Code::MissingField, at, "nothing goes wrong: give delay or abort");
     }
@@ -80,9 +77,10 @@ fn fault(written: &FaultSpec, at: &str, report: &mut Report<'_>) -> Fault {
     }
 }
 
-fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> RateLimit {
-    if written.per.0 < SHORTEST {
-        let message = format!("{} is too short: a bucket takes {SHORTEST:?} at least", written.per);
+/// What the limit at `at` says.
+pub(super) fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> RateLimit {
+    if written.per.0 < RateLimit::SHORTEST {
+        let message = format!("{} is too short: a bucket takes {:?} at least", written.per, RateLimit::SHORTEST);
         report.error(Code::InvalidValue, format!("{at}/per"), message);
     }
     let key = written.key.as_ref().map(|key| match key {
@@ -100,20 +98,12 @@ fn rate_limit(written: &RateLimitSpec, at: &str, report: &mut Report<'_>) -> Rat
 pub(super) fn sticky(written: &StickySpec, at: &str, report: &mut Report<'_>) -> HashOn {
     match written {
         StickySpec::Cookie(name) => {
-            if !is_token(name) {
-                report.error(Code::InvalidValue, format!("{at}/cookie"), format!("{name:?} is no name of a cookie"));
-            }
+            cookie_name(name, &format!("{at}/cookie"), report);
             HashOn::Cookie(name.clone())
         }
         StickySpec::Header(name) => {
             header_name(name, &format!("{at}/header"), report);
             HashOn::Header(name.to_ascii_lowercase())
         }
-    }
-}
-
-fn header_name(name: &str, at: &str, report: &mut Report<'_>) {
-    if !is_token(name) {
-        report.error(Code::InvalidValue, at, format!("{name:?} is no name of a header"));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::action::headers;
 use super::backing::Selectable;
 use super::report::Report;
 use super::routes::{Known, Routed};
@@ -34,8 +35,15 @@ pub(super) fn destinations(
     }
     let each = written.iter().enumerate();
     each.filter_map(|(index, to)| {
-        let destination = destination(to, &format!("{at}/{index}"), routed, known, report)?;
-        Some(WeightedDestination { destination, weight: to.weight.unwrap_or(1) })
+        let at = format!("{at}/{index}");
+        let destination = destination(to, &at, routed, known, report)?;
+        let host = known.services.get(&destination.service).and_then(|declared| declared.host().cloned());
+        if to.headers.is_some() && !routed.protocol.is_http() {
+            let message = "a connection of a tcp port has no headers";
+            report.error(Code::WrongProtocol, format!("{at}/headers"), message);
+        }
+        let headers = to.headers.as_ref().map(|written| Box::new(headers(written, &format!("{at}/headers"), report)));
+        Some(WeightedDestination { destination, weight: to.weight.unwrap_or(1), host, headers })
     })
     .collect()
 }
@@ -110,7 +118,7 @@ pub(super) fn mirror(
     report: &mut Report<'_>,
 ) -> Option<Mirror> {
     let MirrorSpec { service, port, version, labels, percent } = written.clone();
-    let to = DestinationSpec { service, port, version, labels, weight: None };
+    let to = DestinationSpec { service, port, version, labels, weight: None, headers: None };
     let to = destination(&to, &format!("{at}/mirror"), routed, known, report)?;
     Some(Mirror { to, percent: percent.unwrap_or(Percent::ALL) })
 }

@@ -7,19 +7,19 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::certificates::{Certificates, path};
+use super::certificates::Certificates;
 use super::claims::Unclaimed;
 use super::facts::Fact;
 use super::hosts::host;
+use super::outside;
 use super::report::Report;
 use super::stage::{Change, Stage};
 use super::workloads::Taken;
 use crate::finding::Code;
-use crate::mesh::{Certificate, ClientAuthorities, EdgeClients, EdgeRedirect, HostMatch, Scheme, TlsVersion};
+use crate::mesh::{Certificate, EdgeClients, EdgeRedirect, HostMatch, Scheme, TlsVersion};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::rules::gateway::{
-    CaSpec, ClientAuthMode, ClientAuthSpec, Direction, GatewaySpec, ListenerProtocol, ListenerSpec, TlsMode,
-    WorkloadChoice,
+    ClientAuthMode, ClientAuthSpec, Direction, GatewaySpec, ListenerProtocol, ListenerSpec, TlsMode, WorkloadChoice,
 };
 use crate::suggest;
 
@@ -215,18 +215,17 @@ fn tls(written: &ListenerSpec, at: &str, certificates: &Certificates, report: &m
     match spec.mode {
         TlsMode::Terminate => {}
     }
-    let clients =
-        spec.client_auth.as_ref().and_then(|auth| clients(auth, written, &format!("{at}/tls/clientAuth"), report));
+    let clients = spec.client_auth.as_ref().and_then(|auth| clients(auth, &format!("{at}/tls/clientAuth"), report));
     let Some(name) = &spec.certificate else {
         report.error(Code::MissingField, format!("{at}/tls"), "missing field \"certificate\"");
         return None;
     };
     let name = name.within(&report.object.key.name.namespace);
     let certificate = certificates.certificate(&name, &format!("{at}/tls/certificate"), report)?;
-    Some(Tls { certificate, min_version: spec.min_version.unwrap_or(TlsVersion::V1_2), clients })
+    Some(Tls { certificate, min_version: spec.min_version.unwrap_or(TlsVersion::V12), clients })
 }
 
-fn clients(auth: &ClientAuthSpec, listener: &ListenerSpec, at: &str, report: &mut Report<'_>) -> Option<EdgeClients> {
+fn clients(auth: &ClientAuthSpec, at: &str, report: &mut Report<'_>) -> Option<EdgeClients> {
     let required = match auth.mode {
         ClientAuthMode::None => {
             for (field, is_written) in [("ca", auth.ca.is_some()), ("forward", auth.forward)] {
@@ -241,22 +240,10 @@ fn clients(auth: &ClientAuthSpec, listener: &ListenerSpec, at: &str, report: &mu
         ClientAuthMode::Optional => false,
         ClientAuthMode::Require => true,
     };
-    let authorities = match &auth.ca {
-        Some(CaSpec::File(file)) => {
-            path(file, &format!("{at}/ca/file"), report);
-            ClientAuthorities::File(file.clone())
-        }
-        Some(CaSpec::Inline(text)) => {
-            if !text.contains("-----BEGIN CERTIFICATE-----") {
-                report.error(Code::InvalidValue, format!("{at}/ca/inline"), "the text holds no certificate as PEM");
-            }
-            ClientAuthorities::Inline(text.as_str().into())
-        }
-        None => {
-            report.error(Code::MissingField, at, "missing field \"ca\": somebody vouches for clients");
-            return None;
-        }
+    let Some(ca) = &auth.ca else {
+        report.error(Code::MissingField, at, "missing field \"ca\": somebody vouches for clients");
+        return None;
     };
-    let secret = format!("clients/{}/{}", report.object.key.name, listener.name);
-    Some(EdgeClients { secret, authorities, required, forward: auth.forward })
+    let authorities = outside::authorities(ca, &format!("{at}/ca"), report);
+    Some(EdgeClients { authorities, required, forward: auth.forward })
 }

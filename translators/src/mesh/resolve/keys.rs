@@ -10,7 +10,7 @@ use std::sync::Arc;
 use num_bigint::BigUint;
 use serde_json::{Map, Value, json};
 
-use super::matches::is_token;
+use super::matches::header_name;
 use super::report::Report;
 use crate::finding::Code;
 use crate::mesh::{JwtKeys, JwtProvider, KeysUrl};
@@ -28,9 +28,8 @@ pub(super) fn providers(written: &[JwtProviderSpec], report: &mut Report<'_>) ->
         if spec.issuer.is_empty() {
             report.error(Code::InvalidValue, format!("{at}/issuer"), "an issuer has a name");
         }
-        if let Some(header) = spec.header.as_ref().filter(|header| !is_token(header)) {
-            let message = format!("{header:?} is no name of a header");
-            report.error(Code::InvalidValue, format!("{at}/header"), message);
+        if let Some(header) = &spec.header {
+            header_name(header, &format!("{at}/header"), report);
         }
         let audiences: BTreeSet<_> = spec.audiences.iter().cloned().collect();
         let (pointer, keys) = match &spec.jwks {

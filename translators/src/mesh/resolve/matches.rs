@@ -86,6 +86,24 @@ pub(super) fn within(one: HttpMatch, prefix: &str, at: &str, report: &mut Report
     HttpMatch { path: Some(path), ..one }
 }
 
+/// Says so where `name` is no name of a header; whether it is one.
+pub(super) fn header_name(name: &str, at: &str, report: &mut Report<'_>) -> bool {
+    token(name, "header", at, report)
+}
+
+/// Says so where `name` is no name of a cookie; whether it is one.
+pub(super) fn cookie_name(name: &str, at: &str, report: &mut Report<'_>) -> bool {
+    token(name, "cookie", at, report)
+}
+
+fn token(name: &str, of: &str, at: &str, report: &mut Report<'_>) -> bool {
+    let is_one = is_token(name);
+    if !is_one {
+        report.error(Code::InvalidValue, at, format!("{name:?} is no name of a {of}"));
+    }
+    is_one
+}
+
 /// Headers by their names in lower case.
 pub(super) fn headers(
     written: &BTreeMap<String, TextSpec>,
@@ -95,9 +113,7 @@ pub(super) fn headers(
     let mut headers = BTreeMap::new();
     for (name, value) in written {
         let pointer = format!("{at}/{}", escaped(name));
-        if !is_token(name) {
-            report.error(Code::InvalidValue, &pointer, format!("{name:?} is no name of a header"));
-        }
+        header_name(name, &pointer, report);
         if headers.insert(name.to_ascii_lowercase(), text(value, &pointer, report)).is_some() {
             report.error(Code::Conflict, &pointer, "the header is named twice: case does not matter");
         }

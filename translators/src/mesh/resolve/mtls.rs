@@ -65,7 +65,7 @@ impl Modes {
 
 /// Whether listed endpoints of `service` are reached by mTLS only.
 pub(super) fn is_unproven(service: &Service) -> bool {
-    matches!(service.backing, Backing::Static(_)) && strict(service).next().is_some()
+    matches!(service.backing, Backing::Static(_) | Backing::Dns(_)) && strict(service).next().is_some()
 }
 
 fn strict(service: &Service) -> impl Iterator<Item = &Port> {

@@ -17,7 +17,7 @@ use super::limits::{Limits, inherited, warn_of_retries};
 use super::matches::{covers, grpc_match, http_match, within};
 use super::report::Report;
 use super::retry;
-use super::services::{DeclaredPort, Services};
+use super::services::{Declared, DeclaredPort, Services};
 use super::settings::Settings;
 use super::stage::Change;
 use super::traffic::Calls;
@@ -207,7 +207,7 @@ impl Routes {
     /// requests, `calls` say; `settings` are those that the rules were read above.
     pub(super) fn of_port(
         &self,
-        (service, port): (&QualifiedName, &DeclaredPort),
+        (service, declared, port): (&QualifiedName, &Declared, &DeclaredPort),
         calls: &Calls,
         settings: &Settings,
     ) -> BTreeMap<Consumer, Arc<HttpRoute>> {
@@ -221,7 +221,7 @@ impl Routes {
         {
             Some(of_port) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(&of_port.route),
             Some(OfPort { route, limits }) => Arc::new(above(route, limits, port.protocol, outbound)),
-            None => Arc::new(default_route(service, port, outbound)),
+            None => Arc::new(default_route(service, declared, port, outbound)),
         };
         let outbound = |consumer: &Consumer| match consumer {
             Consumer::Everyone => &calls.everyone,
@@ -253,14 +253,17 @@ fn above(route: &HttpRoute, limits: &[Limits], protocol: Protocol, outbound: &Ou
 }
 
 /// All requests to the service itself.
-fn default_route(service: &QualifiedName, port: &DeclaredPort, outbound: &Outbound) -> HttpRoute {
+fn default_route(service: &QualifiedName, declared: &Declared, port: &DeclaredPort, outbound: &Outbound) -> HttpRoute {
     let destination =
         Destination { service: service.clone(), port: port.name.clone(), labels: BTreeMap::new(), sticky: false };
     let rule = HttpRule {
         origin: None,
         name: "default".to_owned(),
         matches: Vec::new(),
-        action: HttpAction::To(vec![WeightedDestination { destination, weight: 1 }]),
+        action: HttpAction::To(vec![WeightedDestination {
+            host: declared.host().cloned(),
+            ..WeightedDestination::only(destination)
+        }]),
         changes: Changes::default(),
         mirror: None,
         checks: Checks::default(),

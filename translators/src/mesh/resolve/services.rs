@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::claims::Unclaimed;
 use super::facts::Fact;
+use super::outside;
 use super::report::Report;
 use super::stage::{Change, Stage};
 use crate::finding::Code;
-use crate::mesh::{Protocol, StaticEndpoint};
+use crate::mesh::{Backing, Outside, Protocol, StaticEndpoint};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::rules::escaped;
 use crate::rules::service::{EndpointSpec, Endpoints, ServiceSpec};
@@ -30,8 +31,10 @@ pub(super) struct Declared {
     pub origin: RuleRef,
     /// By number.
     pub ports: Vec<DeclaredPort>,
-    /// A fixed list; `None` stands for the workloads that serve it.
-    pub endpoints: Option<Arc<[StaticEndpoint]>>,
+    /// What it says of its endpoints; `None` stands for the workloads that serve it.
+    pub endpoints: Option<Backing>,
+    /// What is to be known of a service that is not of the mesh.
+    pub outside: Option<Outside>,
 }
 
 /// One port of a service.
@@ -77,7 +80,7 @@ impl Services {
 pub(super) fn facts(change: &Change<Declared>) -> Vec<Fact> {
     let name = &change.name;
     match (&change.before, &change.after) {
-        (Some(before), Some(after)) if before.value.ports == after.value.ports => Vec::new(),
+        (Some(before), Some(after)) if before.value.reads_as(&after.value) => Vec::new(),
         (Some(_), Some(_)) => vec![Fact::Service(name.clone())],
         (None, None) => Vec::new(),
         (Some(_), None) | (None, Some(_)) => {
@@ -128,15 +131,29 @@ impl Declared {
             })
             .collect();
         ports.sort_by_key(|port| port.number);
-        let endpoints = spec.endpoints.as_ref().map(|Endpoints::Static(list)| {
-            let mut resolved: Vec<StaticEndpoint> = Vec::with_capacity(list.len());
-            for (index, endpoint) in list.iter().enumerate() {
-                let before = resolved.last().map(|before| &before.ports);
-                resolved.push(static_endpoint(endpoint, index, &ports, before, report));
+        let endpoints = spec.endpoints.as_ref().map(|endpoints| match endpoints {
+            Endpoints::Static(list) => {
+                let mut resolved: Vec<StaticEndpoint> = Vec::with_capacity(list.len());
+                for (index, endpoint) in list.iter().enumerate() {
+                    let before = resolved.last().map(|before| &before.ports);
+                    resolved.push(static_endpoint(endpoint, index, &ports, before, report));
+                }
+                Backing::Static(resolved.into())
             }
-            resolved.into()
+            Endpoints::Dns(written) => Backing::Dns(outside::dns(written, &ports, report)),
         });
-        Self { origin: report.origin(""), ports, endpoints }
+        let outside = outside::outside(spec, report);
+        Self { origin: report.origin(""), ports, endpoints, outside }
+    }
+
+    /// Whether those who refer to it see no difference.
+    fn reads_as(&self, other: &Self) -> bool {
+        (&self.ports, self.host()) == (&other.ports, other.host())
+    }
+
+    /// The host that requests to it are for, where that is another one than what callers write.
+    pub(super) fn host(&self) -> Option<&String> {
+        self.outside.as_ref()?.host.as_ref()
     }
 
     /// The port called `name`, or the only one; findings at `pointer`, the place of `port`.

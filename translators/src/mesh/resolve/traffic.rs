@@ -1,4 +1,4 @@
-//! TrafficPolicies: settings of calls merge down the ladder, field by field.
+//! TrafficPolicies: settings of calls, and of what a service takes, merge down the ladder, field by field.
 //!
 //! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`. Never: lets a policy
 //! change the calls of a third party.
@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::Claim;
+use super::inbound;
 use super::levels::{ByLevel, Level};
-use super::matches::is_token;
+use super::matches::{cookie_name, header_name};
 use super::report::Report;
 use super::retry;
 use super::services::Services;
 use super::settings::limit;
 use super::stage::Change;
 use crate::finding::Code;
-use crate::mesh::{HashOn, Keepalive, Outbound, Sourced};
+use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
 use crate::rules::scalar::{Setting, Span};
 use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
@@ -40,6 +41,7 @@ pub(super) struct Subject {
 struct Layer {
     key: ObjectKey,
     outbound: OutboundSpec,
+    inbound: inbound::Settings,
 }
 
 /// The policies of every level.
@@ -74,11 +76,23 @@ impl Policy {
     pub(super) fn of(spec: &TrafficSpec, services: &Services, report: &mut Report<'_>) -> Option<Self> {
         if let Some(outbound) = &spec.outbound {
             check(outbound, report);
-        } else {
-            report.error(Code::MissingField, "/spec", "nothing is said: give outbound");
+        } else if spec.inbound.is_none() {
+            report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
+        let inbound = spec.inbound.as_ref().map(|written| inbound::Settings::of(written, report));
         let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
-        let layer = Layer { key: report.object.key.clone(), outbound: spec.outbound.clone().unwrap_or_default() };
+        if let Some(inbound) = &inbound {
+            inbound.check_port(&level, services, report);
+            if consumer.is_some() {
+                let message = "what a service takes is said in its own namespace alone";
+                report.error(Code::Foreign, "/spec/inbound", message);
+            }
+        }
+        let layer = Layer {
+            key: report.object.key.clone(),
+            outbound: spec.outbound.clone().unwrap_or_default(),
+            inbound: inbound.unwrap_or_default(),
+        };
         Some(Self { subject: Subject { level, consumer }, layer })
     }
 }
@@ -91,15 +105,25 @@ impl Traffic {
         for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
             let Subject { level, consumer } = &kept.value.subject;
             self.of(level, consumer.as_ref()).remove(level);
-            self.consumers.retain(|_, of_service| {
-                of_service.retain(|_, levels| !levels.is_empty());
-                !of_service.is_empty()
-            });
+            if let (Some(consumer), Some(service)) = (consumer, level.service()) {
+                self.prune(service, consumer);
+            }
         }
         for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
             let Subject { level, consumer } = &kept.value.subject;
             let of_level = self.of(level, consumer.as_ref()).entry(level, || Arc::clone(&kept.value));
             *of_level = Arc::clone(&kept.value);
+        }
+    }
+
+    /// Forgets the callers of whom nothing is said any more.
+    fn prune(&mut self, service: &QualifiedName, consumer: &Label) {
+        let Some(of_service) = self.consumers.get_mut(service) else { return };
+        if of_service.get(consumer).is_some_and(ByLevel::is_empty) {
+            of_service.remove(consumer);
+        }
+        if of_service.is_empty() {
+            self.consumers.remove(service);
         }
     }
 
@@ -120,6 +144,19 @@ impl Traffic {
         let of_consumer = |levels: &ByLevel<_>| above(&everyone, levels.covering(service, port));
         let consumers = consumers.map(|(consumer, levels)| (consumer.clone(), of_consumer(levels))).collect();
         Calls { everyone, consumers }
+    }
+
+    /// What a port takes.
+    pub(super) fn taken(&self, service: &QualifiedName, port: &str) -> Arc<Inbound> {
+        let mut policies = self.producers.covering(service, port).map(|policy| &policy.layer).peekable();
+        if policies.peek().is_none() {
+            return Arc::clone(Inbound::built_in());
+        }
+        let mut inbound = Inbound::default();
+        policies.for_each(|layer| {
+            layer.inbound.apply(&mut inbound, |pointer| RuleRef::new(layer.key.clone(), pointer.to_owned()));
+        });
+        Arc::new(inbound)
     }
 }
 
@@ -149,7 +186,7 @@ impl Layer {
             &mut outbound.connect_timeout,
             times(|t| t.connect).map(span),
             built_in.connect_timeout.value,
-            || "timeouts/connect",
+            "timeouts/connect",
         );
         let pairs = [
             (&mut outbound.request_timeout, times(|t| t.request), &built_in.request_timeout, "timeouts/request"),
@@ -163,7 +200,7 @@ impl Layer {
             ),
         ];
         for (place, written, built_in, field) in pairs {
-            self.set(place, written.map(limit), built_in.value, || field);
+            self.set(place, written.map(limit), built_in.value, field);
         }
         self.retry(&mut outbound.retry);
         let budget = retry_budget;
@@ -171,14 +208,14 @@ impl Layer {
             &mut outbound.retry_percent,
             budget.within(|b| b.percent),
             built_in.retry_percent.value,
-            || "retryBudget/percent",
+            "retryBudget/percent",
         );
         let place = &mut outbound.retry_min_concurrent;
         self.set(
             place,
             budget.within(|b| b.min_concurrent),
             built_in.retry_min_concurrent.value,
-            || "retryBudget/minConcurrent",
+            "retryBudget/minConcurrent",
         );
 
         let balancing = load_balancing;
@@ -186,28 +223,28 @@ impl Layer {
             &mut outbound.balancing,
             balancing.within(|b| b.policy),
             built_in.balancing.value,
-            || "loadBalancing/policy",
+            "loadBalancing/policy",
         );
         let written = balancing.within(|b| b.hash_on.clone()).map(|hash_on| Some(self::hash_on(&hash_on)));
-        self.set(&mut outbound.hash_on, written, None, || "loadBalancing/hashOn");
+        self.set(&mut outbound.hash_on, written, None, "loadBalancing/hashOn");
         let written = balancing.within(|b| b.slow_start).map(limit);
-        self.set(&mut outbound.slow_start, written, None, || "loadBalancing/slowStart");
+        self.set(&mut outbound.slow_start, written, None, "loadBalancing/slowStart");
 
         let (written, place) = (outlier_detection, &mut outbound.outliers);
         let five = written.within(|o| o.consecutive_5xx).map(Some);
-        self.set(&mut place.consecutive_5xx, five, None, || "outlierDetection/consecutive5xx");
+        self.set(&mut place.consecutive_5xx, five, None, "outlierDetection/consecutive5xx");
         let gateway = written.within(|o| o.consecutive_gateway_errors).map(Some);
-        self.set(&mut place.consecutive_gateway_errors, gateway, None, || "outlierDetection/consecutiveGatewayErrors");
+        self.set(&mut place.consecutive_gateway_errors, gateway, None, "outlierDetection/consecutiveGatewayErrors");
         let rate = written.within(|o| o.success_rate).map(Some);
-        self.set(&mut place.success_rate, rate, None, || "outlierDetection/successRate");
+        self.set(&mut place.success_rate, rate, None, "outlierDetection/successRate");
         let eject_for = written.within(|o| o.eject_for).map(span);
-        self.set(&mut place.eject_for, eject_for, built_in.outliers.eject_for.value, || "outlierDetection/ejectFor");
+        self.set(&mut place.eject_for, eject_for, built_in.outliers.eject_for.value, "outlierDetection/ejectFor");
         let most = written.within(|o| o.max_ejected_percent);
         self.set(
             &mut place.max_ejected,
             most,
             built_in.outliers.max_ejected.value,
-            || "outlierDetection/maxEjectedPercent",
+            "outlierDetection/maxEjectedPercent",
         );
 
         let (written, place, built_in) = (circuit_breaker, &mut outbound.breaker, &built_in.breaker);
@@ -216,31 +253,31 @@ impl Layer {
             &mut place.max_connections,
             connections,
             built_in.max_connections.value,
-            || "circuitBreaker/maxConnections",
+            "circuitBreaker/maxConnections",
         );
         let pending = written.within(|b| b.max_pending_requests);
         self.set(
             &mut place.max_pending_requests,
             pending,
             built_in.max_pending_requests.value,
-            || "circuitBreaker/maxPendingRequests",
+            "circuitBreaker/maxPendingRequests",
         );
         let requests = written.within(|b| b.max_requests);
-        self.set(&mut place.max_requests, requests, built_in.max_requests.value, || "circuitBreaker/maxRequests");
+        self.set(&mut place.max_requests, requests, built_in.max_requests.value, "circuitBreaker/maxRequests");
         let retries = written.within(|b| b.max_retries).map(Some);
-        self.set(&mut place.max_retries, retries, None, || "circuitBreaker/maxRetries");
+        self.set(&mut place.max_retries, retries, None, "circuitBreaker/maxRetries");
 
         let written = self.outbound.keepalive.clone().map(|keepalive| Some(self::keepalive(&keepalive)));
-        self.set(&mut outbound.keepalive, written, None, || "keepalive");
+        self.set(&mut outbound.keepalive, written, None, "keepalive");
     }
 
-    fn set<T>(&self, place: &mut Sourced<T>, written: Setting<T>, built_in: T, field: impl FnOnce() -> &'static str) {
+    fn set<T>(&self, place: &mut Sourced<T>, written: Setting<T>, built_in: T, field: &str) {
         let value = match written {
             Setting::Inherit => return,
             Setting::BuiltIn => built_in,
             Setting::Given(value) => value,
         };
-        *place = Sourced::from_rule(value, self.origin(field()));
+        *place = Sourced::from_rule(value, self.origin(field));
     }
 
     fn retry(&self, place: &mut Sourced<crate::mesh::Retry>) {
@@ -314,13 +351,13 @@ fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
 
 fn check_balancing(written: &LoadBalancingSpec, at: &str, report: &mut Report<'_>) {
     match &written.hash_on {
-        Setting::Given(HashOnSpec::Header(name)) if !is_token(name) => {
-            report.error(Code::InvalidValue, format!("{at}/hashOn/header"), format!("{name:?} is no name of a header"));
+        Setting::Given(HashOnSpec::Header(name)) => {
+            header_name(name, &format!("{at}/hashOn/header"), report);
         }
-        Setting::Given(HashOnSpec::Cookie(name)) if !is_token(name) => {
-            report.error(Code::InvalidValue, format!("{at}/hashOn/cookie"), format!("{name:?} is no name of a cookie"));
+        Setting::Given(HashOnSpec::Cookie(name)) => {
+            cookie_name(name, &format!("{at}/hashOn/cookie"), report);
         }
-        _ => {}
+        Setting::Given(HashOnSpec::Ip) | Setting::Inherit | Setting::BuiltIn => {}
     }
     let Setting::Given(policy) = written.policy else { return };
     if matches!(written.hash_on, Setting::Given(_)) && !policy.hashes() {

@@ -9,12 +9,11 @@ use std::time::Duration;
 use prost::Name as _;
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
-use proto::envoy::config::endpoint::v3 as endpoint_pb;
 use proto::envoy::extensions::upstreams::http::v3 as upstream_pb;
 use proto::google::protobuf as google_pb;
 
 use super::{AdsProtocol, Server};
-use crate::xds::wire;
+use crate::xds::{endpoint, wire};
 
 /// The cluster of the control plane.
 const CONTROL_PLANE: &str = "chancery-control-plane";
@@ -63,24 +62,12 @@ pub(in crate::xds) fn control_plane(server: &Server) -> cluster_pb::Cluster {
     use cluster_pb::cluster::DiscoveryType;
     let is_address = server.host.parse::<IpAddr>().is_ok();
     let discovery = if is_address { DiscoveryType::Static } else { DiscoveryType::StrictDns };
-    let endpoint = endpoint_pb::Endpoint {
-        address: Some(wire::host_and_port(server.host.clone(), server.port)),
-        ..Default::default()
-    };
-    let endpoint = endpoint_pb::LbEndpoint {
-        host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
-        ..Default::default()
-    };
-    let locality = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
+    let address = wire::host_and_port(server.host.clone(), server.port);
     cluster_pb::Cluster {
         name: CONTROL_PLANE.into(),
         cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(discovery.into())),
         connect_timeout: Some(wire::duration(Duration::from_secs(5))),
-        load_assignment: Some(endpoint_pb::ClusterLoadAssignment {
-            cluster_name: CONTROL_PLANE.into(),
-            endpoints: vec![locality],
-            ..Default::default()
-        }),
+        load_assignment: Some(endpoint::only(CONTROL_PLANE, address)),
         typed_extension_protocol_options: [(upstream_pb::HttpProtocolOptions::full_name(), pinging_http2())].into(),
         upstream_connection_options: Some(cluster_pb::UpstreamConnectionOptions {
             tcp_keepalive: Some(core_pb::TcpKeepalive {

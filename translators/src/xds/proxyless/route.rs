@@ -80,7 +80,7 @@ fn sent(rule: &HttpRule) -> route_pb::RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(cluster_name(&only.destination))),
             ..Default::default()
         },
-        several => weighted(several, false),
+        several => weighted(several, false, |_, _| {}),
     };
     // The caller's own limit holds beside it.
     let limit = |limit| MaxStreamDuration { max_stream_duration: Some(wire::duration(limit)), ..Default::default() };

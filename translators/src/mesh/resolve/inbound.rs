@@ -1,0 +1,132 @@
+//! TrafficPolicies, what a service takes: the values, and what they put in place of what there is.
+//!
+//! Owns: what is wrong with these values. May use: `rules`, `checks`. Never: which policy is above another.
+
+use std::time::Duration;
+
+use super::checks;
+use super::levels::Level;
+use super::report::Report;
+use super::services::Services;
+use super::settings::limit;
+use crate::finding::Code;
+use crate::mesh::{Adaptive, Fault, Inbound, Sourced};
+use crate::name::RuleRef;
+use crate::rules::inbound::{AdaptiveSpec, InboundSpec};
+use crate::rules::scalar::{Setting, Span};
+
+/// Where these settings stand in a policy.
+const AT: &str = "/spec/inbound";
+
+/// What one policy says of what a service takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    written: InboundSpec,
+    rate_limit: Setting<crate::mesh::RateLimit>,
+    fault: Setting<Fault>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// What `written` says, and what is wrong with it.
+    pub(super) fn of(written: &InboundSpec, report: &mut Report<'_>) -> Self {
+        let limit = written.rate_limit.clone();
+        let rate_limit = limit.map(|limit| checks::rate_limit(&limit, &format!("{AT}/rateLimit"), report));
+        let fault = written.fault.clone();
+        let fault = fault.map(|fault| checks::fault(&fault, &format!("{AT}/fault"), report));
+        if let Setting::Given(written) = &written.adaptive_concurrency {
+            check_adaptive(written, report);
+        }
+        Self { written: written.clone(), rate_limit, fault }
+    }
+
+    /// Says which of them do nothing on the one port that the policy is for.
+    pub(super) fn check_port(&self, level: &Level, services: &Services, report: &mut Report<'_>) {
+        let Level::Port(service, port) = level else { return };
+        let declared = services.get(service).and_then(|declared| declared.ports.iter().find(|p| p.name == *port));
+        if declared.is_none_or(|port| port.protocol.is_http()) {
+            return;
+        }
+        let InboundSpec { rate_limit, fault, request_timeout, adaptive_concurrency, .. } = &self.written;
+        let of_requests = [
+            ("rateLimit", !rate_limit.is_inherit()),
+            ("fault", !fault.is_inherit()),
+            ("requestTimeout", !request_timeout.is_inherit()),
+            ("adaptiveConcurrency", !adaptive_concurrency.is_inherit()),
+        ];
+        for (field, _) in of_requests.into_iter().filter(|(_, is_written)| *is_written) {
+            let message = format!("there are no requests on the tcp port {port}");
+            report.error(Code::InvalidValue, format!("{AT}/{field}"), message).hint =
+                Some("leave it out, or write protocol: http if the port speaks it".to_owned());
+        }
+    }
+
+    /// Puts what is written in place of what there is.
+    pub(super) fn apply(&self, inbound: &mut Inbound, origin: impl Fn(&str) -> RuleRef) {
+        let at = |field: &str| origin(&format!("{AT}/{field}"));
+        let Self { written, rate_limit, fault } = self;
+        set(&mut inbound.rate_limit, rate_limit.clone(), || at("rateLimit"));
+        let fault = fault.clone().map(|fault| merged(fault, inbound.fault.value.as_ref()));
+        set(&mut inbound.fault, fault, || at("fault"));
+        set(&mut inbound.max_connections, written.max_connections, || at("maxConnections"));
+        if let Some(place) = value(written.request_timeout.map(limit)) {
+            inbound.request_timeout = Sourced::from_rule(place.flatten(), at("requestTimeout"));
+        }
+        set(&mut inbound.buffer_limit, written.buffer_limit, || at("bufferLimit"));
+        let adaptive = written.adaptive_concurrency.clone();
+        let below = inbound.adaptive_concurrency.value.unwrap_or_default();
+        set(&mut inbound.adaptive_concurrency, adaptive.map(|written| adapted(&written, below)), || {
+            at("adaptiveConcurrency")
+        });
+    }
+}
+
+fn set<T>(place: &mut Sourced<Option<T>>, written: Setting<T>, origin: impl FnOnce() -> RuleRef) {
+    if let Some(value) = value(written) {
+        *place = Sourced::from_rule(value, origin());
+    }
+}
+
+/// What is written, if anything is: the built-in value is none.
+fn value<T>(written: Setting<T>) -> Option<Option<T>> {
+    match written {
+        Setting::Inherit => None,
+        Setting::BuiltIn => Some(None),
+        Setting::Given(value) => Some(Some(value)),
+    }
+}
+
+/// A fault above another: what it does not say of the one below stays.
+fn merged(fault: Fault, below: Option<&Fault>) -> Fault {
+    let Some(below) = below else { return fault };
+    Fault {
+        delay: fault.delay.or(below.delay),
+        abort: fault.abort.or(below.abort),
+        headers: if fault.headers.is_empty() { below.headers.clone() } else { fault.headers },
+    }
+}
+
+fn adapted(written: &AdaptiveSpec, below: Adaptive) -> Adaptive {
+    let span = |written: Option<Span>, below: Duration| written.map_or(below, |Span(span)| span);
+    Adaptive {
+        min_concurrent: written.min_concurrent.unwrap_or(below.min_concurrent),
+        max_concurrent: written.max_concurrent.unwrap_or(below.max_concurrent),
+        update: span(written.update, below.update),
+        measure: span(written.measure, below.measure),
+    }
+}
+
+fn check_adaptive(written: &AdaptiveSpec, report: &mut Report<'_>) {
+    let at = |field: &str| format!("{AT}/adaptiveConcurrency/{field}");
+    for (field, span) in [("update", written.update), ("measure", written.measure)] {
+        if let Some(span) = span.filter(|Span(span)| *span < Duration::from_millis(1)) {
+            report.error(Code::InvalidValue, at(field), format!("{span} is too short: write 1ms or more"));
+        }
+    }
+    if let (Some(least), Some(most)) = (written.min_concurrent, written.max_concurrent)
+        && least > most
+    {
+        report.error(Code::InvalidValue, at("minConcurrent"), format!("{least} is more than maxConcurrent, {most}"));
+    }
+}
