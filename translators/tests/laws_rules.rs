@@ -79,6 +79,13 @@ fn documents(parts: &[Part]) -> Vec<String> {
                 100 + n
             );
             documents.push(document("EdgeGateway", &namespace, &name, &spec));
+            let spec = "{source: {issued: {dnsNames: [a.b]}}}";
+            documents.push(document("TLSCertificate", &namespace, &format!("{name}-tls"), spec));
+            let spec = format!(
+                "{{workload: {{labels: {{version: v0}}}}, listeners: [{{name: a, port: {}, protocol: https, tls: {{certificate: {name}-tls}}}}]}}",
+                200 + n
+            );
+            documents.push(document("EdgeGateway", &namespace, &format!("{name}-tls"), &spec));
             for (prefix, hosts) in [("/", "a.b, x.c"), ("/p", "a.b")] {
                 let spec = format!(
                     "{{for: {{gateway: {name}, hostnames: [{hosts}], prefix: {prefix}}}, http: [{{to: [{{service: {name}}}]}}]}}"
@@ -131,6 +138,11 @@ fn broken() -> impl Strategy<Value = String> {
         ("TrafficRoute", "{for: {gateway: nowhere}, http: [{respond: {status: 200}}]}"),
         ("TrafficRoute", "{for: {gateway: ns-1/s-1}, http: [{respond: {status: 200}}]}"),
         ("EdgeGateway", "{workload: {labels: {version: v0}}, listeners: []}"),
+        (
+            "EdgeGateway",
+            "{workload: {labels: {version: v0}}, listeners: [{name: a, port: 1, protocol: https, tls: {certificate: nowhere}}]}",
+        ),
+        ("TLSCertificate", "{source: {file: {cert: c, key: k}}}"),
         (
             "EdgeGateway",
             "{workload: {labels: {version: v0}}, listeners: [{name: a, port: 1, protocol: http, redirectTo: b}]}",

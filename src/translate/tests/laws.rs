@@ -30,6 +30,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         4 => (prop::sample::select(WORKLOADS.as_slice()), workload_spec()).prop_map(put("Workload")),
         4 => (prop::sample::select(["a/r0", "a/r1", "b/r2"].as_slice()), route_spec()).prop_map(put("TrafficRoute")),
         3 => (prop::sample::select(["a/g0", "a/g1", "b/g2"].as_slice()), gateway_spec()).prop_map(put("EdgeGateway")),
+        2 => (prop::sample::select(["a/c0", "b/c0"].as_slice()), certificate_spec()).prop_map(put("TLSCertificate")),
         4 => (prop::sample::select(["a/e0", "a/e1", "b/e2"].as_slice()), edge_route_spec()).prop_map(put("TrafficRoute")),
         2 => (service(), policy_spec()).prop_map(put("MTLSPolicy")),
         3 => (prop::sample::select(["a/t0", "a/t1", "b/t2"].as_slice()), traffic_spec()).prop_map(put("TrafficPolicy")),
@@ -124,8 +125,18 @@ fn gateway_spec() -> impl Strategy<Value = String> {
         "{name: one, port: 80, protocol: http, hostnames: [a.b]}, {name: two, port: 80, protocol: http, hostnames: [\"*.b\"], redirectTo: one}",
         "{name: one, port: 81, protocol: http}, {name: two, port: 101, protocol: http, address: 127.0.0.1, redirectTo: one}",
     ]);
+    let tls = "protocol: https, tls: {certificate: c0, clientAuth: {mode: optional, ca: system, forward: true}}";
+    let secured = move |(listeners, secured): (&str, bool)| {
+        if secured { listeners.replace("protocol: http", tls) } else { listeners.to_owned() }
+    };
+    let listeners = (listeners, any::<bool>()).prop_map(secured);
     (workload, listeners)
         .prop_map(|(workload, listeners)| format!("{{workload: {workload}, listeners: [{listeners}]}}"))
+}
+
+fn certificate_spec() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["{source: {issued: {dnsNames: [a.b]}}}", "{source: {file: {cert: /c, key: /k}}}"])
+        .prop_map(str::to_owned)
 }
 
 /// Of requests to a gateway.

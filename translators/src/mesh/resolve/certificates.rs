@@ -105,6 +105,8 @@ pub(super) fn certificate(spec: &CertificateSpec, report: &mut Report<'_>) -> Ce
 /// Relative to what, nobody could tell.
 fn path(path: &str, at: &str, report: &mut Report<'_>) {
     if !path.starts_with('/') {
-        report.error(Code::InvalidValue, at, format!("{path:?} is no absolute path"));
+        // Somebody may have written a key where its file belongs.
+        let shown = if path.contains("-----") { "the text".to_owned() } else { format!("{path:?}") };
+        report.error(Code::InvalidValue, at, format!("{shown} is no absolute path"));
     }
 }
