@@ -18,6 +18,7 @@ use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 mod access;
 mod certificate;
 mod edge;
+mod health;
 mod host;
 mod inbound;
 mod instance;
@@ -32,6 +33,7 @@ mod traffic;
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
 pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
+pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
 pub use host::{HostMatch, closest};
 pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
@@ -44,7 +46,7 @@ pub use route::{
     Scheme, TcpRoute, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
-pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers};
+pub use traffic::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers, ProxyProtocol};
 
 /// Everything that the rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -16,6 +16,7 @@ mod collection;
 mod document;
 mod envelope;
 pub mod gateway;
+pub mod health;
 pub mod inbound;
 pub mod mesh;
 mod mistake;

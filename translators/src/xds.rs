@@ -20,6 +20,7 @@ pub mod closed;
 mod cluster;
 mod edge;
 mod endpoint;
+mod health;
 mod http;
 mod jwt;
 mod limits;

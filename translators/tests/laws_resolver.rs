@@ -145,7 +145,13 @@ fn edge_route() -> impl Strategy<Value = String> {
 
 /// Of the calls to services.
 fn traffic() -> impl Strategy<Value = String> {
-    let outbound = select(vec!["{timeouts: {request: 3s, idle: 9s}}", "{retry: {attempts: 2}}", "{timeouts: null}"]);
+    let outbound = select(vec![
+        "{timeouts: {request: 3s, idle: 9s}}",
+        "{retry: {attempts: 2}}",
+        "{timeouts: null}",
+        "{healthCheck: {http: {path: /health}}}",
+        "{healthCheck: {http: {path: /health}}}",
+    ]);
     (target(), outbound).prop_map(|(target, outbound)| format!("{{target: {target}, outbound: {outbound}}}"))
 }
 

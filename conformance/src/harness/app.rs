@@ -60,7 +60,7 @@ struct Http {
 
 impl App {
     /// An HTTP application that answers every request with an [`Echo`]: with the status 503 where the header `x-fail`
-    /// names its version, and after so many milliseconds as the header `x-wait` says.
+    /// names its version, or the path below `/unwell/` does, and after so many milliseconds as the header `x-wait` says.
     pub async fn http(version: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (address, served) = (listener.local_addr()?, Arc::new(AtomicU64::new(0)));
@@ -130,7 +130,8 @@ impl App {
 
 async fn echo(State(http): State<Http>, method: Method, uri: Uri, headers: HeaderMap) -> (StatusCode, Json<Echo>) {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let fails = text("x-fail") == Some(&http.version);
+    let unwell = uri.path().strip_prefix("/unwell/") == Some(&http.version);
+    let fails = unwell || text("x-fail") == Some(&http.version);
     let wait = text("x-wait").and_then(|wait| wait.parse().ok());
     let echo = http.echo(&method, &uri, &headers);
     if let Some(wait) = wait {

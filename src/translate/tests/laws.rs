@@ -170,6 +170,9 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         "{timeouts: null, retry: null}",
         "{loadBalancing: {policy: ring-hash, hashOn: ip}}",
         "{circuitBreaker: {maxConnections: 5}}",
+        "{healthCheck: {http: {path: /healthz}}}",
+        "{healthCheck: {grpc: {}}, proxyProtocol: v2}",
+        "{loadBalancing: {policy: maglev, hashOn: caller}}",
     ]);
     let inbound = prop::option::of(prop::sample::select(vec![
         "{rateLimit: {requests: 5, per: 1s, key: caller}}",

@@ -21,6 +21,9 @@ pub struct Access {
     pub allow: Vec<AccessEntry>,
     /// What holds for everybody else.
     pub default: Sourced<AccessDefault>,
+    /// What is admitted whatever the entries say: callers ask by it whether an endpoint is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks: Option<AccessEntry>,
     /// What would hold with the policies that are not enforced yet; `None` where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
@@ -131,12 +134,17 @@ impl Access {
         asking.map(|(jwt, enforced)| (jwt.provider.name.as_str(), (&*jwt.provider, enforced))).collect()
     }
 
+    /// Whether anybody may be refused, or an audit may say so.
+    pub fn may_refuse(&self) -> bool {
+        self.default.value == AccessDefault::Deny || !self.deny.is_empty() || self.audit.is_some()
+    }
+
     /// Every rule that it comes from.
     pub fn origins(&self) -> impl Iterator<Item = &RuleRef> {
         let audit = self.audit.iter();
         let defaults = [&self.default].into_iter().chain(audit.clone().map(|audit| &audit.default));
         let audited = audit.flat_map(|audit| audit.deny.iter().chain(&audit.allow));
-        let entries = self.deny.iter().chain(&self.allow).chain(audited);
+        let entries = self.deny.iter().chain(&self.allow).chain(&self.checks).chain(audited);
         entries.map(|entry| &entry.origin).chain(defaults.filter_map(|default| default.origin.as_ref()))
     }
 }

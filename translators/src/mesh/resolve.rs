@@ -23,6 +23,7 @@ use dirty::Dirty;
 use edges::Edges;
 use facts::Fact;
 use gateways::Gateways;
+use health::Callers;
 use ledger::Part;
 use levels::Level;
 use mtls::Modes;
@@ -50,6 +51,7 @@ mod entries;
 mod facts;
 mod gateway_routes;
 mod gateways;
+mod health;
 mod hosts;
 mod inbound;
 mod ingress;
@@ -110,6 +112,7 @@ pub struct Resolver {
     routes: Routes,
     edges: Edges,
     coverage: Coverage,
+    callers: Callers,
     /// What the mesh holds.
     resolved: OrdMap<QualifiedName, Arc<Service>>,
     kept_workloads: OrdMap<QualifiedName, Arc<Workload>>,
@@ -159,6 +162,7 @@ impl Resolver {
         self.follow_certificates(&mut dirty);
         self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
+        self.choose_workloads(&mut dirty);
         self.put_together(&mut dirty);
         self.place_edges(&mut dirty);
         self.warn(dirty);
@@ -233,6 +237,10 @@ impl Resolver {
             dirty.gateways.extend(self.gateways.within(&change.name.namespace).map(|(gateway, _)| gateway.clone()));
             if self.edges.is_on(&change.name) {
                 dirty.edges.insert(change.name.clone());
+            }
+            let called = self.callers.follow(change);
+            if self.traffic.checks() {
+                dirty.services.extend(self.callers.reached_by(called));
             }
         }
         self.sharing.follow(&changes, &mut self.common);
@@ -339,6 +347,10 @@ impl Resolver {
         let changes = self.traffic_routes.update(ObjectKind::TrafficRoute, names, &mut self.common, evaluate);
         self.routes.follow(&changes);
         dirty.gateways.extend(self.edges.follow(&changes));
+        let led = self.callers.lead(&changes);
+        if self.traffic.checks() {
+            dirty.services.extend(led);
+        }
         for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
             match routing {
                 Routing::Service(of) => dirty.services.insert(of.service.clone()),
@@ -386,6 +398,11 @@ impl Resolver {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
             let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
+            let mut access = self.policies.effective(name, port, &self.settings.access);
+            if self.traffic.checks() && access.may_refuse() {
+                let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
+                access.checks = self.callers.admitted(name, port.protocol, calls);
+            }
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
                 if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
@@ -402,7 +419,7 @@ impl Resolver {
                     Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
                 },
                 callers_use_mtls: true,
-                access: self.policies.effective(name, port, &self.settings.access),
+                access,
                 outbound,
                 outbound_of,
                 inbound: self.traffic.taken(name, &port.name),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Percent, Retry, RetryCondition, Sourced};
+use super::{HealthCheck, Percent, Retry, RetryCondition, Sourced};
 use crate::name::RuleRef;
 
 /// How the calls to a port are made.
@@ -42,8 +42,22 @@ pub struct Outbound {
     pub outliers: Outliers,
     /// How much is under way at once.
     pub breaker: Breaker,
+    /// How endpoints are asked whether they are well.
+    pub health_check: Sourced<Option<HealthCheck>>,
+    /// Whether endpoints without a proxy of the mesh are told by whom a connection is made.
+    pub proxy_protocol: Sourced<Option<ProxyProtocol>>,
     /// How idle connections are kept open; `None` is as the system has it.
     pub keepalive: Sourced<Option<Keepalive>>,
+}
+
+/// The versions of the protocol by which a connection says whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Bytes.
+    V2,
 }
 
 /// Which endpoint gets a request.
@@ -70,6 +84,8 @@ pub enum HashOn {
     Header(String),
     /// The cookie of this name, which lives as long as the client's session.
     Cookie(String),
+    /// The identity of the caller.
+    Caller,
     /// The address that they come from.
     Ip,
 }
@@ -147,6 +163,8 @@ impl Default for Outbound {
                 max_requests: many(),
                 max_retries: Sourced::built_in(None),
             },
+            health_check: Sourced::built_in(None),
+            proxy_protocol: Sourced::built_in(None),
             keepalive: Sourced::built_in(None),
         }
     }
@@ -183,6 +201,8 @@ impl Outbound {
             &breaker.max_pending_requests.origin,
             &breaker.max_requests.origin,
             &breaker.max_retries.origin,
+            &self.health_check.origin,
+            &self.proxy_protocol.origin,
             &self.keepalive.origin,
         ];
         origins.into_iter().flatten()

@@ -7,11 +7,12 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthCheckSpec;
 use super::inbound::InboundSpec;
 use super::route::RetrySpec;
 use super::scalar::{Percent, Setting, Span};
 use super::target::Target;
-use crate::mesh::BalancingPolicy;
+use crate::mesh::{BalancingPolicy, ProxyProtocol};
 
 /// How the calls to services are made, and what services take. Policies merge down the ladder (mesh, namespace, service, port) field by field;
 /// `null` is the built-in value.
@@ -50,6 +51,13 @@ pub struct OutboundSpec {
     /// How much is under way at once from each caller.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub circuit_breaker: Setting<CircuitBreakerSpec>,
+    /// How endpoints are asked whether they are well; they are not by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub health_check: Setting<HealthCheckSpec>,
+    /// Whether endpoints that have no proxy of the mesh (of a `static` list, or by `dns`) are told by whom a connection is
+    /// made, before its first byte, and in which version; they are not by default.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub proxy_protocol: Setting<ProxyProtocol>,
     /// How idle connections are kept open; left out, the system decides.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub keepalive: Setting<KeepaliveSpec>,
@@ -112,6 +120,8 @@ pub enum HashOnSpec {
     /// The cookie of this name, which the proxy sets where there is none. Who comes without it over one connection is given
     /// the same.
     Cookie(String),
+    /// The identity of the caller: whatever one workload asks goes to one endpoint.
+    Caller,
     /// The address that they come from.
     Ip,
 }

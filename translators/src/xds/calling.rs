@@ -15,6 +15,14 @@ use proto::google::protobuf as google_pb;
 use super::wire;
 use crate::mesh::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers, Percent, Protocol};
 
+/// Under which name a connection knows whose calls come over it.
+pub(super) const CALLER: &str = "chancery.caller";
+
+/// Whether requests are told apart by who makes them.
+pub(super) fn by_caller(calls: &Outbound) -> bool {
+    calls.balancing.value.hashes() && calls.hash_on.value == Some(HashOn::Caller)
+}
+
 /// Whether the clusters of these calls are as those where no policy says anything; the time to connect apart.
 pub(super) fn is_plain(calls: &Outbound) -> bool {
     let Breaker { max_connections, max_pending_requests, max_requests, max_retries } = &calls.breaker;
@@ -29,6 +37,8 @@ pub(super) fn is_plain(calls: &Outbound) -> bool {
         && calls.balancing.value == plain.balancing.value
         && !calls.outliers.is_on()
         && calls.keepalive.value.is_none()
+        && calls.health_check.value.is_none()
+        && calls.proxy_protocol.value.is_none()
 }
 
 /// `cluster` as these calls want it.
@@ -207,7 +217,9 @@ pub(super) fn action(protocol: Protocol, calls: &Outbound, sticky: Option<&HashO
 }
 
 fn hash_policy(hash_on: &HashOn) -> route_pb::route_action::HashPolicy {
-    use route_pb::route_action::hash_policy::{ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier};
+    use route_pb::route_action::hash_policy::{
+        ConnectionProperties, Cookie, CookieAttribute, FilterState, Header, PolicySpecifier,
+    };
     let specifier = match hash_on {
         HashOn::Header(name) => PolicySpecifier::Header(Header { header_name: name.clone(), ..Default::default() }),
         HashOn::Cookie(name) => PolicySpecifier::Cookie(Cookie {
@@ -217,6 +229,7 @@ fn hash_policy(hash_on: &HashOn) -> route_pb::route_action::HashPolicy {
             ttl: Some(google_pb::Duration::default()),
             attributes: vec![CookieAttribute { name: "HttpOnly".into(), value: String::new() }],
         }),
+        HashOn::Caller => PolicySpecifier::FilterState(FilterState { key: CALLER.to_owned() }),
         HashOn::Ip => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
     };
     route_pb::route_action::HashPolicy { policy_specifier: Some(specifier), ..Default::default() }
@@ -224,14 +237,21 @@ fn hash_policy(hash_on: &HashOn) -> route_pb::route_action::HashPolicy {
 
 /// A proxy of bytes to a destination.
 pub(super) fn bytes(proxy: tcp_pb::TcpProxy, calls: &Outbound) -> tcp_pb::TcpProxy {
-    use type_pb::hash_policy::{PolicySpecifier, SourceIp};
-    // Of bytes nothing else is known.
-    let by_ip = calls.balancing.value.hashes() && calls.hash_on.value == Some(HashOn::Ip);
-    let source = || type_pb::HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) };
+    use type_pb::hash_policy::{FilterState, PolicySpecifier, SourceIp};
+    let hash_on = calls.hash_on.value.as_ref().filter(|_| calls.balancing.value.hashes());
+    let specifier = hash_on.and_then(|hash_on| match hash_on {
+        HashOn::Caller => Some(PolicySpecifier::FilterState(FilterState { key: CALLER.to_owned() })),
+        HashOn::Ip => Some(PolicySpecifier::SourceIp(SourceIp {})),
+        // Of bytes nothing is known.
+        HashOn::Header(_) | HashOn::Cookie(_) => None,
+    });
     tcp_pb::TcpProxy {
         idle_timeout: Some(wire::duration(calls.idle_timeout.value.unwrap_or_default())),
         max_downstream_connection_duration: calls.max_connection.value.map(wire::duration),
-        hash_policy: by_ip.then(source).into_iter().collect(),
+        hash_policy: specifier
+            .map(|specifier| type_pb::HashPolicy { policy_specifier: Some(specifier) })
+            .into_iter()
+            .collect(),
         ..proxy
     }
 }

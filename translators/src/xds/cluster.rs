@@ -18,7 +18,7 @@ use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::raw::{Fields, Raw};
-use super::{Slot, calling, cluster_name, endpoint, origins, planned_port, tls, wire};
+use super::{Slot, calling, cluster_name, endpoint, health, origins, planned_port, tls, wire};
 use crate::mesh::{
     Backing, Destination, DnsEndpoints, DnsFamily, DnsMode, Mesh, MtlsMode, Outbound, Protocol, Serve, Service,
 };
@@ -59,6 +59,14 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
         if let Some(secured) = secured {
             cluster.transport_socket = secured.transport_socket;
             cluster.transport_socket_matches.splice(0..0, secured.transport_socket_matches);
+        }
+        cluster
+            .health_checks
+            .extend(calls.health_check.value.as_ref().map(|check| health::check(check, service, port)));
+        // A proxy of the mesh would take it for the beginning of what it is about.
+        let version = calls.proxy_protocol.value.filter(|_| !matches!(service.backing, Backing::Workloads(_)));
+        if let (Some(version), MtlsMode::Permissive | MtlsMode::Disabled) = (version, mode) {
+            tls::announcing(&mut cluster, version);
         }
         cluster.encode_to_vec()
     };
@@ -193,7 +201,7 @@ fn socket_match(
     }
 }
 
-fn plaintext() -> core_pb::TransportSocket {
+pub(super) fn plaintext() -> core_pb::TransportSocket {
     use core_pb::transport_socket::ConfigType;
     let config_type = Some(ConfigType::TypedConfig(wire::any(&raw_pb::RawBuffer::default())));
     core_pb::TransportSocket { name: "envoy.transport_sockets.raw_buffer".into(), config_type }

@@ -183,8 +183,13 @@ mod tests {
     }
 
     fn mesh(mode: MtlsMode, backing: Backing) -> Mesh {
-        let access =
-            Access { deny: vec![], allow: vec![], default: Sourced::built_in(AccessDefault::Allow), audit: None };
+        let access = Access {
+            deny: vec![],
+            allow: vec![],
+            default: Sourced::built_in(AccessDefault::Allow),
+            checks: None,
+            audit: None,
+        };
         let port = Port {
             name: "http".into(),
             number: 80.try_into().expect("not 0"),

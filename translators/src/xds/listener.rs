@@ -10,13 +10,15 @@ use std::time::Duration;
 use prost::Message as _;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
+use proto::envoy::extensions::filters::common::set_filter_state::v3 as state_pb;
 use proto::envoy::extensions::filters::listener::tls_inspector::v3 as inspector_pb;
+use proto::envoy::extensions::filters::network::set_filter_state::v3 as told_pb;
 
 use super::access_log::Counted;
 use super::raw::Raw;
 use super::rbac::Strangers;
 use super::{Features, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port};
-use super::{jwt, limits, proxyless, rbac, wire};
+use super::{calling, jwt, limits, proxyless, rbac, wire};
 use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
 use crate::resource::{Kind, Resource};
 
@@ -62,14 +64,18 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
     let mut listener = Raw::with_capacity(2048);
     listener.text(1, &name);
     wire::put_address(&mut listener, 2, call.listen);
+    let calls = port.outbound_for(&workload.name.namespace);
+    let by_caller = calling::by_caller(calls);
     // Its one filter chain and the one filter of that.
     listener.large(3, |chain| {
+        if by_caller {
+            chain.message(3, |filter| filter.encoded(&caller(workload).encode_to_vec()));
+        }
         chain.large(3, |filter| {
             if port.protocol.is_http() {
                 let route = route_name(&call.service, &call.port, &consumer(port, workload));
                 http::outbound(filter, &name, service, port, &route);
             } else {
-                let calls = port.outbound_for(&workload.name.namespace);
                 let proxy = match port.tcp_route_for(&workload.name.namespace).map(|route| route.to.as_slice()) {
                     None => tcp::proxy(&name, cluster_name(&whole_port(call)), calls),
                     Some([only]) => tcp::proxy(&name, cluster_name(&only.destination), calls),
@@ -80,11 +86,31 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
         });
     });
     listener.number(16, core_pb::TrafficDirection::Outbound as u64);
-    let of_bytes = (!port.protocol.is_http()).then(|| port.outbound_for(&workload.name.namespace).origins());
+    let of_bytes = (!port.protocol.is_http()).then(|| calls.origins());
+    let of_caller = calls.hash_on.origin.as_ref().filter(|_| by_caller);
     let route = port.tcp_route_for(&workload.name.namespace).map(|route| &route.origin);
     let rules = [&call.origin, &service.origin].into_iter().chain(route);
-    let origins = origins(rules.chain(of_bytes.into_iter().flatten()));
+    let origins = origins(rules.chain(of_bytes.into_iter().flatten()).chain(of_caller));
     Resource::from_bytes(Kind::Listener, name.into(), &listener.into_bytes(), origins)
+}
+
+/// The filter by which a connection knows whose calls come over it.
+fn caller(workload: &Workload) -> listener_pb::Filter {
+    use state_pb::filter_state_value::{Key, Value};
+    let identity = core_pb::data_source::Specifier::InlineString(workload.identity.to_string());
+    let identity = core_pb::DataSource { specifier: Some(identity), ..Default::default() };
+    let identity = core_pb::substitution_format_string::Format::TextFormatSource(identity);
+    let told = state_pb::FilterStateValue {
+        key: Some(Key::ObjectKey(calling::CALLER.to_owned())),
+        factory_key: "envoy.hashable_string".to_owned(),
+        value: Some(Value::FormatString(core_pb::SubstitutionFormatString {
+            format: Some(identity),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let config = told_pb::Config { on_new_connection: vec![told], ..Default::default() };
+    tcp::network_filter("envoy.filters.network.set_filter_state", wire::any(&config))
 }
 
 /// The filter chains of one inbound listener.

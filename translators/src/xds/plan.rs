@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{EdgeSlot, Features, ResourceKey, Slot, consumer, destinations, endpoint, jwt, port, proxyless};
+use super::{EdgeSlot, Features, ResourceKey, Slot, calling, consumer, destinations, endpoint, jwt, port, proxyless};
 use crate::mesh::{Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
-use crate::name::{Label, QualifiedName};
+use crate::name::{Label, QualifiedName, RuleRef};
 
 /// One entry of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,11 +240,13 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         && a.protocol == b.protocol
         && match part {
             Part::Cluster => {
+                let of_workloads = |service: &Service| matches!(service.backing, Backing::Workloads(_));
                 let named = |service: &Service| is_listed(service) || former.backing == next.backing;
                 (&a.mtls, &former.identities, &former.outside) == (&b.mtls, &next.identities, &next.outside)
                     && calls(a) == calls(b)
                     && named(former)
                     && named(next)
+                    && of_workloads(former) == of_workloads(next)
             }
             Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit,
             Part::Jwks => a.access == b.access,
@@ -258,11 +260,19 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
                 a.routes.keys().eq(b.routes.keys())
                     && a.tcp_routes == b.tcp_routes
                     && (a.protocol.is_http() || calls(a) == calls(b))
+                    && tell_callers(a).eq(tell_callers(b))
             }
             Part::Route => a.routes == b.routes && calls(a) == calls(b),
             // What it says of services stands in it.
             Part::Edge => true,
         }
+}
+
+/// Which callers of a port are told apart by who they are.
+fn tell_callers(port: &Port) -> impl Iterator<Item = (Option<&Label>, Option<&RuleRef>)> {
+    let of_namespaces = port.outbound_of.iter().map(|(namespace, calls)| (Some(namespace), calls));
+    let all = [(None, &port.outbound)].into_iter().chain(of_namespaces);
+    all.filter(|(_, calls)| calling::by_caller(calls)).map(|(of, calls)| (of, calls.hash_on.origin.as_ref()))
 }
 
 /// How all callers of a port make their calls.

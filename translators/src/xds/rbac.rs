@@ -13,10 +13,10 @@ use proto::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::http::http_filter;
-use super::permission::{connections, requests};
+use super::permission::{connections, header, requests};
 use super::tcp::network_filter;
 use super::{jwt, text, wire};
-use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Network};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Network, Operation};
 use crate::name::TrustDomain;
 
 use rbac_pb::principal::Identifier;
@@ -33,14 +33,20 @@ struct Filter<'a> {
     /// The start of the names of its statistics, and of an audit's metadata.
     prefix: &'static str,
     entries: &'a [AccessEntry],
+    /// What is admitted in any case.
+    checks: Option<&'a AccessEntry>,
     /// Whether it only says what it would do.
     is_audit: bool,
 }
 
 /// On HTTP chains a denial is Envoy's 403.
 pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::HttpFilter> {
-    filters(access, |Filter { action, prefix, entries, is_audit }| {
-        let policies = policies(entries, |entry| policy(entry, trust_domain, requests(&entry.to)));
+    filters(access, |Filter { action, prefix, entries, checks, is_audit }| {
+        let admitted = checks.filter(|_| action == Action::Allow);
+        let spared = checks.filter(|_| action == Action::Deny).map(|checks| asking(checks, trust_domain));
+        let policies = policies(entries.iter().chain(admitted), |entry| {
+            Some(sparing(policy(entry, trust_domain, requests(&entry.to))?, spared.as_ref()))
+        });
         let prefix = prefix.to_owned();
         let config = if is_audit {
             let filter = |shadow_rules, shadow_rules_stat_prefix| http_rbac_pb::Rbac {
@@ -62,8 +68,8 @@ pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::H
 
 /// On chains of bytes a denial closes the connection.
 pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: &str) -> Vec<listener_pb::Filter> {
-    filters(access, |Filter { action, prefix, entries, is_audit }| {
-        let policies = policies(entries, |entry| policy(entry, trust_domain, connections(entry)));
+    filters(access, |Filter { action, prefix, entries, is_audit, .. }| {
+        let policies = policies(entries.iter(), |entry| policy(entry, trust_domain, connections(entry)));
         let config = if is_audit {
             let filter = |shadow_rules| network_rbac_pb::Rbac { shadow_rules, ..Default::default() };
             let head = network_rbac_pb::Rbac {
@@ -158,8 +164,9 @@ fn nobody(trust_domain: &TrustDomain) -> matcher_pb::StringMatcher {
 /// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
 /// that admits nothing but what an entry names. Those that audit come after: what is refused anyway is no news.
 fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
-    let denying = |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, is_audit };
-    let admitting = |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, is_audit };
+    let checks = access.checks.as_ref();
+    let denying = |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, checks, is_audit };
+    let admitting = |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, checks, is_audit };
     let deny = (!access.deny.is_empty()).then(|| denying("deny", &access.deny, false));
     let allow = match access.default.value {
         AccessDefault::Allow => None,
@@ -174,12 +181,12 @@ fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
 type NamedPolicy = (String, rbac_pb::Policy);
 
 /// The entries that can match at all, by the text of their origin.
-fn policies(
-    entries: &[AccessEntry],
+fn policies<'a>(
+    entries: impl Iterator<Item = &'a AccessEntry>,
     policy: impl Fn(&AccessEntry) -> Option<rbac_pb::Policy>,
 ) -> impl Iterator<Item = NamedPolicy> {
     let named: std::collections::BTreeMap<_, _> =
-        entries.iter().filter_map(|entry| Some((entry.origin.to_string(), policy(entry)?))).collect();
+        entries.filter_map(|entry| Some((entry.origin.to_string(), policy(entry)?))).collect();
     named.into_iter()
 }
 
@@ -201,6 +208,35 @@ fn policy(
         principals = vec![principal(Identifier::AndIds(rbac_pb::principal::Set { ids }))];
     }
     matches.then(|| rbac_pb::Policy { permissions, principals, ..Default::default() })
+}
+
+/// The principal of requests that ask whether an endpoint is well, from those who may.
+fn asking(checks: &AccessEntry, trust_domain: &TrustDomain) -> rbac_pb::Principal {
+    let any = |ids| principal(Identifier::OrIds(rbac_pb::principal::Set { ids }));
+    let callers = any(principals(&checks.from, trust_domain));
+    let request = |operation: &Operation| {
+        let methods = operation.methods.iter().map(|name| {
+            let method = header(":method", wire::exact(name));
+            principal(Identifier::Header(method))
+        });
+        let paths = operation.paths.iter().map(|path| {
+            let path = matcher_pb::path_matcher::Rule::Path(wire::exact(path));
+            principal(Identifier::UrlPath(matcher_pb::PathMatcher { rule: Some(path) }))
+        });
+        let ids = vec![any(methods.collect()), any(paths.collect())];
+        principal(Identifier::AndIds(rbac_pb::principal::Set { ids }))
+    };
+    let requests = any(checks.to.iter().map(request).collect());
+    principal(Identifier::AndIds(rbac_pb::principal::Set { ids: vec![callers, requests] }))
+}
+
+/// `policy`, but for whom `spared` names.
+fn sparing(policy: rbac_pb::Policy, spared: Option<&rbac_pb::Principal>) -> rbac_pb::Policy {
+    let Some(spared) = spared else { return policy };
+    let other = principal(Identifier::NotId(Box::new(spared.clone())));
+    let named = principal(Identifier::OrIds(rbac_pb::principal::Set { ids: policy.principals }));
+    let both = principal(Identifier::AndIds(rbac_pb::principal::Set { ids: vec![named, other] }));
+    rbac_pb::Policy { principals: vec![both], ..policy }
 }
 
 fn principals(from: &[Caller], trust_domain: &TrustDomain) -> Vec<rbac_pb::Principal> {
@@ -246,9 +282,9 @@ mod tests {
     use proto::envoy::config::rbac::v3::{Permission, Principal};
     use proto::envoy::config::route::v3 as route_pb;
 
-    use super::super::permission::{header, method, permission};
+    use super::super::permission::{method, permission};
     use super::*;
-    use crate::mesh::{GrpcMethod, HostMatch, Operation, Sourced, TextMatch};
+    use crate::mesh::{GrpcMethod, HostMatch, Sourced, TextMatch};
     use crate::name::{ObjectKey, ObjectKind, RuleRef};
     use crate::rules::scalar::Addresses;
     use rbac_pb::permission::Rule;
@@ -259,7 +295,7 @@ mod tests {
     }
 
     fn access(default: AccessDefault, deny: Vec<AccessEntry>, allow: Vec<AccessEntry>) -> Access {
-        Access { deny, allow, default: Sourced::built_in(default), audit: None }
+        Access { deny, allow, default: Sourced::built_in(default), checks: None, audit: None }
     }
 
     fn operation(methods: &[&str], paths: &[&str]) -> Operation {

@@ -5,12 +5,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::core::v3 as core_pb;
+use proto::envoy::extensions::transport_sockets::proxy_protocol::v3 as announced_pb;
 use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{CERTIFICATES, secret, wire};
-use crate::mesh::{Authorities, EdgeClients, EdgeTls, Originate, TlsVersion};
+use crate::mesh::{Authorities, EdgeClients, EdgeTls, Originate, ProxyProtocol, TlsVersion};
 use crate::name::SpiffeId;
 
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
@@ -153,6 +155,31 @@ pub(super) fn proxyless(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSo
         ..Default::default()
     };
     socket(wire::any(&context))
+}
+
+/// Every connection of `cluster` that is not mTLS begins with whose it is.
+pub(super) fn announcing(cluster: &mut cluster_pb::Cluster, version: ProxyProtocol) {
+    let wrapped = |inner: core_pb::TransportSocket| {
+        let version = match version {
+            ProxyProtocol::V1 => core_pb::proxy_protocol_config::Version::V1,
+            ProxyProtocol::V2 => core_pb::proxy_protocol_config::Version::V2,
+        };
+        let config = core_pb::ProxyProtocolConfig { version: version.into(), ..Default::default() };
+        let announced = announced_pb::ProxyProtocolUpstreamTransport {
+            config: Some(config),
+            transport_socket: Some(inner),
+            ..Default::default()
+        };
+        let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(wire::any(&announced)));
+        core_pb::TransportSocket { name: "envoy.transport_sockets.upstream_proxy_protocol".into(), config_type }
+    };
+    if cluster.transport_socket_matches.is_empty() {
+        let inner = cluster.transport_socket.take().unwrap_or_else(super::cluster::plaintext);
+        cluster.transport_socket = Some(wrapped(inner));
+    }
+    if let Some(last) = cluster.transport_socket_matches.last_mut() {
+        last.transport_socket = last.transport_socket.take().map(wrapped);
+    }
 }
 
 pub(super) fn socket(context: proto::google::protobuf::Any) -> core_pb::TransportSocket {

@@ -178,7 +178,12 @@ fn port() -> impl Strategy<Value = PortPart> {
 }
 
 fn hash_on() -> impl Strategy<Value = HashOn> {
-    prop_oneof!["x-[a-f]".prop_map(HashOn::Header), "[a-z]{1,9}".prop_map(HashOn::Cookie), Just(HashOn::Ip)]
+    prop_oneof![
+        "x-[a-f]".prop_map(HashOn::Header),
+        "[a-z]{1,9}".prop_map(HashOn::Cookie),
+        Just(HashOn::Ip),
+        Just(HashOn::Caller)
+    ]
 }
 
 /// Half of them as where no policy says anything.
@@ -213,27 +218,44 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         max_retries: Sourced::built_in(retries),
     });
     let times = (span(), prop::array::uniform5(prop::option::of(span())));
-    let balancing = (policy, prop::option::of(hash_on()), prop::option::of(keepalive));
-    let any = (times, (percent(), any::<u32>()), balancing, outliers, breaker);
-    let any = any.prop_map(|((connect, times), (budget, least), (policy, hash_on, keepalive), outliers, breaker)| {
-        let [request, idle, max_stream, max_connection, slow_start] = times.map(Sourced::built_in);
-        Outbound {
-            connect_timeout: Sourced::built_in(connect),
-            request_timeout: request,
-            idle_timeout: idle,
-            max_stream,
-            max_connection,
-            retry_percent: Sourced::built_in(budget),
-            retry_min_concurrent: Sourced::built_in(least),
-            balancing: Sourced::from_rule(policy, rule("a/calls", "/spec/outbound")),
-            hash_on: Sourced::built_in(hash_on),
-            slow_start,
-            outliers,
-            breaker,
-            keepalive: Sourced::built_in(keepalive),
-            ..Outbound::default()
-        }
+    let health = (0..3u8, span(), span(), count()).prop_map(|(kind, interval, timeout, healthy)| HealthCheck {
+        kind: match kind {
+            0 => HealthCheckKind::Http("/healthz".to_owned()),
+            1 => HealthCheckKind::Grpc("a.B".to_owned()),
+            _ => HealthCheckKind::Tcp,
+        },
+        interval: interval + Duration::from_millis(1),
+        timeout: timeout + Duration::from_millis(1),
+        healthy: healthy.unwrap_or(HealthCheck::default().healthy),
+        ..HealthCheck::default()
     });
+    let announced = prop::option::of(prop::sample::select(vec![ProxyProtocol::V1, ProxyProtocol::V2]));
+    let to_endpoints = (prop::option::of(keepalive), prop::option::of(health), announced);
+    let balancing = (policy, prop::option::of(hash_on()), to_endpoints);
+    let any = (times, (percent(), any::<u32>()), balancing, outliers, breaker);
+    let any =
+        any.prop_map(|((connect, times), (budget, least), (policy, hash_on, to_endpoints), outliers, breaker)| {
+            let (keepalive, health_check, proxy_protocol) = to_endpoints;
+            let [request, idle, max_stream, max_connection, slow_start] = times.map(Sourced::built_in);
+            Outbound {
+                connect_timeout: Sourced::built_in(connect),
+                request_timeout: request,
+                idle_timeout: idle,
+                max_stream,
+                max_connection,
+                retry_percent: Sourced::built_in(budget),
+                retry_min_concurrent: Sourced::built_in(least),
+                balancing: Sourced::from_rule(policy, rule("a/calls", "/spec/outbound")),
+                hash_on: Sourced::built_in(hash_on),
+                slow_start,
+                outliers,
+                breaker,
+                keepalive: Sourced::built_in(keepalive),
+                health_check: Sourced::built_in(health_check),
+                proxy_protocol: Sourced::built_in(proxy_protocol),
+                ..Outbound::default()
+            }
+        });
     prop_oneof![Just(Outbound::default()), any]
 }
 
@@ -287,8 +309,20 @@ pub fn access() -> impl Strategy<Value = Access> {
         allow,
         default,
     });
-    (entries("deny"), entries("allow"), default(), prop::option::weighted(0.3, audit))
-        .prop_map(|(deny, allow, default, audit)| Access { deny, allow, default, audit })
+    let id = "spiffe://cluster\\.local/ns/[ab]/sa/[a-z.]{1,5}x".prop_map(|id| id.parse().expect("an identity"));
+    let checks = prop::collection::btree_set(id, 1..3).prop_map(|ids| AccessEntry {
+        origin: rule("a/calls", "/spec/outbound/healthCheck"),
+        from: vec![Caller::Identities(ids)],
+        to: vec![Operation {
+            methods: ["GET".to_owned()].into(),
+            paths: ["/healthz".to_owned()].into(),
+            ..Operation::default()
+        }],
+        jwt: None,
+    });
+    let checks = prop::option::weighted(0.3, checks);
+    (entries("deny"), entries("allow"), default(), checks, prop::option::weighted(0.3, audit))
+        .prop_map(|(deny, allow, default, checks, audit)| Access { deny, allow, default, checks, audit })
 }
 
 fn callers() -> impl Strategy<Value = Vec<Caller>> {

@@ -191,7 +191,7 @@ impl Policies {
             allow: allow(&[Enforce, Audited]),
             default: default(&[Enforce, Audited]),
         });
-        Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), audit }
+        Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), checks: None, audit }
     }
 }
 

@@ -318,7 +318,8 @@ fn decided<'a>(
     decided
 }
 
-fn is_chosen(choice: &WorkloadChoice, workload: &Workload) -> bool {
+/// Whether a gateway's listeners are on the proxies of `workload`.
+pub(super) fn is_chosen(choice: &WorkloadChoice, workload: &Workload) -> bool {
     match choice {
         WorkloadChoice::Name(name) => workload.name.name == *name,
         WorkloadChoice::Labels(labels) => {

@@ -77,6 +77,12 @@ impl OfGateway {
         self.rules.iter().filter_map(|(rule, _)| Some(&first(rule)?.service)).collect()
     }
 
+    /// The services that its rules lead to.
+    pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
+        let destinations = self.rules.iter().flat_map(|(rule, _)| rule.destinations());
+        destinations.map(|to| to.service.clone()).collect()
+    }
+
     /// Its rules: what they do not say of their requests is as with the first of their destinations, whose `calls` say
     /// what is spoken there and how; where there is none, as `usual` says.
     pub(super) fn rules(

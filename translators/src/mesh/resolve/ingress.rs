@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dirty::Dirty;
+use super::edges::is_chosen;
 use super::gateways::Gateway;
 use super::ledger::Part;
 use super::report::Report;
@@ -40,6 +41,21 @@ impl Resolver {
             dirty.edges.extend(self.edges.workloads_of(&change.name).cloned());
             dirty.gateways.insert(change.name);
         }
+    }
+
+    /// Who calls services by the gateways that are marked, which stay so.
+    pub(super) fn choose_workloads(&mut self, dirty: &mut Dirty) {
+        let gateways = dirty.gateways.take();
+        for name in &gateways {
+            let choice = self.gateways.get(name).map(|gateway| &gateway.workload);
+            let nearby = self.workloads.within(&name.namespace).map(|(_, workload)| workload);
+            let chosen = nearby.filter(|workload| choice.is_some_and(|choice| is_chosen(choice, workload)));
+            let called = self.callers.place(name, chosen.map(|workload| workload.identity.clone()).collect());
+            if self.traffic.checks() {
+                dirty.services.extend(called);
+            }
+        }
+        dirty.gateways.extend(gateways);
     }
 
     /// Puts gateways together, and the workloads that have them.

@@ -3,7 +3,7 @@
 //! Owns: rules, timeouts and retries of a port. May use: `rules`, `services`, `destinations`. Never:
 //! decides whose route applies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::action;
@@ -128,6 +128,14 @@ impl Routing {
 // === impl OfService ===
 
 impl OfService {
+    /// The other services that its rules lead to.
+    pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
+        let http = self.by_port.values().flat_map(|of_port| &of_port.route.rules).flat_map(HttpRule::destinations);
+        let tcp = self.tcp.values().flat_map(|route| &route.to).map(|to| &to.destination);
+        let services = http.chain(tcp).map(|to| &to.service);
+        services.filter(|service| **service != self.service).cloned().collect()
+    }
+
     fn of(written: &RelativeName, spec: &RouteSpec, known: &Known<'_>, report: &mut Report<'_>) -> Self {
         let home = &report.object.key.name.namespace;
         let service = written.within(home);

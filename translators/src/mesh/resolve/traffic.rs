@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::Claim;
-use super::inbound;
 use super::levels::{ByLevel, Level};
 use super::matches::{cookie_name, header_name};
 use super::report::Report;
 use super::retry;
 use super::services::Services;
 use super::settings::limit;
-use super::stage::Change;
+use super::stage::{Change, Kept};
+use super::{health, inbound};
 use crate::finding::Code;
 use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
@@ -47,6 +47,8 @@ struct Layer {
 /// The policies of every level.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
+    /// How many of them have endpoints asked whether they are well.
+    checking: usize,
     producers: ByLevel<Arc<Policy>>,
     /// Those of callers, by what they call and their namespace.
     consumers: BTreeMap<QualifiedName, BTreeMap<Label, ByLevel<Arc<Policy>>>>,
@@ -102,6 +104,9 @@ impl Policy {
 impl Traffic {
     /// Takes up changes of TrafficPolicies.
     pub(super) fn follow(&mut self, changes: &[Change<Policy>]) {
+        let checking = |kept: &&Kept<Policy>| !kept.value.layer.outbound.health_check.is_inherit();
+        self.checking += changes.iter().filter_map(|change| change.after.as_ref()).filter(checking).count();
+        self.checking -= changes.iter().filter_map(|change| change.before.as_ref()).filter(checking).count();
         for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
             let Subject { level, consumer } = &kept.value.subject;
             self.of(level, consumer.as_ref()).remove(level);
@@ -125,6 +130,11 @@ impl Traffic {
         if of_service.is_empty() {
             self.consumers.remove(service);
         }
+    }
+
+    /// Whether any endpoint is asked whether it is well.
+    pub(super) fn checks(&self) -> bool {
+        self.checking > 0
     }
 
     fn of(&mut self, level: &Level, consumer: Option<&Label>) -> &mut ByLevel<Arc<Policy>> {
@@ -267,6 +277,11 @@ impl Layer {
         let retries = written.within(|b| b.max_retries).map(Some);
         self.set(&mut place.max_retries, retries, None, "circuitBreaker/maxRetries");
 
+        let written = self.outbound.health_check.clone();
+        let written = written.map(|written| Some(health::merged(&written, outbound.health_check.value.as_ref())));
+        self.set(&mut outbound.health_check, written, None, "healthCheck");
+        self.set(&mut outbound.proxy_protocol, self.outbound.proxy_protocol.map(Some), None, "proxyProtocol");
+
         let written = self.outbound.keepalive.clone().map(|keepalive| Some(self::keepalive(&keepalive)));
         self.set(&mut outbound.keepalive, written, None, "keepalive");
     }
@@ -298,6 +313,7 @@ fn hash_on(written: &HashOnSpec) -> HashOn {
     match written {
         HashOnSpec::Header(name) => HashOn::Header(name.to_ascii_lowercase()),
         HashOnSpec::Cookie(name) => HashOn::Cookie(name.clone()),
+        HashOnSpec::Caller => HashOn::Caller,
         HashOnSpec::Ip => HashOn::Ip,
     }
 }
@@ -310,8 +326,17 @@ fn keepalive(written: &KeepaliveSpec) -> Keepalive {
 /// Says what is wrong with the values.
 fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
     let at = |field: &str| format!("/spec/outbound/{field}");
-    let OutboundSpec { timeouts, retry, retry_budget, load_balancing, outlier_detection, circuit_breaker, keepalive } =
-        outbound;
+    let OutboundSpec {
+        timeouts,
+        retry,
+        retry_budget,
+        load_balancing,
+        outlier_detection,
+        circuit_breaker,
+        health_check,
+        keepalive,
+        proxy_protocol: _,
+    } = outbound;
     if timeouts.within(|t| t.connect) == Setting::Given(Span(Duration::ZERO)) {
         report.error(Code::InvalidValue, at("timeouts/connect"), "a connection needs more than 0s");
     }
@@ -339,6 +364,9 @@ fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
         let message = "a number of repetitions takes the place of a budget: give one of them";
         report.error(Code::Conflict, at("circuitBreaker/maxRetries"), message);
     }
+    if let Setting::Given(written) = health_check {
+        health::check(written, &at("healthCheck"), report);
+    }
     if let Setting::Given(written) = keepalive {
         for (field, span) in [("time", written.time), ("interval", written.interval)] {
             if let Some(span) = span.filter(|Span(span)| span.is_zero() || span.subsec_nanos() != 0) {
@@ -357,7 +385,7 @@ fn check_balancing(written: &LoadBalancingSpec, at: &str, report: &mut Report<'_
         Setting::Given(HashOnSpec::Cookie(name)) => {
             cookie_name(name, &format!("{at}/hashOn/cookie"), report);
         }
-        Setting::Given(HashOnSpec::Ip) | Setting::Inherit | Setting::BuiltIn => {}
+        Setting::Given(HashOnSpec::Caller | HashOnSpec::Ip) | Setting::Inherit | Setting::BuiltIn => {}
     }
     let Setting::Given(policy) = written.policy else { return };
     if matches!(written.hash_on, Setting::Given(_)) && !policy.hashes() {
@@ -368,7 +396,7 @@ fn check_balancing(written: &LoadBalancingSpec, at: &str, report: &mut Report<'_
     if matches!(written.hash_on, Setting::Inherit) && policy.hashes() {
         let message = "requests are alike in nothing unless a wider policy says in what: any endpoint gets them";
         report.warning(Code::NoEffect, format!("{at}/policy"), message).hint =
-            Some("write hashOn: {header: ...}, {cookie: ...} or ip".to_owned());
+            Some("write hashOn: {header: ...}, {cookie: ...}, caller or ip".to_owned());
     }
     let starts_slowly =
         matches!(policy, crate::mesh::BalancingPolicy::RoundRobin | crate::mesh::BalancingPolicy::LeastRequest);
