@@ -22,6 +22,7 @@ use crate::ca::{Authorities, Issued, Issuer, Wanted};
 use crate::clock::Clock;
 use crate::identity::Identities;
 use crate::identity::tls::{self, ServerCertificate};
+use crate::materials::{Keeper, Materials};
 use crate::publish::{self, Table};
 use crate::report::Report;
 use crate::server::{self, Patience, Services};
@@ -105,6 +106,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let translation = watch::Sender::new(None);
     let issued = watch::Sender::new(Arc::new(Issued::none(&mesh)));
     let wanted = watch::Sender::new(Arc::new(Wanted::default()));
+    let materials = watch::Sender::new(Arc::new(Materials::default()));
     let status = watch::Sender::new(Arc::new(Status::starting("the rules have not been read yet")));
 
     let admissions = Admissions::new(Arc::clone(&identities), table.clone(), features.clone());
@@ -142,10 +144,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         translation.clone(),
         stop(),
     );
-    let publish = publish::run(table.clone(), translation.subscribe(), issued.subscribe(), published.clone(), stop());
+    let publish = publish::run(
+        table.clone(),
+        translation.subscribe(),
+        issued.subscribe(),
+        materials.subscribe(),
+        published.clone(),
+        stop(),
+    );
     let settle = settled::run(report.clone(), table, instances.subscribe(), published.subscribe(), settled, stop());
     let want = wanted::run(translation.subscribe(), wanted.clone(), config.leaf_ttl, stop());
-    let tell = status::run(translation.subscribe(), issued.subscribe(), status, stop());
+    let tell = status::run(translation.subscribe(), issued.subscribe(), materials.subscribe(), status, stop());
+    let keeper = Keeper::new(Arc::clone(&mesh), config.leaf_ttl, Clock::System);
+    let keep = keeper.run(translation.subscribe(), materials, stop());
     let read = files::run(config.rules.clone(), files, stop());
     let gather = instances::run(report, instance_record, instances, stop());
     let issue = issuer.run(wanted.subscribe(), issued, stop());
@@ -164,6 +175,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("settled", settle);
     tasks.spawn("wanted identities", want);
     tasks.spawn("certificates", issue);
+    tasks.spawn("certificates of gateways", keep);
     tasks.spawn("server certificate", renew);
     tasks.spawn("revocations", revocations);
     tasks.spawn("status", tell);

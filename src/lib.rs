@@ -30,6 +30,7 @@ pub mod telemetry;
 pub mod admission;
 pub mod ca;
 pub mod identity;
+pub mod materials;
 pub mod wanted;
 
 // What an operator sees.

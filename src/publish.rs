@@ -1,8 +1,9 @@
 //! 4. Publish: the resource table, groups of proxies, and who is woken when something changes.
 //!
-//! Owns: the current [`Snapshot`] of every group. May use: `translate`, `ca` (their results). Never:
+//! Owns: the current [`Snapshot`] of every group. May use: `translate`, `ca`, `materials` (their results). Never:
 //! translates, encodes or knows a protocol. One task writes; readers take an `Arc` and never lock.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -17,6 +18,7 @@ use translators::xds::Features;
 use translators::xds::secret::IDENTITY;
 
 use crate::ca::Issued;
+use crate::materials::Materials;
 use crate::translate::{GroupKey, RulesPart, Translation};
 
 mod feed;
@@ -51,6 +53,7 @@ pub struct Published {
 struct Writer {
     translation: Option<Translation>,
     issued: Option<Arc<Issued>>,
+    materials: Arc<Materials>,
     groups: Groups,
 }
 
@@ -60,14 +63,16 @@ pub async fn run(
     table: Table,
     mut translations: watch::Receiver<Option<Translation>>,
     mut issued: watch::Receiver<Arc<Issued>>,
+    mut materials: watch::Receiver<Arc<Materials>>,
     published: watch::Sender<u64>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut writer = Writer::default();
     loop {
         let next_issued = issued.borrow_and_update().clone();
+        let next_materials = materials.borrow_and_update().clone();
         let next = translations.borrow_and_update().clone();
-        if writer.write(next, next_issued) {
+        if writer.write(next, next_issued, next_materials) {
             let rules = writer.translation.as_ref().map(|translation| Arc::clone(&translation.rules));
             let awaited = rules.as_ref().filter(|rules| rules.climbing).map(|rules| rules.number);
             let former = table.current.swap(Arc::new(Published { rules, groups: writer.groups.clone() }));
@@ -83,6 +88,7 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             changed = translations.changed() => if changed.is_err() { return Ok(()) },
             changed = issued.changed() => if changed.is_err() { return Ok(()) },
+            changed = materials.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }
@@ -129,27 +135,36 @@ impl Published {
 
 impl Writer {
     /// Brings the groups up to date; says whether the list of groups or the rules are others than before.
-    fn write(&mut self, next: Option<Translation>, issued: Arc<Issued>) -> bool {
+    fn write(&mut self, next: Option<Translation>, issued: Arc<Issued>, materials: Arc<Materials>) -> bool {
         let Some(next) = next else {
             self.issued = Some(issued);
+            self.materials = materials;
             return false;
         };
         let former = self.translation.take();
         let same_rules = former.as_ref().is_some_and(|former| Arc::ptr_eq(&former.rules, &next.rules));
         self.put_certificates(&issued);
-        self.put_groups(&former.map(|former| former.groups).unwrap_or_default(), &next.groups, &issued);
+        self.put_materials(&materials);
+        let groups = former.map(|former| former.groups).unwrap_or_default();
+        self.put_groups(&groups, &next, &issued, &materials);
         self.translation = Some(next);
         self.issued = Some(issued);
+        self.materials = materials;
         !same_rules
     }
 
     /// The groups that hold something else than before; no other is looked at.
-    fn put_groups(&mut self, former: &Snapshots, next: &Snapshots, issued: &Issued) {
-        for change in former.diff(next) {
+    fn put_groups(&mut self, former: &Snapshots, next: &Translation, issued: &Issued, materials: &Materials) {
+        let mesh = &next.rules.mesh;
+        for change in former.diff(&next.groups) {
             match change {
                 DiffItem::Add(group, snapshot) => {
                     let mut first = Snapshot::clone(snapshot);
                     put_secrets(&mut first, group, issued);
+                    if let Some(names) = group.workload().and_then(|workload| materials.of.get(workload)) {
+                        put_materials(&mut first, &self.materials, materials, names);
+                    }
+                    expect_materials(&mut first, group, mesh);
                     self.groups.insert(group.clone(), Arc::new(Feed::new(Arc::new(first))));
                 }
                 DiffItem::Update { new: (group, snapshot), .. } => {
@@ -159,12 +174,41 @@ impl Writer {
                             *held = Snapshot::clone(snapshot);
                             if group.workload().is_some() {
                                 *held.of_mut(Kind::Secret) = secrets;
+                                expect_materials(held, group, mesh);
                             }
                         });
                     }
                 }
                 DiffItem::Remove(group, _) => drop(self.groups.remove(group)),
             }
+        }
+    }
+
+    /// The groups that get other materials than before.
+    fn put_materials(&self, materials: &Arc<Materials>) {
+        if Arc::ptr_eq(&self.materials, materials) {
+            return;
+        }
+        let nothing = Arc::default();
+        let changed = self.materials.secrets.diff(&materials.secrets).map(|change| match change {
+            DiffItem::Add(name, _) | DiffItem::Remove(name, _) | DiffItem::Update { new: (name, _), .. } => {
+                name.clone()
+            }
+        });
+        let changed: BTreeSet<String> = changed.collect();
+        for (workload, names) in &materials.of {
+            let former = self.materials.of.get(workload).unwrap_or(&nothing);
+            if former != names || !names.is_disjoint(&changed) {
+                of_workload(&self.groups, workload).for_each(|(_, feed)| {
+                    change_to(feed, |held| put_materials(held, &self.materials, materials, names));
+                });
+            }
+        }
+        for (workload, names) in self.materials.of.iter().filter(|(workload, _)| !materials.of.contains_key(*workload))
+        {
+            of_workload(&self.groups, workload).for_each(|(_, feed)| {
+                change_to(feed, |held| names.iter().for_each(|name| _ = held.of_mut(Kind::Secret).remove(name)));
+            });
         }
     }
 
@@ -260,6 +304,36 @@ fn put_secrets(snapshot: &mut Snapshot, group: &GroupKey, issued: &Issued) {
         None => {}
     }
     set.put(Arc::clone(&issued.trust_bundle));
+}
+
+/// What the gateways of a workload name: what is not there yet is on its way, and what it gets no longer goes.
+fn put_materials(snapshot: &mut Snapshot, former: &Materials, next: &Materials, names: &BTreeSet<String>) {
+    let set = snapshot.of_mut(Kind::Secret);
+    let gone: Vec<String> = set
+        .iter()
+        .map(|resource| resource.name().to_string())
+        .filter(|name| (former.secrets.contains_key(name) || next.secrets.contains_key(name)) && !names.contains(name))
+        .collect();
+    gone.iter().for_each(|name| _ = set.remove(name));
+    for name in names {
+        match next.secrets.get(name) {
+            Some(resource) => _ = set.put(Arc::clone(resource)),
+            None if set.get(name).is_none() => set.expect(name.as_str().into()),
+            None => {}
+        }
+    }
+}
+
+/// What the gateways of a group's workload name is on its way, though nobody may have looked at it yet.
+fn expect_materials(snapshot: &mut Snapshot, group: &GroupKey, mesh: &Mesh) {
+    let workload = group.workload().and_then(|workload| mesh.workloads.get(workload));
+    let set = snapshot.of_mut(Kind::Secret);
+    let edges = workload.into_iter().flat_map(|workload| &workload.edges);
+    for name in edges.flat_map(|edge| edge.certificates()).map(|certificate| certificate.secret()) {
+        if set.get(&name).is_none() {
+            set.expect(name.into());
+        }
+    }
 }
 
 #[cfg(test)]

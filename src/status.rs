@@ -1,6 +1,6 @@
 //! Status: what operators are told of the rules and certificates in force.
 //!
-//! Owns: that one step from a translation to the admin API. May use: `translate`, `ca`, `admin`, their types. Never:
+//! Owns: that one step from a translation to the admin API. May use: `translate`, `ca`, `materials`, `admin`, their types. Never:
 //! looks at a proxy; that is `report`'s.
 
 use std::sync::Arc;
@@ -9,16 +9,19 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use translators::mesh;
 use translators::name::QualifiedName;
 
 use crate::admin::{Status, Validity};
 use crate::ca::{Issuance, Issued};
+use crate::materials::Materials;
 use crate::translate::Translation;
 
 /// Keeps `status` current until stopped. What costs more than a change does is put together when somebody asks.
 pub async fn run(
     mut translation: watch::Receiver<Option<Translation>>,
     mut issued: watch::Receiver<Arc<Issued>>,
+    mut materials: watch::Receiver<Arc<Materials>>,
     status: watch::Sender<Arc<Status>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -38,10 +41,15 @@ pub async fn run(
         former = next;
         let rules = translation.borrow_and_update().as_ref().map(|translation| Arc::clone(&translation.rules));
         if let Some(rules) = rules {
-            let of_findings = Arc::clone(&rules);
+            let (of_findings, seen) = (Arc::clone(&rules), Arc::clone(&materials.borrow_and_update().seen));
             status.send_replace(Arc::new(Status {
                 ready: Ok(()),
-                findings: Arc::new(move || of_findings.findings.all()),
+                findings: Arc::new(move || {
+                    let mut all = of_findings.findings.all();
+                    all.extend(mesh::findings(&of_findings.mesh, &of_findings.objects, &seen));
+                    all.sort();
+                    all
+                }),
                 locate: Arc::new(move |rule| rules.locate(rule)),
                 certificates: certificates.clone(),
             }));
@@ -50,6 +58,7 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             changed = translation.changed() => if changed.is_err() { return Ok(()) },
             changed = issued.changed() => if changed.is_err() { return Ok(()) },
+            changed = materials.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }

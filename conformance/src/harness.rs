@@ -12,6 +12,7 @@ mod chancery;
 mod child;
 mod credential;
 mod envoy;
+pub mod gateway;
 mod https;
 mod image;
 mod kept;

@@ -30,7 +30,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("translate", &["cores", "fold", "journal", "snapshot", "sources"]),
     ("ca", &["clock", "cores", "durable"]),
     ("identity", &["ca", "clock", "durable"]),
-    ("publish", &["ca", "snapshot", "translate"]),
+    ("materials", &["ca", "clock", "translate"]),
+    ("publish", &["ca", "materials", "snapshot", "translate"]),
     ("settled", &["publish", "report", "sources"]),
     ("stream", &["bell", "publish", "report"]),
     ("telemetry", &[]),
@@ -40,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("demo", &["admin", "config", "envoy", "escape", "pace", "ports", "task"]),
     ("server", &["admission", "bell", "csds", "identity", "report", "stream", "task", "telemetry"]),
     ("wanted", &["ca", "translate"]),
-    ("status", &["admin", "ca", "translate"]),
+    ("status", &["admin", "ca", "materials", "translate"]),
     ("app", &["*"]),
     ("cli", &["*"]),
 ];

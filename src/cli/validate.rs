@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use translators::finding::{Finding, Severity};
-use translators::mesh::resolve;
+use translators::mesh::{self, resolve};
 
+use crate::clock::Clock;
+use crate::materials;
 use crate::sources::files;
 
 /// Arguments of `chancery validate`.
@@ -46,7 +48,10 @@ enum Output {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let state = files::read_once(&args.file)?;
     let mut findings = state.findings.clone();
-    findings.append(&mut resolve::resolve(&state.objects).all_findings());
+    let resolution = resolve::resolve(&state.objects);
+    findings.append(&mut resolution.all_findings());
+    let seen = materials::seen(&resolution.mesh, Clock::System.now());
+    findings.append(&mut mesh::findings(&resolution.mesh, &state.objects, &seen));
     findings.sort();
     match args.output {
         Output::Text => findings.iter().for_each(|finding| println!("{finding}")),

@@ -89,20 +89,21 @@ fn an_envoy_snapshot_is_served_with_its_own_secrets_and_no_others() {
     let mut next = translation();
     next.groups.insert(raw.clone(), Arc::new(snapshot.clone()));
     let mut writer = Writer::default();
-    writer.write(Some(next.clone()), issued());
+    writer.write(Some(next.clone()), issued(), Arc::default());
     let feed = Arc::clone(&writer.groups[&raw]);
     let (held, seen) = (feed.current(), feed.subscribe());
     assert!(held.says_the_same(&snapshot));
     writer.write(
         Some(next.clone()),
         Arc::new(Issued { trust_bundle: resource(Kind::Secret, "roots", b"2"), ..Issued::clone(&issued()) }),
+        Arc::default(),
     );
     assert!(!seen.is_behind() && feed.current().says_the_same(&snapshot));
 
     snapshot.of_mut(Kind::Secret).remove("own");
     snapshot.say_version(Some("2".into()));
     next.groups.insert(raw, Arc::new(snapshot.clone()));
-    writer.write(Some(next), issued());
+    writer.write(Some(next), issued(), Arc::default());
     assert!(seen.is_behind() && feed.current().says_the_same(&snapshot));
 }
 
@@ -110,19 +111,19 @@ fn an_envoy_snapshot_is_served_with_its_own_secrets_and_no_others() {
 fn an_endpoint_change_wakes_only_the_groups_that_hold_it() {
     let (mut writer, issued) = (Writer::default(), issued());
     let mut next = translation();
-    assert!(writer.write(Some(next.clone()), Arc::clone(&issued)));
+    assert!(writer.write(Some(next.clone()), Arc::clone(&issued), Arc::default()));
     let own = writer.groups[&group("ns/a")].subscribe().current();
     assert!(own.of(Kind::Secret).is_coming("identity"), "its certificate is on its way");
     let mut a = writer.groups[&group("ns/a")].subscribe();
     let mut b = writer.groups[&group("ns/b")].subscribe();
 
     put(&mut next, &["ns/a"], &resource(Kind::Endpoints, "x", b"2"));
-    assert!(!writer.write(Some(next.clone()), Arc::clone(&issued)), "the rules are the same");
+    assert!(!writer.write(Some(next.clone()), Arc::clone(&issued), Arc::default()), "the rules are the same");
     assert!(a.is_behind() && !b.is_behind());
     assert_eq!(a.current().of(Kind::Endpoints).get("x").expect("held").value(), b"2".as_slice());
 
     put(&mut next, &["ns/a", "ns/b"], &resource(Kind::Endpoints, "shared", b"2"));
-    writer.write(Some(next.clone()), Arc::clone(&issued));
+    writer.write(Some(next.clone()), Arc::clone(&issued), Arc::default());
     assert!(a.is_behind() && b.is_behind());
     let (a, b) = (a.current(), b.current());
     let held = |snapshot: &Snapshot| snapshot.of(Kind::Endpoints).get("shared").cloned().expect("held");
@@ -132,24 +133,24 @@ fn an_endpoint_change_wakes_only_the_groups_that_hold_it() {
 #[test]
 fn what_says_the_same_wakes_nobody() {
     let (mut writer, issued) = (Writer::default(), issued());
-    writer.write(Some(translation()), Arc::clone(&issued));
+    writer.write(Some(translation()), Arc::clone(&issued), Arc::default());
     let a = writer.groups[&group("ns/a")].subscribe();
     for _ in 0..100 {
         // Translated anew: other allocations, the same content.
-        writer.write(Some(translation()), super::tests::issued());
+        writer.write(Some(translation()), super::tests::issued(), Arc::default());
     }
-    assert!(writer.write(Some(translation()), issued), "others may look at the rules again");
+    assert!(writer.write(Some(translation()), issued, Arc::default()), "others may look at the rules again");
     assert!(!a.is_behind());
 }
 
 #[test]
 fn the_streams_of_a_group_that_is_gone_are_told() {
     let (mut writer, issued) = (Writer::default(), issued());
-    writer.write(Some(translation()), Arc::clone(&issued));
+    writer.write(Some(translation()), Arc::clone(&issued), Arc::default());
     let mut a = writer.groups[&group("ns/a")].subscribe();
     let mut next = translation();
     next.groups.remove(&group("ns/a"));
-    writer.write(Some(next), issued);
+    writer.write(Some(next), issued, Arc::default());
     let gone = a.poll_next(&Context::from_waker(Waker::noop()));
     assert!(matches!(gone, Poll::Ready(None)), "the feed is gone");
 }
@@ -215,7 +216,7 @@ proptest! {
                         (group.clone(), feed.current(), feed.subscribe())
                     };
                     let before: Vec<_> = writer.groups.iter().map(watch).collect();
-                    writer.write(Some(next.clone()), Arc::new(issued.clone()));
+                    writer.write(Some(next.clone()), Arc::new(issued.clone()), Arc::default());
                     prop_assert!(writer.groups.keys().eq(next.groups.keys()));
                     for (group, feed) in &writer.groups {
                         let held = feed.current();

@@ -72,6 +72,7 @@ struct EntryId {
 enum Side {
     Serves,
     Calls,
+    Edges,
 }
 
 /// What one entry added before, and what it adds now.
@@ -229,7 +230,8 @@ impl Catalog {
                 self.services.entry(service.clone()).or_default().followers.entry(id);
             }
             for key in lacking(&before.shared, &after.shared) {
-                let shared = self.services.entry(key.service().clone()).or_default().shared.entry(key);
+                let Some(service) = key.service() else { continue };
+                let shared = self.services.entry(service.clone()).or_default().shared.entry(key);
                 if shared.users.is_empty() {
                     counted.new.push(key.clone());
                 }
@@ -245,7 +247,8 @@ impl Catalog {
                 self.change(service, |of_service| of_service.followers.remove(id));
             }
             for key in lacking(&after.shared, &before.shared) {
-                self.change(key.service(), |of_service| of_service.release(key, &id.workload, edits));
+                let Some(service) = key.service() else { continue };
+                self.change(service, |of_service| of_service.release(key, &id.workload, edits));
             }
             for key in lacking(&after.own, &before.own) {
                 edits.remove(&id.workload, key);
@@ -307,7 +310,7 @@ impl Catalog {
                     edits.put(&id.workload, key.audience(), Arc::new(resource));
                 }
                 Job::Shared(key) => {
-                    let of_service = self.services.get_mut(key.service());
+                    let of_service = key.service().and_then(|service| self.services.get_mut(service));
                     let shared = of_service.and_then(|of_service| of_service.shared.get_mut(&key));
                     let Some(shared) = shared else { continue };
                     if shared.resource.as_ref().is_some_and(|held| **held == resource) {
@@ -324,7 +327,7 @@ impl Catalog {
     }
 
     fn shared(&self, key: &ResourceKey) -> Option<&Shared> {
-        self.services.get(key.service())?.shared.get(key)
+        self.services.get(key.service()?)?.shared.get(key)
     }
 
     /// The keys of the resources that are about a service.
@@ -367,7 +370,8 @@ impl EntryId {
     fn all(workload: &Workload) -> impl Iterator<Item = Self> + '_ {
         let id = |side, index| Self { workload: workload.name.clone(), side, index };
         let serves = (0..workload.serves.len()).map(move |index| id(Side::Serves, index));
-        serves.chain((0..workload.calls.len()).map(move |index| id(Side::Calls, index)))
+        let calls = (0..workload.calls.len()).map(move |index| id(Side::Calls, index));
+        serves.chain(calls).chain((0..workload.edges.len()).map(move |index| id(Side::Edges, index)))
     }
 
     /// The entry in this form of the mesh.
@@ -381,6 +385,7 @@ impl EntryId {
         match self.side {
             Side::Serves => workload.serves.get(self.index).map(Entry::Serve),
             Side::Calls => workload.calls.get(self.index).map(Entry::Call),
+            Side::Edges => workload.edges.get(self.index).map(|edge| Entry::Edge(edge)),
         }
     }
 }

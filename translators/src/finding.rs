@@ -55,6 +55,8 @@ pub enum Code {
     NoProxy,
     /// MX0404: a private key in a resource that is no secret.
     ExposedKey,
+    /// MX0405: a certificate of a gateway that cannot be shown, is over or is for other hosts.
+    BadCertificate,
     /// MX0501: a rule that can never be reached.
     Unreachable,
     /// MX0502: a rule without effect.
@@ -129,6 +131,7 @@ impl Code {
             Self::NoProxy => "MX0403",
             Self::Unreachable => "MX0501",
             Self::ExposedKey => "MX0404",
+            Self::BadCertificate => "MX0405",
             Self::NoEffect => "MX0502",
             Self::RiskyRetry => "MX0503",
             Self::ServerFirst => "MX0504",

@@ -17,7 +17,10 @@ use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 use crate::rules::scalar::Setting;
 
 mod access;
+mod certificate;
+mod edge;
 mod health;
+mod host;
 mod inbound;
 mod instance;
 mod jwt;
@@ -29,8 +32,11 @@ mod snapshot;
 mod telemetry;
 mod traffic;
 
-pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, HostMatch, Network, Operation};
+pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
+pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
+pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
 pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
+pub use host::{HostMatch, closest};
 pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
@@ -217,6 +223,9 @@ pub struct Workload {
     pub serves: Vec<Serve>,
     /// What it calls.
     pub calls: Vec<Call>,
+    /// Where it takes traffic from outside of the mesh, by gateway and address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Arc<Edge>>,
 }
 
 /// One port that a workload serves.

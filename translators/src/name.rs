@@ -116,6 +116,10 @@ pub enum ObjectKind {
     MeshService,
     /// Proxies that are alike: what they serve and call.
     Workload,
+    /// Where traffic from outside of the mesh comes in.
+    EdgeGateway,
+    /// What a gateway shows of itself.
+    TLSCertificate,
     /// Envoy's own resources, as somebody wrote them.
     EnvoySnapshot,
     /// How requests to a service are routed.
@@ -134,10 +138,12 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Mesh,
         Self::MeshService,
         Self::Workload,
+        Self::EdgeGateway,
+        Self::TLSCertificate,
         Self::EnvoySnapshot,
         Self::TrafficRoute,
         Self::TrafficPolicy,
@@ -152,6 +158,8 @@ impl ObjectKind {
             Self::Mesh => "Mesh",
             Self::MeshService => "MeshService",
             Self::Workload => "Workload",
+            Self::EdgeGateway => "EdgeGateway",
+            Self::TLSCertificate => "TLSCertificate",
             Self::EnvoySnapshot => "EnvoySnapshot",
             Self::TrafficRoute => "TrafficRoute",
             Self::TrafficPolicy => "TrafficPolicy",

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use crate::finding::{Finding, Location};
 use crate::name::ObjectKey;
 
+pub mod certificate;
 pub mod checks;
 mod collection;
 mod document;
 mod envelope;
+pub mod gateway;
 pub mod health;
 pub mod inbound;
 pub mod mesh;
@@ -24,6 +26,7 @@ pub mod route;
 pub mod scalar;
 pub mod service;
 pub mod snapshot;
+pub mod subject;
 pub mod target;
 pub mod telemetry;
 mod text;
@@ -64,6 +67,8 @@ pub enum Spec {
     Mesh(mesh::MeshSpec),
     MeshService(service::ServiceSpec),
     Workload(workload::WorkloadSpec),
+    EdgeGateway(gateway::GatewaySpec),
+    TLSCertificate(certificate::CertificateSpec),
     EnvoySnapshot(snapshot::SnapshotSpec),
     TrafficRoute(route::RouteSpec),
     TrafficPolicy(Box<traffic::TrafficSpec>),

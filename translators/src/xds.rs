@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
@@ -19,6 +19,7 @@ mod checks;
 pub mod closed;
 mod cluster;
 mod collector;
+mod edge;
 mod endpoint;
 mod health;
 mod http;
@@ -74,6 +75,10 @@ pub enum ResourceKey {
         /// Which callers.
         consumer: Consumer,
     },
+    /// The listener of a socket of a gateway.
+    Edge(EdgeSlot),
+    /// Where the requests to a socket of a gateway go: to all of it, or to a listener of it that ends TLS.
+    EdgeRoute(EdgeSlot, Option<String>),
     /// What gRPC clients without a proxy need.
     Proxyless(Proxyless),
 }
@@ -102,6 +107,17 @@ pub struct Slot {
     pub port: String,
     /// The listen address, where the workload has more than one entry for this port.
     pub listen: Option<SocketAddr>,
+}
+
+/// One socket of a gateway on a workload.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgeSlot {
+    /// The workload.
+    pub workload: QualifiedName,
+    /// The gateway.
+    pub gateway: QualifiedName,
+    /// Where it listens.
+    pub listen: SocketAddr,
 }
 
 /// What the clients of a group are, and what they can do beyond the oldest supported Envoy.
@@ -171,6 +187,8 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         }
         ResourceKey::Collector(provider) => collector::cluster(mesh, provider),
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+        ResourceKey::Edge(slot) => edge::listener(slot.edge(mesh), slot),
+        ResourceKey::EdgeRoute(slot, chain) => slot.routes(slot.edge(mesh), chain.as_deref()),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
 }
@@ -183,7 +201,9 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
             listener::inbound(mesh, workload, serve, slot, *features)
         }
         (ResourceKey::Outbound(slot, otlp), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot, *otlp),
-        (_, Entry::Serve(_) | Entry::Call(_)) => build(mesh, key, &Instances::new()),
+        (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(edge, slot),
+        (ResourceKey::EdgeRoute(slot, chain), Entry::Edge(edge)) => slot.routes(edge, chain.as_deref()),
+        (_, Entry::Serve(_) | Entry::Call(_) | Entry::Edge(_)) => build(mesh, key, &Instances::new()),
     }
 }
 
@@ -199,8 +219,8 @@ impl ResourceKey {
             | Self::Jwks(..)
             | Self::Collector(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
-            Self::Inbound(..) | Self::Outbound(..) => Kind::Listener,
-            Self::Route { .. } => Kind::Route,
+            Self::Inbound(..) | Self::Outbound(..) | Self::Edge(_) => Kind::Listener,
+            Self::Route { .. } | Self::EdgeRoute(..) => Kind::Route,
             Self::Proxyless(key) => key.kind(),
         }
     }
@@ -217,7 +237,9 @@ impl ResourceKey {
             | Self::Endpoints(_)
             | Self::Outbound(_, None)
             | Self::Collector(_)
-            | Self::Route { .. } => Audience::Proxies,
+            | Self::Route { .. }
+            | Self::Edge(_)
+            | Self::EdgeRoute(..) => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
     }
@@ -234,6 +256,8 @@ impl ResourceKey {
             | Self::Outbound(..)
             | Self::Collector(_)
             | Self::Route { .. }
+            | Self::Edge(_)
+            | Self::EdgeRoute(..)
             | Self::Proxyless(_) => None,
         }
     }
@@ -250,6 +274,8 @@ impl ResourceKey {
             Self::Outbound(slot, _) => slot.name("out").into(),
             Self::Collector(provider) => collector::own_name(provider.name.as_str()).into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Edge(slot) => slot.name().into(),
+            Self::EdgeRoute(slot, chain) => slot.route(chain.as_deref()).into(),
             Self::Proxyless(key) => key.name(),
         }
     }
@@ -260,7 +286,8 @@ impl ResourceKey {
 impl Slot {
     /// The slot of an entry of `workload.serves`.
     pub fn of_serve(workload: &Workload, serve: &Serve) -> Self {
-        Slots::of(workload).slot(workload, Entry::Serve(serve))
+        let listen = Slots::of(workload).listen(Entry::Serve(serve));
+        Self::new(&workload.name, &serve.service, &serve.port, listen)
     }
 
     fn new(workload: &QualifiedName, service: &QualifiedName, port: &str, listen: Option<SocketAddr>) -> Self {
@@ -290,6 +317,37 @@ impl Slot {
         let workload = mesh.workloads.get(&self.workload).expect("the plan of this mesh has the slot");
         let call = workload.calls.iter().find(|c| self.takes(&c.service, &c.port, c.listen));
         (workload, call.expect("the plan of this mesh has the slot"))
+    }
+}
+
+// === impl EdgeSlot ===
+
+impl EdgeSlot {
+    fn of(workload: &Workload, edge: &Edge) -> Self {
+        Self { workload: workload.name.clone(), gateway: edge.gateway.clone(), listen: edge.listen }
+    }
+
+    /// `edge/front/edge/0.0.0.0:80`.
+    fn name(&self) -> String {
+        format!("edge/{}/{}", self.gateway, self.listen)
+    }
+
+    /// The same, or that and the name of the listener that ends TLS.
+    fn route(&self, chain: Option<&str>) -> String {
+        let name = self.name();
+        chain.map_or(name.clone(), |chain| format!("{name}/{chain}"))
+    }
+
+    fn routes(&self, edge: &Edge, chain: Option<&str>) -> Resource {
+        let chain = edge.chains.iter().find(|of| of.name() == chain);
+        edge::routes(edge, self, chain.expect("the plan of this mesh has the chain"))
+    }
+
+    fn edge<'a>(&self, mesh: &'a Mesh) -> &'a Edge {
+        let workload = mesh.workloads.get(&self.workload);
+        let mut edges = workload.iter().flat_map(|workload| &workload.edges);
+        let edge = edges.find(|edge| edge.gateway == self.gateway && edge.listen == self.listen);
+        edge.expect("the plan of this mesh has the socket")
     }
 }
 

@@ -189,11 +189,11 @@ fn the_envelope_is_checked_first() {
         ),
         (
             "apiVersion: chancery.dev/v1alpha1",
-            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy",
+            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Meshservice",
-            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy; did you mean \"MeshService\"?",
+            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy; did you mean \"MeshService\"?",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: {}",
@@ -271,6 +271,8 @@ fn every_kind_has_a_schema_of_its_fields() {
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
         ["calls", "capture", "identity", "labels", "match", "serves"]
     );
+    assert_eq!(fields(schemars::schema_for!(rules::gateway::GatewaySpec)), ["direction", "listeners", "workload"]);
+    assert_eq!(fields(schemars::schema_for!(rules::certificate::CertificateSpec)), ["source"]);
     assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp"]);
     assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["inbound", "outbound", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
@@ -287,6 +289,21 @@ fn every_kind_has_a_schema_of_its_fields() {
 #[test]
 fn no_finding_shows_a_private_key() {
     let pem = "-----BEGIN PRIVATE KEY-----\\nMIGHAgEAMBMGByqGSM49\\n-----END PRIVATE KEY-----";
+    for source in [
+        format!("{{inline: {{cert: none, key: \"{pem}\"}}}}"),
+        format!("{{inline: {{cert: none, key: [\"{pem}\"]}}}}"),
+        format!("{{inline: {{cert: none, kee: \"{pem}\"}}}}"),
+        format!("{{inline: {{cert: none, \"{pem}\": a}}}}"),
+        format!("{{inline: \"{pem}\"}}"),
+        format!("{{file: {{cert: c, key: \"{pem}\"}}}}"),
+        format!("\"{pem}\""),
+    ] {
+        let collected = rules::collect([rules::parse("f", &document("TLSCertificate", &format!("source: {source}")))]);
+        let resolution = resolve::resolve(&collected.objects);
+        let shown: Vec<String> =
+            collected.findings.iter().chain(&resolution.all_findings()).map(ToString::to_string).collect();
+        assert!(!shown.is_empty() && shown.iter().all(|one| !one.contains("MIGH")), "{source}: {shown:?}");
+    }
     let cluster = "\"@type\": type.googleapis.com/envoy.config.cluster.v3.Cluster";
     for resource in [
         format!("{{{cluster}, name: x, type: \"{pem}\"}}"),

@@ -97,6 +97,64 @@ fn route() -> impl Strategy<Value = String> {
     })
 }
 
+fn gateway() -> impl Strategy<Value = String> {
+    let workload =
+        select(vec!["{name: x}", "{name: w}", "{name: nowhere}", "{labels: {version: v0}}", "{labels: {version: v1}}"]);
+    let tls = select(vec![
+        "",
+        "",
+        ", tls: {certificate: x}",
+        ", tls: {certificate: w, clientAuth: {mode: require, ca: system}}",
+    ]);
+    let port = select(vec!["80", "80", "81", "10", "30"]);
+    let listener = (port, select(vec!["", "", "a.b", "\"*.b\"", "c"]), any::<bool>(), tls);
+    let listeners = proptest::collection::vec(listener, 0..3);
+    (workload, listeners).prop_map(|(workload, listeners)| {
+        let listener = |(n, (port, host, redirects, tls)): (usize, (&str, &str, bool, &str))| {
+            let redirect = if redirects { ", redirectTo: l0" } else { "" };
+            let protocol = if tls.is_empty() { "http" } else { "https" };
+            format!(
+                "{{name: l{n}, address: 127.0.0.1, port: {port}, protocol: {protocol}, hostnames: [{host}]{redirect}{tls}}}"
+            )
+        };
+        let listeners = join(listeners.into_iter().enumerate().map(listener).collect());
+        format!("{{workload: {workload}, listeners: [{listeners}]}}")
+    })
+}
+
+fn certificate() -> impl Strategy<Value = String> {
+    let source = select(vec!["issued: {dnsNames: [a.b]}", "issued: {dnsNames: []}", "file: {cert: /c, key: /k}"]);
+    source.prop_map(|source| format!("{{source: {{{source}}}}}"))
+}
+
+/// Of requests to a gateway.
+fn edge_route() -> impl Strategy<Value = String> {
+    let gateway = select(vec!["x", "x", "w", "a/x", "nowhere"]);
+    let hosts = select(vec!["", "", ", hostnames: [a.b]", ", hostnames: [\"*.b\", c]", ", hostnames: [\"*\"]"]);
+    let prefix = select(vec!["", "", ", prefix: /p"]);
+    let rule = select(vec![
+        "http: [{to: [{service: x}]}]",
+        "http: [{match: [{path: {prefix: /p/q}}], to: [{service: a/x, version: v0}, {service: w}], timeout: 2s}]",
+        "http: [{respond: {status: 200}}]",
+        "grpc: [{match: [{headers: {x-a: b}}], to: [{service: x, port: main}]}]",
+        "tcp: [{to: [{service: x}]}]",
+    ]);
+    (gateway, hosts, prefix, rule)
+        .prop_map(|(gateway, hosts, prefix, rule)| format!("{{for: {{gateway: {gateway}{hosts}{prefix}}}, {rule}}}"))
+}
+
+/// Of the calls to services.
+fn traffic() -> impl Strategy<Value = String> {
+    let outbound = select(vec![
+        "{timeouts: {request: 3s, idle: 9s}}",
+        "{retry: {attempts: 2}}",
+        "{timeouts: null}",
+        "{healthCheck: {http: {path: /health}}}",
+        "{healthCheck: {http: {path: /health}}}",
+    ]);
+    (target(), outbound).prop_map(|(target, outbound)| format!("{{target: {target}, outbound: {outbound}}}"))
+}
+
 fn target() -> impl Strategy<Value = &'static str> {
     select(vec![
         "{scope: mesh}",
@@ -187,6 +245,10 @@ fn edit() -> impl Strategy<Value = Edit> {
         10 => (namespace(), name(), service()).prop_map(|(ns, name, spec)| document("MeshService", ns, name, &spec)),
         10 => (namespace(), name(), workload()).prop_map(|(ns, name, spec)| document("Workload", ns, name, &spec)),
         8 => (namespace(), name(), route()).prop_map(|(ns, name, spec)| document("TrafficRoute", ns, name, &spec)),
+        6 => (namespace(), name(), gateway()).prop_map(|(ns, name, spec)| document("EdgeGateway", ns, name, &spec)),
+        4 => (namespace(), name(), certificate()).prop_map(|(ns, name, spec)| document("TLSCertificate", ns, name, &spec)),
+        6 => (namespace(), name(), edge_route()).prop_map(|(ns, name, spec)| document("TrafficRoute", ns, name, &spec)),
+        4 => (policy(), name(), traffic()).prop_map(|(ns, name, spec)| document("TrafficPolicy", ns, name, &spec)),
         6 => (policy(), name(), mtls()).prop_map(|(ns, name, spec)| document("MTLSPolicy", ns, name, &spec)),
         8 => (policy(), name(), access()).prop_map(|(ns, name, spec)| document("AccessPolicy", ns, name, &spec)),
         8 => (policy(), name(), telemetry()).prop_map(|(ns, name, spec)| document("TelemetryPolicy", ns, name, &spec)),
@@ -275,6 +337,10 @@ fn edit_of_one() -> impl Strategy<Value = Edit> {
         3 => service().prop_map(|spec| document("MeshService", "a", "x", &spec)),
         1 => workload().prop_map(|spec| document("Workload", "a", "x", &spec)),
         1 => route().prop_map(|spec| document("TrafficRoute", "a", "x", &spec)),
+        1 => gateway().prop_map(|spec| document("EdgeGateway", "a", "x", &spec)),
+        1 => edge_route().prop_map(|spec| document("TrafficRoute", "a", "z", &spec)),
+        1 => certificate().prop_map(|spec| document("TLSCertificate", "a", "x", &spec)),
+        1 => traffic().prop_map(|spec| document("TrafficPolicy", "a", "x", &spec)),
         1 => access().prop_map(|spec| document("AccessPolicy", "a", "x", &spec)),
         1 => mtls().prop_map(|spec| document("MTLSPolicy", "a", "x", &spec)),
     ];

@@ -73,6 +73,25 @@ fn documents(parts: &[Part]) -> Vec<String> {
                  {{to: [{{service: {name}}}], timeout: 2s}}]}}"
             );
             documents.push(document("TrafficRoute", &namespace, &name, &spec));
+            let spec = format!(
+                "{{workload: {{labels: {{version: v0}}}}, listeners: [{{name: a, port: {}, protocol: http, hostnames: [a.b, \"*.c\"]}}, \
+                 {{name: b, port: {0}, protocol: http, redirectTo: a}}]}}",
+                100 + n
+            );
+            documents.push(document("EdgeGateway", &namespace, &name, &spec));
+            let spec = "{source: {issued: {dnsNames: [a.b]}}}";
+            documents.push(document("TLSCertificate", &namespace, &format!("{name}-tls"), spec));
+            let spec = format!(
+                "{{workload: {{labels: {{version: v0}}}}, listeners: [{{name: a, port: {}, protocol: https, tls: {{certificate: {name}-tls}}}}]}}",
+                200 + n
+            );
+            documents.push(document("EdgeGateway", &namespace, &format!("{name}-tls"), &spec));
+            for (prefix, hosts) in [("/", "a.b, x.c"), ("/p", "a.b")] {
+                let spec = format!(
+                    "{{for: {{gateway: {name}, hostnames: [{hosts}], prefix: {prefix}}}, http: [{{to: [{{service: {name}}}]}}]}}"
+                );
+                documents.push(document("TrafficRoute", &namespace, &format!("{name}-{}", prefix.len()), &spec));
+            }
         }
         if part.consumer && protocol != "tcp" {
             let name = service(n);
@@ -120,6 +139,18 @@ fn broken() -> impl Strategy<Value = String> {
         ("MTLSPolicy", "{target: {service: s-0, port: nowhere}, mode: disabled}"),
         ("TrafficRoute", "{for: {service: s-0}, http: [{to: [{service: nowhere}]}]}"),
         ("TrafficRoute", "{for: {service: s-0}, http: []}"),
+        ("TrafficRoute", "{for: {gateway: nowhere}, http: [{respond: {status: 200}}]}"),
+        ("TrafficRoute", "{for: {gateway: ns-1/s-1}, http: [{respond: {status: 200}}]}"),
+        ("EdgeGateway", "{workload: {labels: {version: v0}}, listeners: []}"),
+        (
+            "EdgeGateway",
+            "{workload: {labels: {version: v0}}, listeners: [{name: a, port: 1, protocol: https, tls: {certificate: nowhere}}]}",
+        ),
+        ("TLSCertificate", "{source: {file: {cert: c, key: k}}}"),
+        (
+            "EdgeGateway",
+            "{workload: {labels: {version: v0}}, listeners: [{name: a, port: 1, protocol: http, redirectTo: b}]}",
+        ),
         ("AccessPolicy", "{target: {service: s-0}, default: deny, allow: [{from: [{service: nowhere}]}]}"),
         ("AccessPolicy", "{target: {labels: {a: b}}, default: deny}"),
         ("AccessPolicy", "{target: {service: s-0}, default: deny, allow: [{jwt: {provider: nobody}}]}"),

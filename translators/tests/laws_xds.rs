@@ -1,6 +1,6 @@
 //! The laws of the translation to Envoy: total, deterministic, closed, local.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -31,7 +31,12 @@ fn delivered(mesh: &Mesh, keys: &BTreeSet<ResourceKey>, features: Features) -> V
     let instances = keyed(meshes::instances(mesh, features));
     let secrets = [secret::certificate(secret::IDENTITY, "chain", "key"), secret::trust_bundle("bundle")];
     let built = keys.iter().map(|key| build(mesh, key, &instances));
-    secrets.into_iter().chain(built).collect()
+    let edges = mesh.workloads.values().flat_map(|workload| &workload.edges);
+    let certificates: BTreeMap<String, Resource> = edges
+        .flat_map(|edge| edge.certificates())
+        .map(|certificate| (certificate.secret(), secret::certificate(&certificate.secret(), "chain", "key")))
+        .collect();
+    secrets.into_iter().chain(built).chain(certificates.into_values()).collect()
 }
 
 proptest! {
@@ -103,10 +108,10 @@ proptest! {
         }
         let keys = keys(&mesh, features);
         // Rules about access bring the keys of the tokens that they ask for.
-        let is_other = |key: &&ResourceKey| !matches!(key, ResourceKey::Jwks(..)) || *key.service() != name;
+        let is_other = |key: &&ResourceKey| !matches!(key, ResourceKey::Jwks(..)) || key.service() != Some(&name);
         let after = self::keys(&changed, features);
         prop_assert!(keys.iter().filter(is_other).eq(after.iter().filter(is_other)));
-        for key in keys.iter().filter(|key| *key.service() != name) {
+        for key in keys.iter().filter(|key| key.service() != Some(&name)) {
             let nobody = Instances::new();
             prop_assert_eq!(build(&mesh, key, &nobody).value(), build(&changed, key, &nobody).value());
         }
@@ -157,7 +162,7 @@ proptest! {
         let (keys, changed_keys) = (keys(&mesh, features), self::keys(&changed, features));
         prop_assert!(keys == changed_keys || !plans_alike(former, next));
         for key in keys.intersection(&changed_keys) {
-            if *key.service() != name || reads_alike(key, former, next) {
+            if key.service() != Some(&name) || reads_alike(key, former, next) {
                 let instances = keyed(meshes::instances(&mesh, features));
                 prop_assert_eq!(build(&mesh, key, &instances), build(&changed, key, &instances));
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
@@ -45,9 +45,25 @@ impl TlsConnection {
     ///
     /// With TLS 1.3 a client learns only when it reads that the server has refused its certificate.
     pub async fn open(address: SocketAddr, identity: ClientIdentity, protocols: &[&str]) -> anyhow::Result<Self> {
+        Self::open_with(address, None, identity, protocols, rustls::DEFAULT_VERSIONS).await
+    }
+
+    /// The same for a host that is named in the handshake.
+    pub async fn open_to(address: SocketAddr, host: &str, identity: ClientIdentity) -> anyhow::Result<Self> {
+        Self::open_with(address, Some(host), identity, &["http/1.1"], rustls::DEFAULT_VERSIONS).await
+    }
+
+    /// The same by one of these versions of TLS.
+    pub async fn open_with(
+        address: SocketAddr,
+        host: Option<&str>,
+        identity: ClientIdentity,
+        protocols: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Arc::new(Unjudged(provider.clone()));
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
         let config = config.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             ClientIdentity::None => config.with_no_client_auth(),
@@ -58,9 +74,12 @@ impl TlsConnection {
             }
         };
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        config.enable_sni = false;
+        config.enable_sni = host.is_some();
         let tcp = TcpStream::connect(address).await?;
-        let name = ServerName::IpAddress(address.ip().into());
+        let name = match host {
+            Some(host) => ServerName::try_from(host.to_owned())?,
+            None => ServerName::IpAddress(address.ip().into()),
+        };
         let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
         let (_, session) = stream.get_ref();
         let server = session.peer_certificates().unwrap_or_default().to_vec();
@@ -78,17 +97,23 @@ impl TlsConnection {
     }
 
     /// The same with a body.
-    pub async fn send(mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
+    pub async fn send(self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
         let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n{length}connection: close\r\n\r\n{body}");
+        let (head, body) = self.exchange(&request).await?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.with_context(|| format!("no status in {head:?}"))?, body))
+    }
+
+    /// Sends the text of a request after which the connection ends, and reads the head and the body of its answer.
+    pub async fn exchange(mut self, request: &str) -> anyhow::Result<(String, String)> {
         self.stream.write_all(request.as_bytes()).await?;
         self.stream.flush().await?;
         let mut answer = Vec::new();
         self.stream.read_to_end(&mut answer).await?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").context("the connection was closed without an answer")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.with_context(|| format!("no status in {head:?}"))?, body.to_owned()))
+        Ok((head.to_owned(), body.to_owned()))
     }
 
     /// Reads one line without having said anything.

@@ -109,6 +109,7 @@ impl Concerned {
             let said = |mesh: &Mesh, id: &EntryId| match id.side {
                 Side::Serves => mesh.observed.get(name)?.serves.get(id.index).cloned(),
                 Side::Calls => Some(Arc::clone(&mesh.observed.get(name)?.calls)),
+                Side::Edges => None,
             };
             let other = EntryId::all(workload).filter(|id| said(former, id) != said(mesh, id));
             for id in other.collect::<Vec<_>>() {
@@ -161,8 +162,8 @@ impl Concerned {
         }
         for id in catalog.followers(&new.name) {
             let Some((_, entry)) = id.entry(mesh) else { continue };
-            let (service, port) = entry.port();
-            if *service == new.name
+            if let Some((service, port)) = entry.port()
+                && *service == new.name
                 && let Some(parts) = changed.get(port)
             {
                 self.add_own(catalog, mesh, id, parts);
@@ -183,12 +184,13 @@ impl Concerned {
 }
 
 /// What entries have of their own.
-const ENTRY_PARTS: [Part; 4] = [Part::LocalCluster, Part::Jwks, Part::Inbound, Part::Outbound];
+const ENTRY_PARTS: [Part; 5] = [Part::LocalCluster, Part::Jwks, Part::Inbound, Part::Outbound, Part::Edge];
 
 fn is_part_of(part: Part, entry: Entry<'_>) -> bool {
     match part {
         Part::LocalCluster | Part::Jwks | Part::Inbound => matches!(entry, Entry::Serve(_)),
         Part::Outbound => matches!(entry, Entry::Call(_)),
+        Part::Edge => matches!(entry, Entry::Edge(_)),
         Part::Cluster | Part::Collector | Part::Endpoints | Part::Route => false,
     }
 }
@@ -198,8 +200,10 @@ fn is_same(id: &EntryId, old: (&Workload, &Slots), new: (&Workload, &Slots)) -> 
     let (Some(a), Some(b)) = (id.of(old.0), id.of(new.0)) else { return false };
     let same_labels = || match a {
         Entry::Serve(_) => old.0.labels == new.0.labels,
-        Entry::Call(_) => true,
+        Entry::Call(_) | Entry::Edge(_) => true,
     };
-    let told_apart = |slots: &Slots, entry: Entry<'_>| (slots.listen(entry), slots.is_only_port(entry.port().0));
+    let told_apart = |slots: &Slots, entry: Entry<'_>| {
+        (slots.listen(entry), entry.port().map(|(service, _)| slots.is_only_port(service)))
+    };
     a == b && told_apart(old.1, a) == told_apart(new.1, b) && same_labels()
 }

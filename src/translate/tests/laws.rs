@@ -29,6 +29,9 @@ fn edit() -> impl Strategy<Value = Edit> {
         4 => (service(), service_spec()).prop_map(put("MeshService")),
         4 => (prop::sample::select(WORKLOADS.as_slice()), workload_spec()).prop_map(put("Workload")),
         4 => (prop::sample::select(["a/r0", "a/r1", "b/r2"].as_slice()), route_spec()).prop_map(put("TrafficRoute")),
+        3 => (prop::sample::select(["a/g0", "a/g1", "b/g2"].as_slice()), gateway_spec()).prop_map(put("EdgeGateway")),
+        2 => (prop::sample::select(["a/c0", "b/c0"].as_slice()), certificate_spec()).prop_map(put("TLSCertificate")),
+        4 => (prop::sample::select(["a/e0", "a/e1", "b/e2"].as_slice()), edge_route_spec()).prop_map(put("TrafficRoute")),
         2 => (service(), policy_spec()).prop_map(put("MTLSPolicy")),
         3 => (prop::sample::select(["a/t0", "a/t1", "b/t2"].as_slice()), traffic_spec()).prop_map(put("TrafficPolicy")),
         2 => (service(), access_spec()).prop_map(put("AccessPolicy")),
@@ -115,6 +118,45 @@ fn route_spec() -> impl Strategy<Value = String> {
             format!("{{for: {{service: {service}}}, {}}}", rule.replace("TO", &format!("[{}]", to.join(", "))))
         },
     )
+}
+
+fn gateway_spec() -> impl Strategy<Value = String> {
+    let workload = prop::sample::select(vec!["{name: w0}", "{name: w1}", "{name: w2}", "{labels: {version: v1}}"]);
+    let listeners = prop::sample::select(vec![
+        "{name: one, port: 80, protocol: http}",
+        "{name: one, port: 80, protocol: http, hostnames: [a.b]}, {name: two, port: 80, protocol: http, hostnames: [\"*.b\"], redirectTo: one}",
+        "{name: one, port: 81, protocol: http}, {name: two, port: 101, protocol: http, address: 127.0.0.1, redirectTo: one}",
+    ]);
+    let tls = "protocol: https, tls: {certificate: c0, clientAuth: {mode: optional, ca: system, forward: true}}";
+    let secured = move |(listeners, secured): (&str, bool)| {
+        if secured { listeners.replace("protocol: http", tls) } else { listeners.to_owned() }
+    };
+    let listeners = (listeners, any::<bool>()).prop_map(secured);
+    (workload, listeners)
+        .prop_map(|(workload, listeners)| format!("{{workload: {workload}, listeners: [{listeners}]}}"))
+}
+
+fn certificate_spec() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["{source: {issued: {dnsNames: [a.b]}}}", "{source: {file: {cert: /c, key: /k}}}"])
+        .prop_map(str::to_owned)
+}
+
+/// Of requests to a gateway.
+fn edge_route_spec() -> impl Strategy<Value = String> {
+    let subject = prop::sample::select(vec![
+        "{gateway: g0}",
+        "{gateway: g0, hostnames: [a.b]}",
+        "{gateway: g0, prefix: /p}",
+        "{gateway: g1, hostnames: [\"*.b\"]}",
+        "{gateway: g2}",
+    ]);
+    let rule = prop::sample::select(vec![
+        "http: [{to: [{service: TO}]}]",
+        "http: [{to: [{service: TO, version: v1}, {service: a/s0}], timeout: 3s}, {respond: {status: 204}}]",
+        "grpc: [{to: [{service: TO}], stickyBy: {header: x-user}}]",
+    ]);
+    (subject, rule, prop::sample::select(SERVICES.as_slice()))
+        .prop_map(|(subject, rule, to)| format!("{{for: {subject}, {}}}", rule.replace("TO", to)))
 }
 
 /// Of the services of its own namespace, or of another's for the callers of its own.

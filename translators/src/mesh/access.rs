@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Jwt, JwtProvider, Sourced, TextMatch};
+use super::{HostMatch, Jwt, JwtProvider, Sourced, TextMatch};
 use crate::name::{Label, RuleRef, SpiffeId};
 
 /// Who may do what on a port: deny beats allow beats the default.
@@ -105,18 +105,6 @@ pub struct Operation {
     /// The calls of gRPC; empty is any request.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub grpc: BTreeSet<GrpcMethod>,
-}
-
-/// Hosts, in lower case and without port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum HostMatch {
-    /// This one.
-    Exact(String),
-    /// Those of one or more labels before this, which has no dot at its start.
-    Under(String),
-    /// Every host.
-    Any,
 }
 
 /// Calls of gRPC.

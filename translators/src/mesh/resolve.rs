@@ -16,17 +16,20 @@ use crate::rules::{Objects, Spec};
 
 use access::Policies;
 use backing::Backings;
+use certificates::Certificates;
 use claims::Unclaimed;
 use coverage::Coverage;
 use dirty::Dirty;
+use edges::Edges;
 use facts::Fact;
+use gateways::Gateways;
 use health::Callers;
 use ledger::Part;
 use levels::Level;
 use mtls::Modes;
 use observing::Observing;
 use report::Report;
-use routes::{Routed, Routes, Routing, Subject};
+use routes::{Routes, Routing, Subject};
 use services::{Declared, DeclaredPort, Services};
 use settings::Settings;
 use sharing::Sharing;
@@ -38,18 +41,25 @@ use workloads::ExactNode;
 mod access;
 mod action;
 mod backing;
+mod certificates;
 mod checks;
 mod claims;
 mod coverage;
 mod destinations;
 mod dirty;
+mod edges;
 mod entries;
 mod facts;
+mod gateway_routes;
+mod gateways;
 mod health;
+mod hosts;
 mod inbound;
+mod ingress;
 mod keys;
 mod ledger;
 mod levels;
+mod limits;
 mod matches;
 mod mtls;
 mod observing;
@@ -97,6 +107,8 @@ pub struct Resolver {
     access_policies: Stage<access::Policy, access::DefaultOf>,
     traffic_policies: Stage<traffic::Policy, traffic::Subject>,
     traffic_routes: Stage<Routing, Subject>,
+    certificates: Certificates,
+    gateways: Gateways,
     sharing: Sharing,
     snapshots: Snapshots,
     backings: Backings,
@@ -105,6 +117,7 @@ pub struct Resolver {
     traffic: Traffic,
     observing: Observing,
     routes: Routes,
+    edges: Edges,
     coverage: Coverage,
     callers: Callers,
     /// What the mesh holds.
@@ -154,8 +167,12 @@ impl Resolver {
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
         self.follow_telemetry(&mut dirty);
+        self.follow_certificates(&mut dirty);
+        self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
+        self.choose_workloads(&mut dirty);
         self.put_together(&mut dirty);
+        self.place_edges(&mut dirty);
         self.warn(dirty);
 
         let (findings, refused) = self.common.ledger.close();
@@ -227,6 +244,10 @@ impl Resolver {
                 None => self.kept_workloads.remove(&change.name),
             };
             dirty.backings.extend(self.backings.follow(change));
+            dirty.gateways.extend(self.gateways.within(&change.name.namespace).map(|(gateway, _)| gateway.clone()));
+            if self.edges.is_on(&change.name) {
+                dirty.edges.insert(change.name.clone());
+            }
             let called = self.callers.follow(change);
             if self.traffic.checks() {
                 dirty.services.extend(self.callers.reached_by(called));
@@ -328,23 +349,32 @@ impl Resolver {
 
     fn follow_routes(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficRoute);
-        let known = routes::Known { settings: &self.settings, services: &self.services, backings: &self.backings };
+        let known = routes::Known {
+            settings: &self.settings,
+            services: &self.services,
+            backings: &self.backings,
+            gateways: &self.gateways,
+        };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::TrafficRoute(spec) => {
-                let routing = Routing::of(spec, &known, report);
-                let subject = routing.subject.clone();
-                Some((routing, Some(subject)))
+                let routing = Routing::of(spec, &known, report)?;
+                let subjects = routing.subjects();
+                Some((routing, subjects))
             }
             _ => None,
         };
         let changes = self.traffic_routes.update(ObjectKind::TrafficRoute, names, &mut self.common, evaluate);
         self.routes.follow(&changes);
+        dirty.gateways.extend(self.edges.follow(&changes));
         let led = self.callers.lead(&changes);
         if self.traffic.checks() {
             dirty.services.extend(led);
         }
         for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
-            dirty.services.insert(routing.subject.service.clone());
+            match routing {
+                Routing::Service(of) => dirty.services.insert(of.service.clone()),
+                Routing::Gateway(_) => {}
+            }
         }
     }
 
@@ -368,6 +398,7 @@ impl Resolver {
             if before.as_deref() == service.as_ref() {
                 continue;
             }
+            dirty.gateways.extend(self.edges.led_by(name).cloned());
             if self.coverage.replace(name, before.as_deref(), service.as_ref()) {
                 dirty.warnings.extend(self.policies.only(name).map(|kept| kept.object.key.name.clone()));
             }
@@ -384,8 +415,7 @@ impl Resolver {
         let behind = self.backings.get(name)?;
         let port = |port: &DeclaredPort| {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
-            let mut routes =
-                self.routes.of_port(Routed { service: name, port, host: declared.host() }, &calls, &self.settings);
+            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
             let mut access = self.policies.effective(name, port, &self.settings.access);
             if self.traffic.checks() && access.may_refuse() {
@@ -413,7 +443,7 @@ impl Resolver {
                 outbound_of,
                 inbound: self.traffic.taken(name, &port.name),
                 routes,
-                tcp_routes: self.routes.of_tcp_port(Routed { service: name, port, host: declared.host() }),
+                tcp_routes: self.routes.of_tcp_port((name, port)),
             }
         };
         Some(Service {

@@ -236,6 +236,9 @@ pub enum RateKey {
 pub struct HttpMatch {
     /// The path; `None` is any.
     pub path: Option<PathMatch>,
+    /// What the path begins with beside that, as [`PathMatch::Prefix`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// The methods; empty is any.
     pub methods: BTreeSet<String>,
     /// The headers, by lower-case name.

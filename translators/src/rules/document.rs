@@ -148,6 +148,8 @@ impl Source<'_> {
             ObjectKind::Mesh => self.typed(&tree, key.as_ref(), Spec::Mesh)?,
             ObjectKind::MeshService => self.typed(&tree, key.as_ref(), Spec::MeshService)?,
             ObjectKind::Workload => self.typed(&tree, key.as_ref(), Spec::Workload)?,
+            ObjectKind::EdgeGateway => self.typed(&tree, key.as_ref(), Spec::EdgeGateway)?,
+            ObjectKind::TLSCertificate => self.typed(&tree, key.as_ref(), Spec::TLSCertificate)?,
             ObjectKind::EnvoySnapshot => self.typed(&tree, key.as_ref(), Spec::EnvoySnapshot)?,
             ObjectKind::TrafficRoute => self.typed(&tree, key.as_ref(), Spec::TrafficRoute)?,
             ObjectKind::TrafficPolicy => self.typed(&tree, key.as_ref(), |spec| Spec::TrafficPolicy(Box::new(spec)))?,

@@ -1,6 +1,6 @@
-//! `TrafficRoute`: where the requests and connections to a service go.
+//! `TrafficRoute`: where the requests and connections to a service or a gateway go.
 //!
-//! Owns: the shape of the spec. May use: `scalar`. Never: decides which rule wins.
+//! Owns: the shape of the spec. May use: `scalar`, `subject`. Never: decides which rule wins.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{CorsSpec, FaultSpec, RateLimitSpec, StickySpec};
 use super::scalar::{Method, Percent, RelativeName, Setting, Span};
+use super::subject::Subject;
 use crate::name::Label;
 
-/// How requests to a service are routed.
+/// How requests to a service or a gateway are routed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSpec {
@@ -31,14 +32,6 @@ pub struct RouteSpec {
     /// The rule for connections to tcp ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp: Vec<TcpRuleSpec>,
-}
-
-/// Whose requests are routed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Subject {
-    /// The service that callers call.
-    pub service: RelativeName,
 }
 
 /// One rule.
@@ -203,6 +196,26 @@ pub enum Scheme {
     Http,
     /// Over TLS, on port 443 of its own.
     Https,
+}
+
+// === impl Scheme ===
+
+impl Scheme {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port of its own.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
 }
 
 /// An answer that nobody is asked for.

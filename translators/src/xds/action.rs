@@ -4,6 +4,7 @@
 //! where a request goes; that is `route`'s.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use prost::Message as _;
 use proto::envoy::config::core::v3 as core_pb;
@@ -11,7 +12,7 @@ use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{checks, cluster_name, text, wire};
-use crate::mesh::{HeaderChanges, HttpMatch, HttpRule, Mirror, PathChange, PathMatch, Redirect, Respond, Scheme};
+use crate::mesh::{HeaderChanges, HttpMatch, HttpRule, Mirror, PathChange, PathMatch, Redirect, Respond};
 
 use route_pb::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
 
@@ -64,16 +65,12 @@ pub(super) fn redirect(redirect: &Redirect, alternative: Option<&HttpMatch>) -> 
         Rewritten::Whole(path) => PathRewriteSpecifier::PathRedirect(path),
         Rewritten::Regex(regex) => PathRewriteSpecifier::RegexRewrite(regex),
     });
-    let (name, own) = match redirect.scheme {
-        Some(Scheme::Http) => ("http", 80),
-        Some(Scheme::Https) => ("https", 443),
-        None => ("", 0),
-    };
+    let (name, own) = redirect.scheme.map_or(("", 0), |scheme| (scheme.as_str(), scheme.port()));
     route_pb::RedirectAction {
         scheme_rewrite_specifier: redirect.scheme.map(|_| SchemeRewriteSpecifier::SchemeRedirect(name.into())),
         host_redirect: redirect.host.clone().unwrap_or_default(),
         // Without one Envoy keeps the port of the request, which is another scheme's.
-        port_redirect: redirect.port.map_or(own, |port| port.get().into()),
+        port_redirect: redirect.port.map_or(own, NonZeroU16::get).into(),
         path_rewrite_specifier: path,
         response_code: match redirect.code {
             301 => RedirectResponseCode::MovedPermanently,

@@ -57,17 +57,17 @@ pub(super) fn inbound(
         manager
     };
     // Rules about paths hold for the path that the application sees, so both see one spelling of it.
-    let normalised = if ruled {
-        hcm_pb::HttpConnectionManager {
-            normalize_path: Some(wire::boolean(true)),
-            merge_slashes: true,
-            path_with_escaped_slashes_action: manager_pb::PathWithEscapedSlashesAction::UnescapeAndForward.into(),
-            ..named
-        }
-    } else {
-        named
-    };
-    filter(normalised)
+    filter(if ruled { normalising(named) } else { named })
+}
+
+/// Whoever reads a path behind `manager` reads one spelling of it.
+pub(super) fn normalising(manager: hcm_pb::HttpConnectionManager) -> hcm_pb::HttpConnectionManager {
+    hcm_pb::HttpConnectionManager {
+        normalize_path: Some(wire::boolean(true)),
+        merge_slashes: true,
+        path_with_escaped_slashes_action: manager_pb::PathWithEscapedSlashesAction::UnescapeAndForward.into(),
+        ..manager
+    }
 }
 
 /// To wherever the route `route` leads: the fields of a filter.
@@ -113,7 +113,7 @@ static HTTP1: LazyLock<Vec<u8>> = LazyLock::new(|| http1("").encode_to_vec());
 
 static TYPE_URL: LazyLock<String> = LazyLock::new(hcm_pb::HttpConnectionManager::type_url);
 
-fn manager(stat_prefix: &str, protocol: Protocol) -> hcm_pb::HttpConnectionManager {
+pub(super) fn manager(stat_prefix: &str, protocol: Protocol) -> hcm_pb::HttpConnectionManager {
     hcm_pb::HttpConnectionManager {
         stat_prefix: stat_prefix.into(),
         codec_type: manager_pb::CodecType::Auto.into(),
@@ -151,7 +151,7 @@ fn upgrades(protocol: Protocol) -> Vec<manager_pb::UpgradeConfig> {
 }
 
 /// Adds no x-envoy-* headers: applications and their callers see each other's, and nothing else.
-fn router() -> hcm_pb::HttpFilter {
+pub(super) fn router() -> hcm_pb::HttpFilter {
     let router = router_pb::Router { suppress_envoy_headers: true, ..Default::default() };
     http_filter("envoy.filters.http.router", wire::any(&router))
 }
@@ -164,7 +164,7 @@ pub(super) fn http_filter(name: &str, config: google_pb::Any) -> hcm_pb::HttpFil
     }
 }
 
-fn filter(manager: hcm_pb::HttpConnectionManager) -> listener_pb::Filter {
+pub(super) fn filter(manager: hcm_pb::HttpConnectionManager) -> listener_pb::Filter {
     network_filter(NAME, wire::any(&manager))
 }
 

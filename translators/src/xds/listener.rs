@@ -267,18 +267,22 @@ fn listener(name: String, listen: SocketAddr) -> listener_pb::Listener {
 /// speaks first, silence is what is expected of one.
 fn inspecting(server_first: bool, listener: listener_pb::Listener) -> listener_pb::Listener {
     let silence = if server_first { Duration::from_millis(200) } else { Duration::from_secs(5) };
-    let inspector = listener_pb::ListenerFilter {
+    listener_pb::Listener {
+        listener_filters: vec![inspector()],
+        listener_filters_timeout: Some(wire::duration(silence)),
+        continue_on_listener_filters_timeout: true,
+        ..listener
+    }
+}
+
+/// Looks into the first bytes of a connection for TLS and what its client asks for.
+pub(super) fn inspector() -> listener_pb::ListenerFilter {
+    listener_pb::ListenerFilter {
         name: "envoy.filters.listener.tls_inspector".into(),
         config_type: Some(listener_pb::listener_filter::ConfigType::TypedConfig(wire::any(
             &inspector_pb::TlsInspector::default(),
         ))),
         ..Default::default()
-    };
-    listener_pb::Listener {
-        listener_filters: vec![inspector],
-        listener_filters_timeout: Some(wire::duration(silence)),
-        continue_on_listener_filters_timeout: true,
-        ..listener
     }
 }
 

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless};
-use crate::mesh::{Backing, Call, Destination, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use super::{
+    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless,
+};
+use crate::mesh::{Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 
 /// One entry of a workload.
@@ -19,6 +21,8 @@ pub enum Entry<'a> {
     Serve(&'a Serve),
     /// Of `calls`.
     Call(&'a Call),
+    /// A socket of a gateway.
+    Edge(&'a Edge),
 }
 
 /// What one entry adds to the plan of its workload; every list is sorted and names nothing twice.
@@ -62,6 +66,8 @@ pub enum Part {
     Outbound,
     /// [`ResourceKey::Route`].
     Route,
+    /// [`ResourceKey::Edge`] and [`ResourceKey::EdgeRoute`].
+    Edge,
 }
 
 /// Everything that the proxies of `workload` need, secrets apart: its listeners, the routes and clusters of what
@@ -69,7 +75,8 @@ pub enum Part {
 pub fn plan(mesh: &Mesh, workload: &Workload, features: Features) -> BTreeSet<ResourceKey> {
     let (slots, features) = (Slots::of(workload), BTreeSet::from([features]));
     let serves = workload.serves.iter().map(Entry::Serve);
-    let entries = serves.chain(workload.calls.iter().map(Entry::Call));
+    let edges = workload.edges.iter().map(|edge| Entry::Edge(edge));
+    let entries = serves.chain(workload.calls.iter().map(Entry::Call)).chain(edges);
     let contributions = entries.map(|entry| contribution(mesh, workload, entry, &slots, &features));
     contributions.flat_map(|contribution| contribution.own.into_iter().chain(contribution.shared)).collect()
 }
@@ -82,8 +89,11 @@ pub fn contribution(
     slots: &Slots,
     features: &BTreeSet<Features>,
 ) -> Contribution {
+    if let Entry::Edge(edge) = entry {
+        return of_edge(mesh, workload, edge, features);
+    }
     let mut added = Contribution::default();
-    let slot = slots.slot(workload, entry);
+    let Some(slot) = slots.slot(workload, entry) else { return added };
     added.follows_from.push(slot.service.clone());
     let Some((called, used)) = port(mesh, &slot.service, &slot.port) else { return added };
     let envoys = || features.iter().filter(|features| !features.client.is_proxyless());
@@ -91,6 +101,7 @@ pub fn contribution(
         told(mesh, workload, entry, &mut added);
     }
     match entry {
+        Entry::Edge(_) => {}
         Entry::Serve(_) => {
             added.own = envoys().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
             if !added.own.is_empty() {
@@ -158,6 +169,7 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
     let telemetry = match entry {
         Entry::Serve(serve) => mesh.telemetry_of_serve(workload, serve),
         Entry::Call(_) => mesh.telemetry_of_calls(workload),
+        Entry::Edge(_) => return,
     };
     for collector in telemetry.collectors() {
         match collector::destination(collector) {
@@ -176,6 +188,33 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
             None => {}
         }
     }
+}
+
+/// A gateway needs no calls: its routes bring their destinations.
+fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Features>) -> Contribution {
+    let destinations = edge.destinations();
+    let mut added = Contribution {
+        follows_from: destinations.iter().map(|to| to.service.clone()).collect(),
+        ..Contribution::default()
+    };
+    if features.iter().any(|features| !features.client.is_proxyless()) {
+        let slot = EdgeSlot::of(workload, edge);
+        let routes = edge.chains.iter().map(|chain| chain.name().map(ToOwned::to_owned));
+        added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
+        added.own.push(ResourceKey::Edge(slot));
+        for destination in destinations {
+            let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
+            added.shared.push(cluster(destination, reached, workload));
+            if endpoint::is_told(service, destination) {
+                added.shared.push(ResourceKey::Endpoints(destination.clone()));
+            }
+        }
+    }
+    added.own.sort_unstable();
+    added.shared.sort_unstable();
+    added.follows_from.sort_unstable();
+    added.follows_from.dedup();
+    added
 }
 
 /// The cluster by which `workload` reaches `destination`, a part of the port `reached`.
@@ -228,8 +267,8 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         | ResourceKey::Jwks(slot, _)
         | ResourceKey::Inbound(slot, _)
         | ResourceKey::Outbound(slot, _) => parts_alike(key.part(), &slot.port, former, next),
-        // It is about no service, though one might be called the same.
-        ResourceKey::Collector(_) => true,
+        // They are about no service, though one might be called the same.
+        ResourceKey::Collector(_) | ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) => true,
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
@@ -265,6 +304,8 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
                     && tell_callers(a).eq(tell_callers(b))
             }
             Part::Route => a.routes == b.routes && calls(a) == calls(b),
+            // What it says of services stands in it.
+            Part::Edge => true,
         }
 }
 
@@ -287,11 +328,12 @@ pub(super) fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> O
 // === impl Entry ===
 
 impl<'a> Entry<'a> {
-    /// The service and the name of its port.
-    pub fn port(self) -> (&'a QualifiedName, &'a str) {
+    /// The service and the name of its port, where it is about one.
+    pub fn port(self) -> Option<(&'a QualifiedName, &'a str)> {
         match self {
-            Entry::Serve(serve) => (&serve.service, &serve.port),
-            Entry::Call(call) => (&call.service, &call.port),
+            Entry::Serve(serve) => Some((&serve.service, &serve.port)),
+            Entry::Call(call) => Some((&call.service, &call.port)),
+            Entry::Edge(_) => None,
         }
     }
 
@@ -299,6 +341,7 @@ impl<'a> Entry<'a> {
         match self {
             Entry::Serve(serve) => serve.listen,
             Entry::Call(call) => call.listen,
+            Entry::Edge(edge) => edge.listen,
         }
     }
 }
@@ -324,15 +367,15 @@ impl Slots {
         !self.called_by_ports.contains(service)
     }
 
-    /// The slot of an entry of `workload`.
-    pub fn slot(&self, workload: &Workload, entry: Entry<'_>) -> Slot {
-        let (service, port) = entry.port();
-        Slot {
+    /// The slot of an entry of `workload`, where it is about a port.
+    pub fn slot(&self, workload: &Workload, entry: Entry<'_>) -> Option<Slot> {
+        let (service, port) = entry.port()?;
+        Some(Slot {
             workload: workload.name.clone(),
             service: service.clone(),
             port: port.to_owned(),
             listen: self.listen(entry),
-        }
+        })
     }
 
     /// The listen address of an entry, where that alone tells it from another.
@@ -340,15 +383,16 @@ impl Slots {
         let twice = match entry {
             Entry::Serve(_) => &self.served_twice,
             Entry::Call(_) => &self.called_twice,
+            Entry::Edge(_) => return None,
         };
-        let (service, port) = entry.port();
+        let (service, port) = entry.port()?;
         let ambiguous = !twice.is_empty() && twice.contains(&(service.clone(), port.to_owned()));
         ambiguous.then(|| entry.listen())
     }
 }
 
 fn twice<'a>(entries: impl Iterator<Item = Entry<'a>>) -> BTreeSet<(QualifiedName, String)> {
-    let mut ports: Vec<_> = entries.map(Entry::port).collect();
+    let mut ports: Vec<_> = entries.filter_map(Entry::port).collect();
     ports.sort();
     let again = ports.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
     again.map(|(service, port)| (service.clone(), port.to_owned())).collect()
@@ -375,13 +419,15 @@ impl ResourceKey {
             Self::Outbound(..) => Part::Outbound,
             Self::Collector(_) => Part::Collector,
             Self::Route { .. } => Part::Route,
+            Self::Edge(_) | Self::EdgeRoute(..) => Part::Edge,
             Self::Proxyless(key) => key.part(),
         }
     }
 
-    /// The service that the resource is about; for a provider of telemetry, its own name.
-    pub fn service(&self) -> &QualifiedName {
-        match self {
+    /// The service that the resource is about; for a provider of telemetry, its own name. Those of gateways are about none,
+    /// and never shared.
+    pub fn service(&self) -> Option<&QualifiedName> {
+        Some(match self {
             Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
                 &destination.service
             }
@@ -390,7 +436,8 @@ impl ResourceKey {
             }
             Self::Collector(provider) => provider,
             Self::Route { service, .. } => service,
+            Self::Edge(_) | Self::EdgeRoute(..) => return None,
             Self::Proxyless(key) => key.service(),
-        }
+        })
     }
 }

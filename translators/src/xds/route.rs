@@ -76,7 +76,7 @@ pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, consumer:
 }
 
 /// The routes of a rule, which has one or more alternatives.
-fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, calls: &calling::Action) {
+pub(super) fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, calls: &calling::Action) {
     let retry = &rule.retry.value;
     let full = retry::full(retry);
     let cautious = (!retry::is_cautious(retry)).then(|| retry::cautious(retry)).filter(|cautious| *cautious != full);
@@ -126,7 +126,7 @@ fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, calls: &cal
 /// What a browser asks before it sends what `alternative` takes; `None` if that one takes it itself. A browser names the
 /// method that is to come, and of its headers it sends none.
 fn preflight(alternative: &HttpMatch) -> Option<HttpMatch> {
-    let HttpMatch { path, methods, headers, query } = alternative;
+    let HttpMatch { path, within, methods, headers, query } = alternative;
     let is_taken = methods.is_empty() || methods.contains("OPTIONS");
     if is_taken && headers.is_empty() {
         return None;
@@ -138,6 +138,7 @@ fn preflight(alternative: &HttpMatch) -> Option<HttpMatch> {
     let headers = [("access-control-request-method".to_owned(), meant), ("origin".to_owned(), TextMatch::Present)];
     Some(HttpMatch {
         path: path.clone(),
+        within: within.clone(),
         methods: ["OPTIONS".to_owned()].into(),
         headers: headers.into(),
         query: query.clone(),
@@ -252,12 +253,19 @@ pub(super) fn weighted(
 fn matching(alternative: &HttpMatch) -> route_pb::RouteMatch {
     let methods = (!alternative.methods.is_empty()).then(|| method(alternative));
     let headers = alternative.headers.iter().map(|(name, value)| self::value(name, value));
+    let within = alternative.within.as_deref().map(|prefix| header(":path", wire::regex(beginning(prefix))));
     route_pb::RouteMatch {
         path_specifier: Some(path(alternative.path.as_ref())),
-        headers: methods.into_iter().chain(headers).collect(),
+        headers: within.into_iter().chain(methods).chain(headers).collect(),
         query_parameters: alternative.query.iter().map(|(name, value)| parameter(name, value)).collect(),
         ..Default::default()
     }
+}
+
+/// A path that begins with `prefix`, and whatever follows.
+fn beginning(prefix: &str) -> String {
+    let literal = text::literal(prefix);
+    if prefix.ends_with('/') { format!(r"{literal}\C*") } else { format!(r"{literal}([/?]\C*)?") }
 }
 
 fn parameter(name: &str, value: &TextMatch) -> route_pb::QueryParameterMatcher {
@@ -333,6 +341,7 @@ mod tests {
     fn routes_are_written_as_the_typed_ones() {
         let [anything, posts] = [&[][..], &["POST"]].map(|methods| HttpMatch {
             path: Some(PathMatch::Prefix("/a".into())),
+            within: None,
             methods: methods.iter().map(|&method| method.to_owned()).collect(),
             headers: [("x".to_owned(), TextMatch::Present)].into(),
             query: Default::default(),

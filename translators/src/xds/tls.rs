@@ -12,7 +12,7 @@ use proto::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use proto::envoy::r#type::matcher::v3 as matcher_pb;
 
 use super::{CERTIFICATES, secret, wire};
-use crate::mesh::{Authorities, Originate, ProxyProtocol, TlsVersion};
+use crate::mesh::{Authorities, EdgeClients, EdgeTls, Originate, ProxyProtocol, TlsVersion};
 use crate::name::SpiffeId;
 
 /// The ALPN by which inbound listeners tell mesh TLS from other TLS. Callers offer it; nobody selects it: Envoy
@@ -39,6 +39,33 @@ pub(super) fn downstream(callers: Vec<matcher_pb::StringMatcher>, alpn_protocols
     socket(wire::any(&context))
 }
 
+/// The side of a gateway, for clients outside of the mesh.
+pub(super) fn edge(tls: &EdgeTls) -> core_pb::TransportSocket {
+    use tls_pb::common_tls_context::ValidationContextType;
+    use tls_pb::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption;
+    let trusted = |clients: &EdgeClients| {
+        ValidationContextType::ValidationContext(tls_pb::CertificateValidationContext {
+            trusted_ca: Some(trusted(&clients.authorities)),
+            ..Default::default()
+        })
+    };
+    let context = tls_pb::DownstreamTlsContext {
+        common_tls_context: Some(tls_pb::CommonTlsContext {
+            tls_params: Some(from(tls.min_version)),
+            tls_certificate_sds_secret_configs: vec![by_ads(&tls.certificate.secret())],
+            validation_context_type: tls.clients.as_ref().map(trusted),
+            alpn_protocols: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
+            ..Default::default()
+        }),
+        require_client_certificate: tls.clients.as_ref().map(|clients| wire::boolean(clients.required)),
+        // A resumed session would carry a client past the removal of its authority.
+        disable_stateful_session_resumption: tls.clients.is_some(),
+        session_ticket_keys_type: tls.clients.as_ref().map(|_| DisableStatelessSessionResumption(true)),
+        ..Default::default()
+    };
+    socket(wire::any(&context))
+}
+
 /// The side that calls: exactly the identities of the called service.
 pub(super) fn upstream(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSocket {
     let servers = identities.iter().map(|id| wire::exact(id.as_str())).collect();
@@ -52,10 +79,8 @@ pub(super) fn upstream(identities: &BTreeSet<SpiffeId>) -> core_pb::TransportSoc
 
 /// The side that calls a server outside of the mesh, by these protocols.
 pub(super) fn outside(server: &Originate, alpn_protocols: &[&str]) -> core_pb::TransportSocket {
-    use core_pb::data_source::Specifier;
     use tls_pb::common_tls_context::ValidationContextType;
     use tls_pb::subject_alt_name_matcher::SanType;
-    use tls_pb::tls_parameters::TlsProtocol;
     let host = server.name.as_str();
     let is_address = host.parse::<IpAddr>().is_ok();
     let name = tls_pb::SubjectAltNameMatcher {
@@ -63,30 +88,16 @@ pub(super) fn outside(server: &Originate, alpn_protocols: &[&str]) -> core_pb::T
         matcher: Some(wire::exact(host)),
         ..Default::default()
     };
-    let trusted = match &server.authorities {
-        Authorities::System => Specifier::Filename(SYSTEM_AUTHORITIES.to_owned()),
-        Authorities::File(path) => Specifier::Filename(path.clone()),
-        Authorities::Inline(pem) => Specifier::InlineString(pem.clone()),
-    };
-    let oldest = match server.oldest {
-        TlsVersion::V12 => TlsProtocol::TlSv12,
-        TlsVersion::V13 => TlsProtocol::TlSv13,
-    };
     let validation = tls_pb::CertificateValidationContext {
-        trusted_ca: Some(core_pb::DataSource { specifier: Some(trusted), ..Default::default() }),
+        trusted_ca: Some(trusted(&server.authorities)),
         match_typed_subject_alt_names: vec![name],
-        ..Default::default()
-    };
-    let parameters = tls_pb::TlsParameters {
-        tls_minimum_protocol_version: oldest.into(),
-        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
         ..Default::default()
     };
     let context = tls_pb::UpstreamTlsContext {
         // An address is no name to ask for.
         sni: if is_address { String::new() } else { host.to_owned() },
         common_tls_context: Some(tls_pb::CommonTlsContext {
-            tls_params: Some(parameters),
+            tls_params: Some(from(server.oldest)),
             validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
             alpn_protocols: alpn_protocols.iter().map(|&protocol| protocol.to_owned()).collect(),
             ..Default::default()
@@ -94,6 +105,30 @@ pub(super) fn outside(server: &Originate, alpn_protocols: &[&str]) -> core_pb::T
         ..Default::default()
     };
     socket(wire::any(&context))
+}
+
+fn trusted(authorities: &Authorities) -> core_pb::DataSource {
+    use core_pb::data_source::Specifier;
+    let specifier = match authorities {
+        Authorities::System => Specifier::Filename(SYSTEM_AUTHORITIES.to_owned()),
+        Authorities::File(path) => Specifier::Filename(path.clone()),
+        Authorities::Inline(pem) => Specifier::InlineString(pem.clone()),
+    };
+    core_pb::DataSource { specifier: Some(specifier), ..Default::default() }
+}
+
+/// `oldest` and what came after it.
+fn from(oldest: TlsVersion) -> tls_pb::TlsParameters {
+    use tls_pb::tls_parameters::TlsProtocol;
+    let oldest = match oldest {
+        TlsVersion::V12 => TlsProtocol::TlSv12,
+        TlsVersion::V13 => TlsProtocol::TlSv13,
+    };
+    tls_pb::TlsParameters {
+        tls_minimum_protocol_version: oldest.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        ..Default::default()
+    }
 }
 
 /// The side that calls, where it is a gRPC client without a proxy: its certificates come from files, and it takes no

@@ -67,14 +67,35 @@ struct WorkloadPart {
     calls: Vec<(Index, Index)>,
     /// What is said of its calls, and of what it serves.
     telemetry: (Option<TelemetryPart>, Option<TelemetryPart>),
+    edges: Vec<(Vec<EdgePart>, Option<Vec<TlsPart>>)>,
+}
+
+/// A listener that ends TLS: its name in handshakes, its version, and whether clients are asked, and services told.
+type TlsPart = (HostMatch, TlsVersion, Option<(bool, bool)>);
+
+/// A host of a socket: told to go elsewhere, or with rules and how their calls are made.
+#[derive(Debug, Clone)]
+struct EdgePart {
+    host: HostMatch,
+    redirect: Option<EdgeRedirect>,
+    rules: Vec<(RulePart, Outbound)>,
 }
 
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let service = prop::collection::vec(port(), 1..3);
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
-    let workload = (labels(), index_pairs(), index_pairs(), (telemetry(), telemetry()));
-    let workload =
-        workload.prop_map(|(labels, serves, calls, telemetry)| WorkloadPart { labels, serves, calls, telemetry });
+    let version = prop::sample::select(vec![TlsVersion::V12, TlsVersion::V13]);
+    let tls = prop::collection::vec((host_match(), version, prop::option::of(any::<(bool, bool)>())), 1..3);
+    let edges =
+        prop::collection::vec((prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls)), 0..3);
+    let workload = (labels(), index_pairs(), index_pairs(), (telemetry(), telemetry()), edges);
+    let workload = workload.prop_map(|(labels, serves, calls, telemetry, edges)| WorkloadPart {
+        labels,
+        serves,
+        calls,
+        telemetry,
+        edges,
+    });
     let parts = (
         prop::collection::vec(service, 1..4),
         prop::collection::vec(statics, 3),
@@ -84,6 +105,25 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     );
     parts.prop_map(|(services, statics, names, outside, workloads)| {
         assemble(Parts { services, statics, names, outside, workloads })
+    })
+}
+
+fn host_match() -> impl Strategy<Value = HostMatch> {
+    prop_oneof![
+        "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Exact),
+        "[a-z]{1,3}\\.[a-z]{1,3}".prop_map(HostMatch::Under),
+        Just(HostMatch::Any)
+    ]
+}
+
+fn edge_hosts() -> impl Strategy<Value = EdgePart> {
+    let redirect = (prop::sample::select(vec![Scheme::Http, Scheme::Https]), 1u16..)
+        .prop_map(|(scheme, port)| EdgeRedirect { scheme, port: port.try_into().expect("not 0") });
+    let rules = prop::collection::vec((http_rule(), outbound()), 0..3);
+    (host_match(), prop::option::weighted(0.3, redirect), rules).prop_map(|(host, redirect, rules)| EdgePart {
+        host,
+        redirect,
+        rules,
     })
 }
 
@@ -455,8 +495,9 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
     ];
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
-    (prop::option::of(path), methods, texts("x-[ab]"), texts("[ab]"))
-        .prop_map(|(path, methods, headers, query)| HttpMatch { path, methods, headers, query })
+    let within = prop::option::weighted(0.2, "/p|/p/|/a\\.b");
+    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"))
+        .prop_map(|(path, within, methods, headers, query)| HttpMatch { path, within, methods, headers, query })
 }
 
 /// How a header or a parameter is matched.
@@ -541,36 +582,7 @@ fn assemble(parts: Parts) -> Mesh {
 }
 
 fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> Port {
-    let rules = part.rules.iter().enumerate().map(|(n, rule)| HttpRule {
-        origin: None,
-        name: format!("rule-{n}"),
-        matches: rule.matches.clone(),
-        action: rule.itself.clone().unwrap_or_else(|| {
-            let to = rule.to.iter().map(|(service, port, labels, weight)| {
-                let (service, port) = at(&(*service, *port));
-                let sticky = rule.sticky_by.is_some();
-                let destination = Destination { service, port, labels: labels.clone(), sticky };
-                let (request, response) = (&rule.changes.request, &rule.changes.response);
-                WeightedDestination {
-                    weight: *weight,
-                    host: (weight % 3 == 1).then(|| "api.example".to_owned()),
-                    headers: (weight % 2 == 1).then(|| Box::new((request.clone(), response.clone()))),
-                    ..WeightedDestination::only(destination)
-                }
-            });
-            HttpAction::To(to.collect())
-        }),
-        changes: rule.changes.clone(),
-        checks: rule.checks.clone(),
-        sticky_by: rule.sticky_by.clone(),
-        mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
-            let (service, port) = at(&(*service, *port));
-            let to = Destination { service, port, labels: labels.clone(), sticky: false };
-            Mirror { to, percent: Percent { millionths: *millionths } }
-        }),
-        timeout: Sourced::built_in(rule.timeout),
-        retry: Sourced::built_in(rule.retry.clone()),
-    });
+    let rules = part.rules.iter().enumerate().map(|(n, rule)| assembled_rule(n, rule, &at));
     let route = Arc::new(HttpRoute { origin: None, rules: rules.collect() });
     let namespace: Label = "a".parse().expect("a label");
     let own = Consumer::Namespace(namespace.clone());
@@ -605,6 +617,39 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
     }
 }
 
+fn assembled_rule(n: usize, rule: &RulePart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> HttpRule {
+    HttpRule {
+        origin: None,
+        name: format!("rule-{n}"),
+        matches: rule.matches.clone(),
+        action: rule.itself.clone().unwrap_or_else(|| {
+            let to = rule.to.iter().map(|(service, port, labels, weight)| {
+                let (service, port) = at(&(*service, *port));
+                let sticky = rule.sticky_by.is_some();
+                let destination = Destination { service, port, labels: labels.clone(), sticky };
+                let (request, response) = (&rule.changes.request, &rule.changes.response);
+                WeightedDestination {
+                    weight: *weight,
+                    host: (weight % 3 == 1).then(|| "api.example".to_owned()),
+                    headers: (weight % 2 == 1).then(|| Box::new((request.clone(), response.clone()))),
+                    ..WeightedDestination::only(destination)
+                }
+            });
+            HttpAction::To(to.collect())
+        }),
+        changes: rule.changes.clone(),
+        checks: rule.checks.clone(),
+        sticky_by: rule.sticky_by.clone(),
+        mirror: rule.copied.as_ref().map(|(service, port, labels, millionths)| {
+            let (service, port) = at(&(*service, *port));
+            let to = Destination { service, port, labels: labels.clone(), sticky: false };
+            Mirror { to, percent: Percent { millionths: *millionths } }
+        }),
+        timeout: Sourced::built_in(rule.timeout),
+        retry: Sourced::built_in(rule.retry.clone()),
+    }
+}
+
 fn workload(
     n: usize,
     part: &WorkloadPart,
@@ -628,8 +673,64 @@ fn workload(
         matches: None,
         serves: serves.collect(),
         calls: calls.collect(),
+        edges: part
+            .edges
+            .iter()
+            .enumerate()
+            .map(|(n, (hosts, tls))| Arc::new(edge(n, hosts, tls.as_deref(), &at)))
+            .collect(),
     };
     (name, Arc::new(workload))
+}
+
+fn edge(
+    n: usize,
+    parts: &[EdgePart],
+    tls: Option<&[TlsPart]>,
+    at: impl Fn(&(Index, Index)) -> (QualifiedName, String),
+) -> Edge {
+    let mut hosts: BTreeMap<HostMatch, EdgeAction> = BTreeMap::new();
+    for part in parts {
+        let rules = part.rules.iter().enumerate().map(|(n, (rule, outbound))| EdgeRule {
+            rule: assembled_rule(n, rule, &at),
+            protocol: Protocol::Http,
+            outbound: Arc::new(outbound.clone()),
+        });
+        let rules = EdgeAction::Rules(rules.collect());
+        hosts.insert(part.host.clone(), part.redirect.map_or(rules, EdgeAction::Redirect));
+    }
+    let hosts: Vec<_> = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action }).collect();
+    let chain = |(n, (name, min_version, clients)): (usize, &TlsPart)| {
+        let certificate = Certificate {
+            name: self::name("a/certificate"),
+            origin: rule("a/certificate", ""),
+            source: CertificateSource::Issued(BTreeSet::from(["a.b".to_owned()])),
+        };
+        let clients = clients.map(|(required, forward)| EdgeClients {
+            authorities: Authorities::File("/ca.pem".into()),
+            required,
+            forward,
+        });
+        let tls = EdgeTls {
+            listener: format!("l{n}"),
+            names: [name.clone()].into(),
+            certificate: Arc::new(certificate),
+            min_version: *min_version,
+            clients,
+        };
+        let others = EdgeHosts { hosts: [HostMatch::Exact("other".into())].into(), action: EdgeAction::Misdirected };
+        EdgeChain { tls: Some(tls), hosts: hosts.iter().cloned().chain([others]).collect() }
+    };
+    let chains = match tls {
+        Some(tls) => tls.iter().enumerate().map(chain).collect(),
+        None => vec![EdgeChain { tls: None, hosts }],
+    };
+    Edge {
+        gateway: name("a/edge"),
+        origins: vec![rule("a/edge", "")],
+        listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::try_from(6000 + n).expect("small")),
+        chains,
+    }
 }
 
 fn servings(service: &QualifiedName, workloads: &BTreeMap<QualifiedName, Arc<Workload>>) -> Vec<Serving> {

@@ -15,6 +15,11 @@ pub(super) trait Claim: Clone + Ord {
     const POINTER: &'static str;
     /// What is wrong with being second: `<the first object> ...`.
     const WHY: &'static str;
+
+    /// The same of this one, where claims of a kind differ in it.
+    fn why(&self) -> String {
+        Self::WHY.to_owned()
+    }
 }
 
 /// The claim of objects that never conflict.
@@ -64,12 +69,13 @@ impl<C: Claim> Claims<C> {
         self.0.get(what).map_or(&[], Vec::as_slice)
     }
 
-    /// A finding when an earlier object has what `report`'s object claims.
-    pub(super) fn check(&self, what: &C, report: &mut Report<'_>) {
-        let Some(first) = self.of(what).first().filter(|first| first.key != report.object.key) else { return };
+    /// A finding when an earlier object has something that `report`'s object claims.
+    pub(super) fn check(&self, claims: &[C], report: &mut Report<'_>) {
+        let taken = |what| Some((what, self.of(what).first().filter(|first| first.key != report.object.key)?));
+        let Some((what, first)) = claims.iter().find_map(taken) else { return };
         let place = first.location("");
         let place = place.map(|place| format!(" at {}:{}", place.file, place.line)).unwrap_or_default();
-        report.error(Code::Conflict, C::POINTER, format!("{}{place} {}", first.key, C::WHY)).hint =
+        report.error(Code::Conflict, C::POINTER, format!("{}{place} {}", first.key, what.why())).hint =
             Some("remove one of them".to_owned());
     }
 }

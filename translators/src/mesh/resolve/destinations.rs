@@ -38,7 +38,7 @@ pub(super) fn destinations(
         let at = format!("{at}/{index}");
         let destination = destination(to, &at, routed, known, report)?;
         let host = known.services.get(&destination.service).and_then(|declared| declared.host().cloned());
-        if to.headers.is_some() && !routed.port.protocol.is_http() {
+        if to.headers.is_some() && !routed.protocol.is_http() {
             let message = "a connection of a tcp port has no headers";
             report.error(Code::WrongProtocol, format!("{at}/headers"), message);
         }
@@ -57,12 +57,12 @@ fn destination(
 ) -> Option<Destination> {
     let service = written.service.within(&report.object.key.name.namespace);
     let declared = known.services.service(&service, format_args!("{at}/service"), report)?;
-    let same = (service == *routed.service && written.port.is_none()).then_some(routed.port);
+    let same = routed.called.filter(|(called, _)| **called == service && written.port.is_none()).map(|(_, port)| port);
     let port = match same {
         Some(port) => port,
         None => declared.port(written.port.as_ref(), format_args!("{at}/port"), report)?,
     };
-    if port.protocol.is_http() != routed.port.protocol.is_http() {
+    if port.protocol.is_http() != routed.protocol.is_http() {
         let field = if written.port.is_some() { "port" } else { "service" };
         let lacks = if port.protocol.is_http() { "is no tcp port" } else { "does not speak HTTP" };
         let message = format!("the port {} of {service} {lacks}", port.name);

@@ -16,6 +16,10 @@ pub(super) struct Dirty {
     pub backings: Marks<QualifiedName>,
     /// Services to put together again.
     pub services: Marks<QualifiedName>,
+    /// Gateways whose sockets may say something else.
+    pub gateways: Marks<QualifiedName>,
+    /// Workloads whose sockets may be others.
+    pub edges: Marks<QualifiedName>,
     /// Levels that access policies began or ceased to target.
     pub levels: Marks<Level>,
     /// Access policies to be held against the ports that they cover.

@@ -4,17 +4,17 @@
 //! Never: knows which policy comes before another.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::backing::Backings;
+use super::hosts::host;
 use super::keys::Providers;
 use super::matches;
 use super::report::Report;
 use super::services::Services;
 use crate::finding::Code;
-use crate::mesh::{AccessEntry, Caller, GrpcMethod, HostMatch, Jwt, Operation};
+use crate::mesh::{AccessEntry, Caller, GrpcMethod, Jwt, Operation};
 use crate::name::{SpiffeId, TrustDomain};
 use crate::rules::escaped;
 use crate::rules::policy::{CallerSpec, EntrySpec, JwtSpec, OperationSpec};
@@ -204,37 +204,6 @@ fn path(text: &str, at: &str, report: &mut Report<'_>) -> String {
         report.error(Code::InvalidValue, at, message);
     }
     text.to_owned()
-}
-
-fn host(text: &str, at: &str, report: &mut Report<'_>) -> Option<HostMatch> {
-    let lower = text.to_ascii_lowercase();
-    let found = match lower.strip_prefix("*.") {
-        _ if lower == "*" => Some(HostMatch::Any),
-        Some(under) => is_domain(under).then(|| HostMatch::Under(under.to_owned())),
-        None => (is_domain(&lower) || is_bracketed(&lower)).then(|| HostMatch::Exact(lower.clone())),
-    };
-    if found.is_none() {
-        let message = format!("{text:?} is no host: write example.com, *.example.com, an address or *");
-        let finding = report.error(Code::InvalidValue, at, message);
-        if text.parse::<Ipv6Addr>().is_ok() {
-            finding.hint = Some(format!("write [{text}]"));
-        } else if let Some((host, _)) = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()) {
-            finding.hint = Some(format!("a host has no port: write {host}"));
-        }
-    }
-    found
-}
-
-fn is_domain(text: &str) -> bool {
-    let label =
-        |label: &str| !label.is_empty() && label.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c));
-    text.split('.').all(label)
-}
-
-/// An IPv6 address, as it stands in a URL.
-fn is_bracketed(text: &str) -> bool {
-    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
 }
 
 fn grpc_method(text: &str, at: &str, report: &mut Report<'_>) -> Option<GrpcMethod> {

@@ -19,6 +19,14 @@ pub(super) enum Fact {
     Names(Label),
     /// The names of all services.
     AllNames,
+    /// Whether there is a gateway of this name, and its hosts.
+    Gateway(QualifiedName),
+    /// The names of the gateways of a namespace.
+    Gateways(Label),
+    /// Whether there is a certificate of this name, and where it comes from.
+    Certificate(QualifiedName),
+    /// The names of the certificates of a namespace.
+    Certificates(Label),
 }
 
 /// Who read what.

@@ -22,6 +22,10 @@ pub(super) struct Callers {
     workloads: BTreeMap<QualifiedName, BTreeMap<QualifiedName, SpiffeId>>,
     /// By where they lead: the services that they are for, and how many of their routes do.
     led: BTreeMap<QualifiedName, BTreeMap<QualifiedName, usize>>,
+    /// By where they lead: the gateways that they are for, and how many of their routes do.
+    edged: BTreeMap<QualifiedName, BTreeMap<QualifiedName, usize>>,
+    /// The identities of the workloads of each gateway.
+    gateways: BTreeMap<QualifiedName, BTreeSet<SpiffeId>>,
 }
 
 // === impl Callers ===
@@ -61,23 +65,40 @@ impl Callers {
         let mut concerned = BTreeSet::new();
         for change in changes.iter().filter(|change| change.is_new()) {
             for (kept, more) in [(&change.before, false), (&change.after, true)] {
-                let Some(kept) = kept else { continue };
-                let subject = &kept.value.subject.service;
-                for service in kept.value.destinations() {
-                    let of_service = self.led.entry(service.clone()).or_default();
+                let (led, subject, destinations) = match kept.as_ref().map(|kept| &*kept.value) {
+                    Some(Routing::Service(of)) => (&mut self.led, &of.service, of.destinations()),
+                    Some(Routing::Gateway(of)) => (&mut self.edged, &of.gateway, of.destinations()),
+                    None => continue,
+                };
+                for service in destinations {
+                    let of_service = led.entry(service.clone()).or_default();
                     let count = of_service.entry(subject.clone()).or_default();
                     *count = if more { *count + 1 } else { count.saturating_sub(1) };
                     if *count == 0 {
                         of_service.remove(subject);
                     }
                     if of_service.is_empty() {
-                        self.led.remove(&service);
+                        led.remove(&service);
                     }
                     concerned.insert(service);
                 }
             }
         }
         concerned
+    }
+
+    /// Who the proxies of `gateway` are; the services that somebody else calls by it now.
+    pub(super) fn place(&mut self, gateway: &QualifiedName, identities: BTreeSet<SpiffeId>) -> BTreeSet<QualifiedName> {
+        if self.gateways.get(gateway).unwrap_or(&BTreeSet::new()) == &identities {
+            return BTreeSet::new();
+        }
+        if identities.is_empty() {
+            self.gateways.remove(gateway);
+        } else {
+            self.gateways.insert(gateway.clone(), identities);
+        }
+        let edged = self.edged.iter().filter(|(_, by)| by.contains_key(gateway));
+        edged.map(|(service, _)| service.clone()).collect()
     }
 
     /// The services to which the routes of these lead, and themselves.
@@ -91,7 +112,9 @@ impl Callers {
     fn of(&self, service: &QualifiedName) -> BTreeSet<SpiffeId> {
         let led = self.led.get(service).into_iter().flat_map(BTreeMap::keys);
         let callers = [service].into_iter().chain(led).filter_map(|service| self.workloads.get(service));
-        callers.flat_map(|callers| callers.values().cloned()).collect()
+        let gateways = self.edged.get(service).into_iter().flat_map(BTreeMap::keys);
+        let edges = gateways.filter_map(|gateway| self.gateways.get(gateway)).flatten().cloned();
+        callers.flat_map(|callers| callers.values().cloned()).chain(edges).collect()
     }
 
     /// What the access rules of a port admit, because its callers ask by it whether it is well.

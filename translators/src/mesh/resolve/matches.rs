@@ -34,6 +34,7 @@ pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<
     let query = written.query.iter().map(parameter).collect();
     HttpMatch {
         path: written.path.as_ref().map(|path| path_match(path, &format!("{at}/path"), report)),
+        within: None,
         methods: written.methods.iter().map(|method| method.0.clone()).collect(),
         headers: headers(&written.headers, &format!("{at}/headers"), report),
         query,
@@ -62,6 +63,27 @@ pub(super) fn grpc_match(written: &GrpcMatchSpec, at: &str, report: &mut Report<
     };
     let headers = headers(&written.headers, &format!("{at}/headers"), report);
     HttpMatch { path, headers, ..HttpMatch::default() }
+}
+
+/// `one`, written at `at`, of the requests whose path begins with `prefix`.
+pub(super) fn within(one: HttpMatch, prefix: &str, at: &str, report: &mut Report<'_>) -> HttpMatch {
+    if prefix == "/" {
+        return one;
+    }
+    let path = match &one.path {
+        None => PathMatch::Prefix(prefix.to_owned()),
+        Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) if under(path, prefix) => return one,
+        Some(PathMatch::Prefix(path)) if under(prefix, path) => PathMatch::Prefix(prefix.to_owned()),
+        Some(PathMatch::Exact(_) | PathMatch::Prefix(_)) => {
+            let message = format!("never matches: the route is for paths that begin with {prefix}");
+            report.error(Code::InvalidValue, at, message).hint = Some("write the whole path here".to_owned());
+            return one;
+        }
+        Some(PathMatch::Regex(_) | PathMatch::Template(_)) => {
+            return HttpMatch { within: Some(prefix.to_owned()), ..one };
+        }
+    };
+    HttpMatch { path: Some(path), ..one }
 }
 
 /// Says so where `name` is no name of a header; whether it is one.
@@ -201,7 +223,8 @@ pub(super) fn covers(earlier: &HttpMatch, later: &HttpMatch) -> bool {
     };
     let methods =
         earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.is_subset(&earlier.methods));
-    path && methods && all_cover(&earlier.headers, &later.headers) && all_cover(&earlier.query, &later.query)
+    let within = earlier.within.is_none() || earlier.within == later.within;
+    path && within && methods && all_cover(&earlier.headers, &later.headers) && all_cover(&earlier.query, &later.query)
 }
 
 fn all_cover(earlier: &BTreeMap<String, TextMatch>, later: &BTreeMap<String, TextMatch>) -> bool {

@@ -54,24 +54,29 @@ fn originate(written: &OriginateSpec, hostname: Option<&String>, report: &mut Re
         report.error(Code::MissingField, "/spec/tls/sni", message);
         return None;
     };
-    let authorities = match written.ca.as_ref().unwrap_or(&CaSpec::System) {
+    let authorities = authorities(written.ca.as_ref().unwrap_or(&CaSpec::System), "/spec/tls/ca", report);
+    Some(Originate { name: name.clone(), authorities, oldest: written.min_version.unwrap_or(TlsVersion::V12) })
+}
+
+/// Who vouches for certificates, written at `at`.
+pub(super) fn authorities(written: &CaSpec, at: &str, report: &mut Report<'_>) -> Authorities {
+    match written {
         CaSpec::System => Authorities::System,
         CaSpec::File(path) => {
             if !path.starts_with('/') {
                 let message = format!("{path:?} is no absolute path: a proxy knows no other");
-                report.error(Code::InvalidValue, "/spec/tls/ca/file", message);
+                report.error(Code::InvalidValue, format!("{at}/file"), message);
             }
             Authorities::File(path.clone())
         }
         CaSpec::Inline(pem) => {
             if let Err(reason) = certificates(pem) {
                 let message = format!("{reason}: write certificates in PEM, -----BEGIN CERTIFICATE----- and so on");
-                report.error(Code::InvalidValue, "/spec/tls/ca/inline", message);
+                report.error(Code::InvalidValue, format!("{at}/inline"), message);
             }
             Authorities::Inline(pem.clone())
         }
-    };
-    Some(Originate { name: name.clone(), authorities, oldest: written.min_version.unwrap_or(TlsVersion::V12) })
+    }
 }
 
 /// What `written` says of the endpoints of `ports`.

@@ -5,56 +5,69 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::action;
 use super::backing::Backings;
 use super::checks;
 use super::claims::Claim;
 use super::destinations::{destinations, mirror};
-use super::matches::{covers, grpc_match, http_match};
+use super::gateway_routes::OfGateway;
+use super::gateways::Gateways;
+use super::limits::{Limits, inherited, warn_of_retries};
+use super::matches::{covers, grpc_match, http_match, within};
 use super::report::Report;
 use super::retry;
 use super::services::{Declared, DeclaredPort, Services};
-use super::settings::{Settings, limit};
+use super::settings::Settings;
 use super::stage::Change;
 use super::traffic::Calls;
 use crate::finding::Code;
 use crate::mesh::{
-    Changes, Checks, Consumer, Destination, HttpAction, HttpMatch, HttpRoute, HttpRule, Outbound, Protocol, Retry,
-    RetryCondition, Sourced, TcpRoute, WeightedDestination,
+    Changes, Checks, Consumer, Destination, HostMatch, HttpAction, HttpMatch, HttpRoute, HttpRule, Outbound, Protocol,
+    TcpRoute, WeightedDestination,
 };
-use crate::name::{QualifiedName, RuleRef};
-use crate::rules::route::{HttpRuleSpec, RetrySpec, RouteSpec, TcpRuleSpec};
-use crate::rules::scalar::{Setting, Span};
+use crate::name::QualifiedName;
+use crate::rules::route::{HttpRuleSpec, RouteSpec, TcpRuleSpec};
+use crate::rules::scalar::{RelativeName, Setting};
+use crate::rules::subject;
 
 /// What routes may refer to.
 pub(super) struct Known<'a> {
     pub settings: &'a Settings,
     pub services: &'a Services,
     pub backings: &'a Backings,
+    pub gateways: &'a Gateways,
 }
 
-/// A port whose requests are routed.
+/// What requests or connections are for before a rule says where they go.
 #[derive(Clone, Copy)]
 pub(super) struct Routed<'a> {
-    pub service: &'a QualifiedName,
-    pub port: &'a DeclaredPort,
-    /// The host that requests to it are for, if it is another one than what callers write.
-    pub host: Option<&'a String>,
+    /// The port that is called; at a gateway there is none.
+    pub called: Option<(&'a QualifiedName, &'a DeclaredPort)>,
+    pub protocol: Protocol,
 }
 
-/// Whose requests to which service; one TrafficRoute decides about them.
+/// Whose requests; one TrafficRoute decides about them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Subject {
-    pub service: QualifiedName,
-    pub consumer: Consumer,
+pub(super) enum Subject {
+    /// Those of callers of a service.
+    Service(QualifiedName, Consumer),
+    /// Those to hosts of a gateway whose paths begin alike.
+    Gateway(QualifiedName, HostMatch, String),
 }
 
 /// What a TrafficRoute says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Routing {
-    pub subject: Subject,
+pub(super) enum Routing {
+    Service(Arc<OfService>),
+    Gateway(Arc<OfGateway>),
+}
+
+/// What a TrafficRoute says of requests to a service.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OfService {
+    pub service: QualifiedName,
+    consumer: Consumer,
     /// By the name of the service's port; one that no rule is about is not among them.
     by_port: BTreeMap<String, OfPort>,
     /// The same of tcp ports.
@@ -69,31 +82,63 @@ struct OfPort {
     limits: Vec<Limits>,
 }
 
-/// What a rule says of its requests where a policy may say so too.
-#[derive(Debug, PartialEq, Eq)]
-struct Limits {
-    timeout: Setting<Span>,
-    retry: Setting<RetrySpec>,
-}
-
 /// The TrafficRoutes of every service.
 #[derive(Debug, Default)]
-pub(super) struct Routes(BTreeMap<QualifiedName, BTreeMap<Consumer, Arc<Routing>>>);
+pub(super) struct Routes(BTreeMap<QualifiedName, BTreeMap<Consumer, Arc<OfService>>>);
 
 // === impl Subject ===
 
 impl Claim for Subject {
     const POINTER: &'static str = "/spec/for";
     const WHY: &'static str = "routes the same service for the same callers";
+
+    fn why(&self) -> String {
+        match self {
+            Self::Service(..) => Self::WHY.to_owned(),
+            Self::Gateway(gateway, host, prefix) => format!("routes {host} at {gateway} under {prefix} as well"),
+        }
+    }
 }
 
 // === impl Routing ===
 
 impl Routing {
     /// What `spec` says.
-    pub(super) fn of(spec: &RouteSpec, known: &Known<'_>, report: &mut Report<'_>) -> Self {
+    pub(super) fn of(spec: &RouteSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
+        match &spec.subject {
+            subject::Subject::Service(service) => {
+                Some(Self::Service(Arc::new(OfService::of(service, spec, known, report))))
+            }
+            subject::Subject::Gateway { gateway, hostnames, prefix } => {
+                let subject = (gateway, hostnames.as_slice(), prefix.as_deref());
+                Some(Self::Gateway(Arc::new(OfGateway::of(subject, spec, known, report)?)))
+            }
+        }
+    }
+
+    /// Whose requests it decides about.
+    pub(super) fn subjects(&self) -> Vec<Subject> {
+        match self {
+            Self::Service(of) => vec![Subject::Service(of.service.clone(), of.consumer.clone())],
+            Self::Gateway(of) => of.subjects().collect(),
+        }
+    }
+}
+
+// === impl OfService ===
+
+impl OfService {
+    /// The other services that its rules lead to.
+    pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
+        let http = self.by_port.values().flat_map(|of_port| &of_port.route.rules).flat_map(HttpRule::destinations);
+        let tcp = self.tcp.values().flat_map(|route| &route.to).map(|to| &to.destination);
+        let services = http.chain(tcp).map(|to| &to.service);
+        services.filter(|service| **service != self.service).cloned().collect()
+    }
+
+    fn of(written: &RelativeName, spec: &RouteSpec, known: &Known<'_>, report: &mut Report<'_>) -> Self {
         let home = &report.object.key.name.namespace;
-        let service = spec.subject.service.within(home);
+        let service = written.within(home);
         let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
         let declared = known.services.service(&service, format_args!("/spec/for/service"), report);
         if spec.http.is_empty() && spec.grpc.is_empty() && spec.tcp.is_empty() {
@@ -114,26 +159,24 @@ impl Routing {
             report.warning(Code::Unreachable, "/spec/tcp/1", "never reached: the first rule takes every connection");
         }
         let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter_map(|port| {
-            let routed = Routed { service: &service, port, host: declared.and_then(Declared::host) };
+            let routed = Routed::to(&service, port);
             Some((port.name.clone(), Arc::new(tcp_route(spec.tcp.first()?, routed, known, report))))
         });
         let tcp = tcp.collect();
         let by_port = ports.iter().filter_map(|port| {
-            let routed = Routed { service: &service, port, host: declared.and_then(Declared::host) };
+            let routed = Routed::to(&service, port);
             Some((port.name.clone(), of_port(spec, routed, known, report)?))
         });
         let by_port = by_port.collect();
-        Self { subject: Subject { service, consumer }, by_port, tcp }
+        Self { service, consumer, by_port, tcp }
     }
 }
 
-impl Routing {
-    /// The other services that its rules lead to.
-    pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
-        let http = self.by_port.values().flat_map(|of_port| &of_port.route.rules).flat_map(HttpRule::destinations);
-        let tcp = self.tcp.values().flat_map(|route| &route.to).map(|to| &to.destination);
-        let services = http.chain(tcp).map(|to| &to.service);
-        services.filter(|service| **service != self.subject.service).cloned().collect()
+// === impl Routed ===
+
+impl<'a> Routed<'a> {
+    fn to(service: &'a QualifiedName, port: &'a DeclaredPort) -> Self {
+        Self { called: Some((service, port)), protocol: port.protocol }
     }
 }
 
@@ -143,25 +186,27 @@ impl Routes {
     /// Takes up a change of a TrafficRoute.
     pub(super) fn follow(&mut self, changes: &[Change<Routing>]) {
         for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
-            let Subject { service, consumer } = &kept.value.subject;
-            let Some(of_service) = self.0.get_mut(service) else { continue };
-            of_service.remove(consumer);
+            let Routing::Service(of) = &*kept.value else { continue };
+            let Some(of_service) = self.0.get_mut(&of.service) else { continue };
+            of_service.remove(&of.consumer);
             if of_service.is_empty() {
-                self.0.remove(service);
+                self.0.remove(&of.service);
             }
         }
         for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
-            let Subject { service, consumer } = &kept.value.subject;
-            self.0.entry(service.clone()).or_default().insert(consumer.clone(), Arc::clone(&kept.value));
+            let Routing::Service(of) = &*kept.value else { continue };
+            self.0.entry(of.service.clone()).or_default().insert(of.consumer.clone(), Arc::clone(of));
         }
     }
 
     /// Where the connections to one port go, for those who do not go to the port itself.
-    pub(super) fn of_tcp_port(&self, routed: Routed<'_>) -> BTreeMap<Consumer, Arc<TcpRoute>> {
-        let of_service = self.0.get(routed.service).into_iter().flatten();
-        let written = of_service.filter_map(|(consumer, routing)| {
-            Some((consumer.clone(), Arc::clone(routing.tcp.get(&routed.port.name)?)))
-        });
+    pub(super) fn of_tcp_port(
+        &self,
+        (service, port): (&QualifiedName, &DeclaredPort),
+    ) -> BTreeMap<Consumer, Arc<TcpRoute>> {
+        let of_service = self.0.get(service).into_iter().flatten();
+        let written = of_service
+            .filter_map(|(consumer, routing)| Some((consumer.clone(), Arc::clone(routing.tcp.get(&port.name)?))));
         written.collect()
     }
 
@@ -170,21 +215,21 @@ impl Routes {
     /// requests, `calls` say; `settings` are those that the rules were read above.
     pub(super) fn of_port(
         &self,
-        routed: Routed<'_>,
+        (service, declared, port): (&QualifiedName, &Declared, &DeclaredPort),
         calls: &Calls,
         settings: &Settings,
     ) -> BTreeMap<Consumer, Arc<HttpRoute>> {
-        if !routed.port.protocol.is_http() {
+        if !port.protocol.is_http() {
             return BTreeMap::new();
         }
-        let of_service = self.0.get(routed.service);
-        let written = |consumer: &Consumer| of_service?.get(consumer)?.by_port.get(&routed.port.name);
+        let of_service = self.0.get(service);
+        let written = |consumer: &Consumer| of_service?.get(consumer)?.by_port.get(&port.name);
         let route = |consumer: &Consumer, outbound: &Arc<Outbound>| match written(consumer)
             .or_else(|| written(&Consumer::Everyone))
         {
             Some(of_port) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(&of_port.route),
-            Some(OfPort { route, limits }) => Arc::new(above(route, limits, routed.port.protocol, outbound)),
-            None => Arc::new(default_route(routed, outbound)),
+            Some(OfPort { route, limits }) => Arc::new(above(route, limits, port.protocol, outbound)),
+            None => Arc::new(default_route(service, declared, port, outbound)),
         };
         let outbound = |consumer: &Consumer| match consumer {
             Consumer::Everyone => &calls.everyone,
@@ -216,26 +261,22 @@ fn above(route: &HttpRoute, limits: &[Limits], protocol: Protocol, outbound: &Ou
 }
 
 /// All requests to the service itself.
-fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
-    let destination = Destination {
-        service: routed.service.clone(),
-        port: routed.port.name.clone(),
-        labels: BTreeMap::new(),
-        sticky: false,
-    };
+fn default_route(service: &QualifiedName, declared: &Declared, port: &DeclaredPort, outbound: &Outbound) -> HttpRoute {
+    let destination =
+        Destination { service: service.clone(), port: port.name.clone(), labels: BTreeMap::new(), sticky: false };
     let rule = HttpRule {
         origin: None,
         name: "default".to_owned(),
         matches: Vec::new(),
         action: HttpAction::To(vec![WeightedDestination {
-            host: routed.host.cloned(),
+            host: declared.host().cloned(),
             ..WeightedDestination::only(destination)
         }]),
         changes: Changes::default(),
         mirror: None,
         checks: Checks::default(),
         sticky_by: None,
-        timeout: inherited(routed.port.protocol, outbound),
+        timeout: inherited(port.protocol, outbound),
         retry: outbound.retry.clone(),
     };
     HttpRoute { origin: None, rules: vec![rule] }
@@ -243,28 +284,64 @@ fn default_route(routed: Routed<'_>, outbound: &Outbound) -> HttpRoute {
 
 /// What `spec` says for one port of its service, if it says anything.
 fn of_port(spec: &RouteSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> Option<OfPort> {
-    let protocol = routed.port.protocol;
-    let grpc = spec.grpc.iter().enumerate().filter(|_| protocol.takes_grpc());
-    let http = spec.http.iter().enumerate().filter(|_| protocol.is_http());
+    let takes = (routed.protocol.takes_grpc(), routed.protocol.is_http());
+    let (rules, limits) = rules(spec, takes, routed, "/", known, report);
+    let route = HttpRoute { origin: Some(report.origin("")), rules };
+    (!limits.is_empty()).then(|| OfPort { route: Arc::new(route), limits })
+}
+
+/// The rules for calls of gRPC and for requests of HTTP, as far as these are taken, of paths that begin with `prefix`.
+pub(super) fn rules(
+    spec: &RouteSpec,
+    (takes_grpc, takes_http): (bool, bool),
+    routed: Routed<'_>,
+    prefix: &str,
+    known: &Known<'_>,
+    report: &mut Report<'_>,
+) -> (Vec<HttpRule>, Vec<Limits>) {
+    let grpc = spec.grpc.iter().enumerate().filter(|_| takes_grpc);
+    let http = spec.http.iter().enumerate().filter(|_| takes_http);
     let (mut rules, mut limits): (Vec<HttpRule>, Vec<Limits>) = Default::default();
     for (index, written) in grpc {
         let (at, written_as) = (format!("/spec/grpc/{index}"), written.to_http());
-        let matches = written.matches.iter().enumerate();
-        let matches = matches.map(|(n, one)| grpc_match(one, &format!("{at}/match/{n}"), report)).collect();
+        let matches =
+            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| grpc_match(one, at, report));
+        let matches = alternatives(matches, prefix, &at, report);
+        // Without a port whose protocol it would be.
+        let routed = Routed { protocol: routed.called.map_or(Protocol::Grpc, |(_, port)| port.protocol), ..routed };
         let name = format!("grpc-{index}");
         enter(&mut rules, http_rule(&written_as, &at, name, matches, routed, known, report), &at, report);
         limits.push(Limits::of(&written_as));
     }
     for (index, written) in http {
         let at = format!("/spec/http/{index}");
-        let matches = written.matches.iter().enumerate();
-        let matches = matches.map(|(n, one)| http_match(one, &format!("{at}/match/{n}"), report)).collect();
+        let matches =
+            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| http_match(one, at, report));
+        let matches = alternatives(matches, prefix, &at, report);
         let name = format!("rule-{index}");
         enter(&mut rules, http_rule(written, &at, name, matches, routed, known, report), &at, report);
         limits.push(Limits::of(written));
     }
-    let route = HttpRoute { origin: Some(report.origin("")), rules };
-    (!limits.is_empty()).then(|| OfPort { route: Arc::new(route), limits })
+    (rules, limits)
+}
+
+/// The alternatives of the rule written at `at`, of paths that begin with `prefix`.
+fn alternatives<'a, F: FnOnce(&str, &mut Report<'_>) -> HttpMatch>(
+    written: impl Iterator<Item = F>,
+    prefix: &str,
+    at: &str,
+    report: &mut Report<'a>,
+) -> Vec<HttpMatch> {
+    let each = written.enumerate().map(|(n, read)| {
+        let at = format!("{at}/match/{n}");
+        let one = read(&at, report);
+        within(one, prefix, &at, report)
+    });
+    let matches: Vec<HttpMatch> = each.collect();
+    if matches.is_empty() && prefix != "/" {
+        return vec![within(HttpMatch::default(), prefix, at, report)];
+    }
+    matches
 }
 
 /// Enters `rule`, written at `at`, behind those before it.
@@ -295,7 +372,7 @@ fn http_rule(
     }
     let origin = report.origin(at);
     let outbound = &known.settings.outbound;
-    let (timeout, retry) = Limits::of(written).above(routed.port.protocol, outbound, Some(&origin));
+    let (timeout, retry) = Limits::of(written).above(routed.protocol, outbound, Some(&origin));
     let rule = HttpRule {
         origin: Some(origin),
         name: written.name.as_ref().map_or(name, ToString::to_string),
@@ -364,76 +441,4 @@ fn shadows(earlier: &HttpRule, later: &HttpRule) -> bool {
     earlier.matches.is_empty()
         || (!later.matches.is_empty()
             && later.matches.iter().all(|one| earlier.matches.iter().any(|other| covers(other, one))))
-}
-
-// === impl Limits ===
-
-impl Limits {
-    fn of(rule: &HttpRuleSpec) -> Self {
-        Self { timeout: rule.timeout, retry: rule.retry.clone() }
-    }
-
-    /// The time limit and the repetitions of the rule at `rule`: what is not written is as `outbound` has it.
-    fn above(
-        &self,
-        protocol: Protocol,
-        outbound: &Outbound,
-        rule: Option<&RuleRef>,
-    ) -> (Sourced<Option<Duration>>, Sourced<Retry>) {
-        let from = |field: &str| rule.map(|rule| rule.member(field));
-        let timeout = match self.timeout {
-            Setting::Inherit => inherited(protocol, outbound),
-            Setting::BuiltIn => {
-                Sourced { value: inherited(protocol, Outbound::built_in()).value, origin: from("timeout") }
-            }
-            Setting::Given(span) => Sourced { value: limit(span), origin: from("timeout") },
-        };
-        let retry = match &self.retry {
-            Setting::Inherit => outbound.retry.clone(),
-            Setting::BuiltIn => Sourced { value: Outbound::built_in().retry.value.clone(), origin: from("retry") },
-            Setting::Given(written) => {
-                Sourced { value: retry::merged(written, &outbound.retry.value), origin: from("retry") }
-            }
-        };
-        (timeout, retry)
-    }
-}
-
-/// How long a request may take where its rule does not say so: gRPC calls bring their own limit.
-fn inherited(protocol: Protocol, outbound: &Outbound) -> Sourced<Option<Duration>> {
-    match protocol {
-        Protocol::Http | Protocol::Http2 => outbound.request_timeout.clone(),
-        Protocol::Grpc | Protocol::Tcp => Sourced::built_in(None),
-    }
-}
-
-fn warn_of_retries(written: &HttpRuleSpec, rule: &HttpRule, at: &str, report: &mut Report<'_>) {
-    let retry = &rule.retry.value;
-    if retry.attempts == 0 || (written.retry.is_inherit() && written.timeout.is_inherit()) {
-        return;
-    }
-    let field = if written.retry.is_inherit() { "timeout" } else { "retry" };
-    if let (Some(timeout), Some(per_try)) = (rule.timeout.value, retry.per_try_timeout) {
-        let tries = per_try.saturating_mul(retry.attempts.saturating_add(1));
-        if timeout < tries {
-            let message = format!("the timeout of {timeout:?} ends before {} tries of {per_try:?}", retry.attempts + 1);
-            report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
-                Some(format!("allow {tries:?}, or fewer tries"));
-        }
-    }
-    let repeats = retry.when.iter().any(|condition| match condition {
-        RetryCondition::Reset
-        | RetryCondition::GatewayError
-        | RetryCondition::ServerError
-        | RetryCondition::Retriable4xx
-        | RetryCondition::Status(_) => true,
-        RetryCondition::ConnectFailure | RetryCondition::RefusedStream | RetryCondition::Grpc(_) => false,
-    });
-    let named =
-        ["POST", "PATCH"].into_iter().find(|&method| rule.matches.iter().any(|one| one.methods.contains(method)));
-    if let (true, Some(method)) = (repeats, named) {
-        let message = format!("a {method} that was processed may be repeated");
-        report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
-            Some("repeat it on connect-failure and refused-stream only, or make it idempotent".to_owned());
-    }
 }

@@ -36,7 +36,7 @@ pub(super) struct Stage<T, C> {
 struct Memo<T, C> {
     object: Arc<Object>,
     /// None for an object with errors of its own.
-    outcome: Option<(Arc<T>, Option<C>)>,
+    outcome: Option<(Arc<T>, Vec<C>)>,
     findings: Vec<Finding>,
     /// Sorted.
     reads: Vec<Fact>,
@@ -72,13 +72,13 @@ impl<T, C> Default for Stage<T, C> {
 
 impl<T: Eq, C: Claim> Stage<T, C> {
     /// Evaluates the objects `names` (sorted, each once) of `kind` again, and decides again whose claims come first.
-    /// The value and the claim are those of an object without errors.
-    pub(super) fn update(
+    /// The value and the claims are those of an object without errors.
+    pub(super) fn update<I: IntoIterator<Item = C>>(
         &mut self,
         kind: ObjectKind,
         names: Vec<QualifiedName>,
         common: &mut Common,
-        mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, Option<C>)>,
+        mut evaluate: impl FnMut(&mut Report<'_>) -> Option<(T, I)>,
     ) -> Vec<Change<T>> {
         let mut looked_at: Vec<LookedAt<T, C>> = Vec::with_capacity(names.len());
         let mut claimed: BTreeMap<C, Option<ObjectKey>> = BTreeMap::new();
@@ -86,7 +86,7 @@ impl<T: Eq, C: Claim> Stage<T, C> {
             let key = ObjectKey::new(kind, name.clone());
             let former = self.memos.remove(name);
             let before = former.as_ref().and_then(Memo::kept);
-            if let Some((former, what)) = former.as_ref().and_then(|former| Some((former, former.claim()?))) {
+            for (former, what) in former.iter().flat_map(Memo::claims) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.leave(what, &former.object);
             }
@@ -98,7 +98,7 @@ impl<T: Eq, C: Claim> Stage<T, C> {
             });
             let (was, is) = (former.as_ref().map(|memo| &memo.reads), memo.as_ref().map(|memo| &memo.reads));
             common.readers.replace(&key, was.map_or(&[], Vec::as_slice), is.map_or(&[], Vec::as_slice));
-            if let Some((memo, what)) = memo.as_ref().and_then(|memo| Some((memo, memo.claim()?))) {
+            for (memo, what) in memo.iter().flat_map(Memo::claims) {
                 claimed.entry(what.clone()).or_insert_with(|| self.first(what));
                 self.claims.enter(what, &memo.object);
             }
@@ -168,8 +168,8 @@ impl<C: Claim> Claims<C> {
         };
         let mut report = Report::of(&memo.object);
         report.findings.clone_from(&memo.findings);
-        if let Some((_, Some(what))) = &memo.outcome {
-            self.check(what, &mut report);
+        if let Some((_, claims)) = &memo.outcome {
+            self.check(claims, &mut report);
         }
         memo.is_kept = !report.is_refused() && memo.outcome.is_some();
         ledger.set(key, Part::Own, report.findings);
@@ -183,7 +183,7 @@ impl<T: Eq, C: Claim> Memo<T, C> {
     fn of(
         object: Arc<Object>,
         is_refused: bool,
-        outcome: Option<(T, Option<C>)>,
+        outcome: Option<(T, impl IntoIterator<Item = C>)>,
         former: Option<&Self>,
         report: Report<'_>,
     ) -> Self {
@@ -191,15 +191,15 @@ impl<T: Eq, C: Claim> Memo<T, C> {
         reads.sort();
         reads.dedup();
         let former = former.and_then(|former| former.outcome.as_ref()).map(|(value, _)| value);
-        let outcome = outcome.filter(|_| !is_refused).map(|(value, claim)| {
+        let outcome = outcome.filter(|_| !is_refused).map(|(value, claims)| {
             let same = former.filter(|former| ***former == value).cloned();
-            (same.unwrap_or_else(|| Arc::new(value)), claim)
+            (same.unwrap_or_else(|| Arc::new(value)), claims.into_iter().collect())
         });
         Self { object, outcome, findings, reads, is_kept: false }
     }
 
-    fn claim(&self) -> Option<&C> {
-        self.outcome.as_ref()?.1.as_ref()
+    fn claims(&self) -> impl Iterator<Item = (&Self, &C)> {
+        self.outcome.iter().flat_map(|(_, claims)| claims).map(move |claim| (self, claim))
     }
 
     fn kept_value(&self) -> Option<&Arc<T>> {

@@ -28,6 +28,7 @@ pub(super) fn workload(
         matches: spec.matches.as_ref().map(|written| node_match(written, report)),
         serves: serves(spec, &name, services, report),
         calls: calls(spec, &name, services, report),
+        edges: Vec::new(),
         name,
     };
     addresses_differ(spec, report);
@@ -127,9 +128,17 @@ fn addresses_differ(spec: &WorkloadSpec, report: &mut Report<'_>) {
     }
 }
 
+/// The sockets of the listeners that a workload has by itself, and where its object says so.
+pub(super) fn sockets(workload: &Workload) -> impl Iterator<Item = (String, SocketAddr)> {
+    let serves = workload.serves.iter().map(|serve| (format!("{}/listen", serve.origin.pointer), serve.listen));
+    let apps = workload.serves.iter().map(|serve| (format!("{}/app", serve.origin.pointer), serve.app));
+    let calls = workload.calls.iter().map(|call| (format!("{}/listen", call.origin.pointer), call.listen));
+    serves.chain(apps).chain(calls)
+}
+
 /// The sockets of a workload's listeners, none of which collide.
 #[derive(Default)]
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     /// In the order in which they are written.
     sockets: Vec<((&'a str, usize), SocketAddr)>,
     /// The first one that an address collides with: the address itself, or a wildcard for those that it covers.
@@ -140,14 +149,14 @@ struct Taken<'a> {
 
 impl<'a> Taken<'a> {
     /// The first socket that cannot be bound together with `address`.
-    fn colliding(&self, address: SocketAddr) -> Option<((&'a str, usize), SocketAddr)> {
+    pub(super) fn colliding(&self, address: SocketAddr) -> Option<((&'a str, usize), SocketAddr)> {
         let collides = |ip: IpAddr| self.first.get(&SocketAddr::new(ip, address.port())).copied();
         let first = [address.ip()].into_iter().chain(wildcards(address.ip())).filter_map(collides);
         let first = first.filter(|at| collide(self.sockets[*at].1, address)).min()?;
         Some(self.sockets[first])
     }
 
-    fn take(&mut self, place: (&'a str, usize), address: SocketAddr) {
+    pub(super) fn take(&mut self, place: (&'a str, usize), address: SocketAddr) {
         for ip in [address.ip()].into_iter().chain(wildcards(address.ip())) {
             self.first.entry(SocketAddr::new(ip, address.port())).or_insert(self.sockets.len());
         }

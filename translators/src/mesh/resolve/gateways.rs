@@ -1,0 +1,249 @@
+//! EdgeGateways: their listeners, and looking a gateway up by name.
+//!
+//! Owns: what an EdgeGateway says by itself. May use: `rules`, `facts`. Never: knows a route, or whose proxies listen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::certificates::Certificates;
+use super::claims::Unclaimed;
+use super::facts::Fact;
+use super::hosts::host;
+use super::outside;
+use super::report::Report;
+use super::stage::{Change, Stage};
+use super::workloads::Taken;
+use crate::finding::Code;
+use crate::mesh::{Certificate, EdgeClients, EdgeRedirect, HostMatch, Scheme, TlsVersion};
+use crate::name::{Label, QualifiedName, RuleRef};
+use crate::rules::gateway::{
+    ClientAuthMode, ClientAuthSpec, Direction, GatewaySpec, ListenerProtocol, ListenerSpec, TlsMode, WorkloadChoice,
+};
+use crate::suggest;
+
+/// What an EdgeGateway says by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gateway {
+    pub origin: RuleRef,
+    /// Whose proxies have its listeners.
+    pub workload: WorkloadChoice,
+    /// The listeners of each socket, in order.
+    pub sockets: BTreeMap<SocketAddr, Vec<Listener>>,
+}
+
+/// One listener.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    pub origin: RuleRef,
+    pub name: Label,
+    /// The hosts that it is for; never empty.
+    pub hosts: Vec<HostMatch>,
+    /// TLS that ends here; `None` is plaintext.
+    pub tls: Option<Tls>,
+    /// Where clients are told to go instead.
+    pub redirect: Option<EdgeRedirect>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tls {
+    pub certificate: Arc<Certificate>,
+    pub min_version: TlsVersion,
+    pub clients: Option<EdgeClients>,
+}
+
+/// The gateways that may be referred to.
+pub(super) type Gateways = Stage<Gateway, Unclaimed>;
+
+// === impl Gateways ===
+
+impl Gateways {
+    /// The gateway `name`; a finding at `pointer` when there is none.
+    pub(super) fn gateway(
+        &self,
+        name: &QualifiedName,
+        pointer: fmt::Arguments<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<&Gateway> {
+        report.reads.push(Fact::Gateway(name.clone()));
+        let found = self.get(name);
+        if found.is_none() {
+            report.reads.push(Fact::Gateways(name.namespace.clone()));
+            let choices: Vec<String> = self.within(&name.namespace).map(|(near, _)| near.to_string()).collect();
+            let finding = report.error(Code::NotFound, pointer.to_string(), format!("there is no gateway {name}"));
+            finding.hint = suggest::did_you_mean(&name.to_string(), &choices);
+            finding.choices = choices;
+        }
+        found.map(AsRef::as_ref)
+    }
+}
+
+/// What those who refer to gateways may have read otherwise before `change`.
+pub(super) fn facts(change: &Change<Gateway>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    if change.is_new() {
+        facts.push(Fact::Gateway(change.name.clone()));
+    }
+    if change.before.is_some() != change.after.is_some() {
+        facts.push(Fact::Gateways(change.name.namespace.clone()));
+    }
+    facts
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// What `spec` says.
+    pub(super) fn of(spec: &GatewaySpec, certificates: &Certificates, report: &mut Report<'_>) -> Self {
+        match spec.direction {
+            Direction::Ingress => {}
+        }
+        if spec.listeners.is_empty() {
+            report.error(Code::InvalidValue, "/spec/listeners", "a gateway has at least one listener");
+        }
+        if matches!(&spec.workload, WorkloadChoice::Labels(labels) if labels.is_empty()) {
+            let message = "no label is named: that would be every workload of the namespace";
+            report.error(Code::InvalidValue, "/spec/workload/labels", message);
+        }
+        let mut names = BTreeSet::new();
+        for (index, listener) in spec.listeners.iter().enumerate() {
+            if !names.insert(&listener.name) {
+                let message = format!("two listeners are called {}", listener.name);
+                report.error(Code::Conflict, format!("/spec/listeners/{index}/name"), message);
+            }
+        }
+        let mut sockets: BTreeMap<SocketAddr, Vec<Listener>> = BTreeMap::new();
+        let (mut taken, mut hosts) = (Taken::default(), BTreeMap::new());
+        for (index, written) in spec.listeners.iter().enumerate() {
+            let socket = socket(written);
+            if !sockets.contains_key(&socket) {
+                match taken.colliding(socket) {
+                    Some(((_, first), other)) => {
+                        let message = format!("{socket} collides with {other} at /spec/listeners/{first}");
+                        report.error(Code::Conflict, format!("/spec/listeners/{index}/port"), message);
+                    }
+                    None => taken.take(("listeners", index), socket),
+                }
+            }
+            let first = spec.listeners[..index].iter().position(|other| self::socket(other) == socket);
+            if let Some(first) = first.filter(|first| spec.listeners[*first].protocol != written.protocol) {
+                let message = format!("/spec/listeners/{first} speaks another protocol on the same port");
+                report.error(Code::Conflict, format!("/spec/listeners/{index}/protocol"), message);
+            }
+            let listener = listener(written, index, spec, certificates, report);
+            for host in &listener.hosts {
+                if let Some(first) = hosts.insert((socket, host.clone()), index) {
+                    let message = format!("{host} is the host of /spec/listeners/{first} on the same port");
+                    let field = if written.hostnames.is_empty() { "" } else { "/hostnames" };
+                    let finding = report.error(Code::Conflict, format!("/spec/listeners/{index}{field}"), message);
+                    finding.hint = Some("listeners of one port are told apart by hostnames".to_owned());
+                }
+            }
+            sockets.entry(socket).or_default().push(listener);
+        }
+        Self { origin: report.origin(""), workload: spec.workload.clone(), sockets }
+    }
+
+    /// The hosts of every listener.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostMatch> {
+        self.sockets.values().flatten().flat_map(|listener| &listener.hosts)
+    }
+}
+
+fn socket(written: &ListenerSpec) -> SocketAddr {
+    SocketAddr::new(written.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), written.port.get())
+}
+
+fn listener(
+    written: &ListenerSpec,
+    index: usize,
+    spec: &GatewaySpec,
+    certificates: &Certificates,
+    report: &mut Report<'_>,
+) -> Listener {
+    let at = format!("/spec/listeners/{index}");
+    let each = written.hostnames.iter().enumerate();
+    let hosts: Vec<HostMatch> =
+        each.filter_map(|(n, text)| host(text, &format!("{at}/hostnames/{n}"), report)).collect();
+    Listener {
+        origin: report.origin(&at),
+        name: written.name.clone(),
+        tls: tls(written, &at, certificates, report),
+        hosts: if written.hostnames.is_empty() { vec![HostMatch::Any] } else { hosts },
+        redirect: redirect(written, &format!("{at}/redirectTo"), spec, report),
+    }
+}
+
+/// Where clients are told to go.
+fn redirect(written: &ListenerSpec, at: &str, spec: &GatewaySpec, report: &mut Report<'_>) -> Option<EdgeRedirect> {
+    let name = written.redirect_to.as_ref()?;
+    let Some(target) = spec.listeners.iter().find(|listener| listener.name == *name) else {
+        let finding = report.error(Code::NotFound, at, format!("the gateway has no listener {name}"));
+        let others = spec.listeners.iter().filter(|listener| listener.name != written.name);
+        finding.choices = others.map(|listener| listener.name.to_string()).collect();
+        finding.hint = suggest::did_you_mean(name.as_str(), &finding.choices);
+        return None;
+    };
+    if target.redirect_to.is_some() {
+        let message = format!("the listener {name} sends clients elsewhere itself");
+        report.error(Code::InvalidValue, at, message).hint = Some("name the one that they end at".to_owned());
+    }
+    let scheme = match target.protocol {
+        ListenerProtocol::Http => Scheme::Http,
+        ListenerProtocol::Https => Scheme::Https,
+    };
+    Some(EdgeRedirect { scheme, port: target.port })
+}
+
+/// TLS of the listener written at `at`.
+fn tls(written: &ListenerSpec, at: &str, certificates: &Certificates, report: &mut Report<'_>) -> Option<Tls> {
+    let spec = match (written.protocol, &written.tls) {
+        (ListenerProtocol::Http, None) => return None,
+        (ListenerProtocol::Http, Some(_)) => {
+            let finding = report.error(Code::InvalidValue, format!("{at}/tls"), "a listener of http has no TLS");
+            finding.hint = Some("write protocol: https".to_owned());
+            return None;
+        }
+        (ListenerProtocol::Https, None) => {
+            report.error(Code::MissingField, at, "missing field \"tls\": https needs a certificate");
+            return None;
+        }
+        (ListenerProtocol::Https, Some(spec)) => spec,
+    };
+    match spec.mode {
+        TlsMode::Terminate => {}
+    }
+    let clients = spec.client_auth.as_ref().and_then(|auth| clients(auth, &format!("{at}/tls/clientAuth"), report));
+    let Some(name) = &spec.certificate else {
+        report.error(Code::MissingField, format!("{at}/tls"), "missing field \"certificate\"");
+        return None;
+    };
+    let name = name.within(&report.object.key.name.namespace);
+    let certificate = certificates.certificate(&name, &format!("{at}/tls/certificate"), report)?;
+    Some(Tls { certificate, min_version: spec.min_version.unwrap_or(TlsVersion::V12), clients })
+}
+
+fn clients(auth: &ClientAuthSpec, at: &str, report: &mut Report<'_>) -> Option<EdgeClients> {
+    let required = match auth.mode {
+        ClientAuthMode::None => {
+            for (field, is_written) in [("ca", auth.ca.is_some()), ("forward", auth.forward)] {
+                if is_written {
+                    let message = "clients are not asked for certificates";
+                    report.error(Code::InvalidValue, format!("{at}/{field}"), message).hint =
+                        Some("write mode: optional or mode: require".to_owned());
+                }
+            }
+            return None;
+        }
+        ClientAuthMode::Optional => false,
+        ClientAuthMode::Require => true,
+    };
+    let Some(ca) = &auth.ca else {
+        report.error(Code::MissingField, at, "missing field \"ca\": somebody vouches for clients");
+        return None;
+    };
+    let authorities = outside::authorities(ca, &format!("{at}/ca"), report);
+    Some(EdgeClients { authorities, required, forward: auth.forward })
+}
