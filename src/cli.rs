@@ -15,6 +15,7 @@ pub mod check;
 pub mod client;
 pub mod demo;
 pub mod edges;
+pub mod explain;
 pub mod findings;
 pub mod loads;
 pub mod nacks;
@@ -36,6 +37,7 @@ const EXAMPLES: &str = "\
 Examples:
   chancery demo                                    a moving mesh on this machine
   chancery validate -f rules/                      what is wrong with these rules?
+  chancery explain TrafficRoute.spec.http          what can be written there?
   chancery serve --rules rules/ --data-dir data/   the control plane
   chancery bootstrap --workload shop/cart-v1 --data-dir data/ > envoy.yaml
   chancery check                                   is anything wrong, and what is to be done?
@@ -53,6 +55,8 @@ enum Command {
     Translate(translate::Args),
     /// List the findings of rules; exit 1 if there are errors
     Validate(validate::Args),
+    /// Explain a kind or a field of the rule language: type, meaning, default, example
+    Explain(explain::Args),
     /// Check the control plane and its proxies: what may be wrong, and what to do
     Check(check::Args),
     /// List the connected proxies and whether they are in sync
@@ -104,6 +108,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bootstrap(args) => bootstrap::run(args).await,
         Command::Translate(args) => translate::run(args).await,
         Command::Validate(args) => validate::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Proxies(args) => proxies::run(args).await,
         Command::Nacks(args) => nacks::run(args).await,
         Command::Edges(args) => edges::run(args).await,

@@ -1,4 +1,4 @@
-//! The commands that need no server: `validate` and `translate`.
+//! The commands that need no server: `validate`, `translate` and `explain`.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -95,5 +95,36 @@ async fn an_unknown_workload_is_an_error_that_lists_the_known() -> anyhow::Resul
     assert_eq!(unknown.status.code(), Some(2));
     let text = String::from_utf8(unknown.stderr)?;
     assert!(text.contains("front/wbe") && text.contains("front/web") && text.contains("shop/cart-v1"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn explain_knows_every_kind_and_says_what_was_meant() -> anyhow::Result<()> {
+    let kinds = chancery(&["explain"]).await?;
+    assert_eq!(kinds.status.code(), Some(0));
+    assert!(String::from_utf8(kinds.stdout)?.contains("\nTrafficRoute   How requests to a service are routed\n"));
+
+    let field = chancery(&["explain", "mtlspolicy.mode", "-o", "json"]).await?;
+    let field: Value = serde_json::from_slice(&field.stdout)?;
+    let choices: Vec<_> = field["choices"].as_array().into_iter().flatten().map(|choice| &choice["value"]).collect();
+    assert_eq!((&field["field"], &field["presence"]), (&Value::from("MTLSPolicy.spec.mode"), &Value::from("required")));
+    assert_eq!(choices, ["strict", "permissive", "disabled"]);
+
+    let unknown = chancery(&["explain", "TrafficRoute.spec.http.timout"]).await?;
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8(unknown.stderr)?;
+    assert!(said.ends_with("stickyBy, timeout, to; did you mean \"timeout\"?\n"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_example_of_explain_is_valid_where_what_it_names_exists() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    std::fs::copy(case("canary"), directory.path().join("canary.yaml"))?;
+    let field = chancery(&["explain", "TrafficPolicy.outbound.timeouts.request", "-o", "json"]).await?;
+    let field: Value = serde_json::from_slice(&field.stdout)?;
+    std::fs::write(directory.path().join("example.yaml"), field["example"].to_string())?;
+    let valid = chancery(&["validate", "-f", &directory.path().display().to_string(), "--fail-on", "warning"]).await?;
+    assert_eq!((String::from_utf8(valid.stdout)?, valid.status.code()), (String::new(), Some(0)));
     Ok(())
 }

@@ -128,7 +128,7 @@ pub(super) fn json<T: Serialize>(answer: &T) -> anyhow::Result<String> {
 }
 
 /// The same as YAML, of which JSON is a part: a text that needs escapes is written in that way.
-fn yaml<T: Serialize>(answer: &T) -> anyhow::Result<String> {
+pub(super) fn yaml<T: Serialize>(answer: &T) -> anyhow::Result<String> {
     let text = serde_saphyr::to_string(answer).context("the answer cannot be written as YAML")?;
     if text.lines().all(|line| matches!(escaped(line), std::borrow::Cow::Borrowed(_))) {
         Ok(text)
