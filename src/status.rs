@@ -42,6 +42,8 @@ pub async fn run(
             status.send_replace(Arc::new(Status {
                 ready: Ok(()),
                 findings: Arc::new(move || of_findings.findings.all()),
+                objects: rules.objects.clone(),
+                mesh: Some(rules.mesh.clone()),
                 locate: Arc::new(move |rule| rules.locate(rule)),
                 certificates: certificates.clone(),
             }));

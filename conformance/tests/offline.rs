@@ -1,4 +1,5 @@
-//! The commands that need no server: `validate`, `translate` and `explain`.
+//! The commands that need no server: `validate`, `analyze`, `translate`, `explain` and
+//! `describe`.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -126,5 +127,47 @@ async fn an_example_of_explain_is_valid_where_what_it_names_exists() -> anyhow::
     std::fs::write(directory.path().join("example.yaml"), field["example"].to_string())?;
     let valid = chancery(&["validate", "-f", &directory.path().display().to_string(), "--fail-on", "warning"]).await?;
     assert_eq!((String::from_utf8(valid.stdout)?, valid.status.code()), (String::new(), Some(0)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn describe_says_which_line_a_value_comes_from() -> anyhow::Result<()> {
+    let file = case("canary");
+    let text = chancery(&["describe", "service", "shop/cart", "-f", &file]).await?;
+    assert_eq!(text.status.code(), Some(0));
+    let line = std::fs::read_to_string(&file)?.lines().position(|line| line.contains("timeout:")).map(|at| at + 1);
+    let json = chancery(&["describe", "service", "shop/cart", "-f", &file, "-o", "json"]).await?;
+    let json: Value = serde_json::from_slice(&json.stdout)?;
+    let sections = json["sections"].as_array().into_iter().flatten();
+    let values: Vec<&Value> = sections.filter_map(|section| section["values"].as_array()).flatten().collect();
+    let timeouts =
+        values.iter().filter(|value| value["from"]["pointer"].as_str().is_some_and(|at| at.ends_with("/timeout")));
+    let lines: Vec<Option<u64>> = timeouts.map(|value| value["from"]["line"].as_u64()).collect();
+    assert_eq!(lines, [line.map(|line| line as u64)]);
+
+    let unknown = chancery(&["describe", "service", "shop/crat", "-f", &file]).await?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr)?.contains("did you mean \"shop/cart\"?"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn analyze_says_of_files_what_validate_says() -> anyhow::Result<()> {
+    let file = case("dangling-reference");
+    let validate = chancery(&["validate", "-f", &file]).await?;
+    let analyze = chancery(&["analyze", "-f", &file]).await?;
+    assert_eq!((analyze.stdout, analyze.status.code()), (validate.stdout.clone(), Some(1)));
+    let json: Value = serde_json::from_slice(&chancery(&["analyze", "-f", &file, "-o", "json"]).await?.stdout)?;
+    let findings: Vec<&Value> = json["findings"].as_array().into_iter().flatten().collect();
+    let lines: Vec<_> = findings.iter().filter_map(|finding| finding["text"].as_str()).collect();
+    assert_eq!(lines.join("\n") + "\n", String::from_utf8(validate.stdout)?);
+    let codes: Vec<_> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();
+    let suppressed = codes.iter().flat_map(|code| ["--suppress", code]);
+    let all: Vec<_> = ["analyze", "-f", &file, "--fail-on", "warning"].into_iter().chain(suppressed).collect();
+    let nothing = chancery(&all).await?;
+    assert_eq!(
+        (String::from_utf8(nothing.stdout)?, nothing.status.code()),
+        ("nothing is wrong with the rules\n".to_owned(), Some(0))
+    );
     Ok(())
 }

@@ -6,12 +6,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::ValueEnum;
-use serde::Serialize;
 use translators::explain::{self, Explanation, KindSummary, Presence};
 use translators::json::to_yaml;
 
-use super::{client, table};
+use super::client::Output;
+use super::table;
 
 /// How wide a paragraph is.
 const WIDTH: usize = 100;
@@ -33,22 +32,15 @@ pub struct Args {
     #[arg(value_name = "KIND[.FIELD...]")]
     field: Option<String>,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-    Yaml,
 }
 
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let shown = match args.field.as_deref().map(explain::explain) {
-        None => args.output.show(&explain::kinds(), |kinds| self::kinds(kinds))?,
-        Some(Ok(explanation)) => args.output.show(&explanation, text)?,
+        None => args.output.write(&explain::kinds(), |kinds, _| self::kinds(kinds))?,
+        Some(Ok(explanation)) => args.output.write(&explanation, |shown, _| text(shown))?,
         Some(Err(unknown)) => {
             eprintln!("error: {}", crate::escape::escaped(&unknown.to_string()));
             return Ok(ExitCode::from(1));
@@ -56,18 +48,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     std::io::stdout().write_all(shown.as_bytes()).context("cannot print the explanation")?;
     Ok(ExitCode::SUCCESS)
-}
-
-// === impl Output ===
-
-impl Output {
-    fn show<T: Serialize>(self, what: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
-        match self {
-            Self::Text => Ok(text(what)),
-            Self::Json => client::json(what),
-            Self::Yaml => client::yaml(what),
-        }
-    }
 }
 
 fn kinds(kinds: &[KindSummary]) -> String {
@@ -133,12 +113,32 @@ mod tests {
         let shown = explain::explain("trafficroute.http.timeout").expect("a field");
         assert_eq!(
             text(&shown),
-            "TrafficRoute.spec.http.timeout\n\n  How long a request may take as a whole; left out, as policies say. `0s` is without \
-             limit, `null`\n  the built-in value.\n\ntype       duration (600ms, 2s, 1m30s, 24h)\nneeded     no\ndefault    as \
-             policies say\nfrom       TrafficPolicy.spec.outbound.timeouts.request, then a TrafficPolicy with a wider\n           \
-             target (port, service, namespace, mesh), then Mesh.spec.defaults.timeout, then built in: 15s\n\nexample\n  apiVersion: \
-             chancery.dev/v1alpha1\n  kind: TrafficRoute\n  metadata:\n    name: cart\n    namespace: shop\n  spec:\n    for:\n      \
-             service: cart\n    http:\n    - timeout: 2s\n      to:\n      - service: cart\n"
+            "\
+TrafficRoute.spec.http.timeout
+
+  How long a request may take as a whole; left out, as policies say. `0s` is without limit, `null`
+  the built-in value.
+
+type       duration (600ms, 2s, 1m30s, 24h)
+needed     no
+default    as policies say
+from       TrafficPolicy.spec.outbound.timeouts.request, then a TrafficPolicy with a wider target
+           (port, service, namespace, mesh), then Mesh.spec.defaults.timeout, then built in: 15s
+
+example
+  apiVersion: chancery.dev/v1alpha1
+  kind: TrafficRoute
+  metadata:
+    name: cart
+    namespace: shop
+  spec:
+    for:
+      service: cart
+    http:
+    - timeout: 2s
+      to:
+      - service: cart
+"
         );
     }
 }
