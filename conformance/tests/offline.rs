@@ -132,10 +132,13 @@ async fn an_example_of_explain_is_valid_where_what_it_names_exists() -> anyhow::
 
 #[tokio::test]
 async fn describe_says_which_line_a_value_comes_from() -> anyhow::Result<()> {
-    let file = case("canary");
+    let file = case("example-of-the-rule-language");
     let text = chancery(&["describe", "service", "shop/cart", "-f", &file]).await?;
     assert_eq!(text.status.code(), Some(0));
-    let line = std::fs::read_to_string(&file)?.lines().position(|line| line.contains("timeout:")).map(|at| at + 1);
+    let line = std::fs::read_to_string(&file)?
+        .lines()
+        .position(|line| line.trim_start().starts_with("timeout:"))
+        .map(|at| at + 1);
     let json = chancery(&["describe", "service", "shop/cart", "-f", &file, "-o", "json"]).await?;
     let json: Value = serde_json::from_slice(&json.stdout)?;
     let sections = json["sections"].as_array().into_iter().flatten();

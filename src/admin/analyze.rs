@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use translators::finding::{Code, Finding, by_place};
-use translators::mesh::{Mesh, MtlsMode};
-use translators::name::{ObjectKey, ObjectKind, Owner, QualifiedName};
+use translators::mesh::{AccessDefault, Mesh, MtlsMode, Service};
+use translators::name::{Label, ObjectKey, ObjectKind, Owner, QualifiedName};
 
 use super::{AdminState, Status, render, rfc3339};
 use crate::telemetry::edges::Edge;
@@ -20,6 +20,7 @@ pub(super) fn all(state: &AdminState) -> Vec<Finding> {
         let edges = state.telemetry.edges();
         findings.extend(plaintext(mesh, &edges));
         findings.extend(not_called(mesh, &edges));
+        findings.extend(unguarded(mesh));
     }
     findings.extend(not_programmed(state, &status));
     let mut placed: Vec<Finding> = findings.iter().map(|finding| render::placed(finding, &status)).collect();
@@ -69,13 +70,32 @@ pub(super) fn not_called(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
         called.extend(to.map(|to| &to.destination.service));
     }
     let idle = mesh.services.iter().filter(|(name, _)| !called.contains(name));
-    let finding = |(name, service): (&QualifiedName, &_)| {
-        let service: &translators::mesh::Service = service;
+    let finding = |name: &QualifiedName, service: &Service| {
         let message = format!("nobody calls {name}: no Workload has it under calls, and no request to it was reported");
         Finding::warning(Code::NotCalled, &service.origin.object, "", message)
             .hint("add it to the calls of a Workload, or take it out")
     };
-    idle.map(|(name, service)| finding((name, &**service))).collect()
+    idle.map(|(name, service)| finding(name, service)).collect()
+}
+
+/// Namespaces of whose services no AccessPolicy says who may call them; said of the first of them.
+pub(super) fn unguarded(mesh: &Mesh) -> Vec<Finding> {
+    let mut namespaces: BTreeMap<&Label, (&Service, bool)> = BTreeMap::new();
+    for service in mesh.services.values() {
+        let mut origins = service.ports.iter().flat_map(|port| port.access.origins());
+        let guarded = origins.any(|origin| origin.object.kind == ObjectKind::AccessPolicy);
+        namespaces.entry(&service.name.namespace).or_insert((service, false)).1 |= guarded;
+    }
+    let open = namespaces.into_iter().filter(|(_, (service, guarded))| {
+        !guarded && service.ports.iter().any(|port| port.access.default.value == AccessDefault::Allow)
+    });
+    open.map(|(namespace, (service, _))| {
+        let message =
+            format!("no AccessPolicy covers the namespace {namespace}: whoever reaches its services may call them");
+        Finding::warning(Code::Unguarded, &service.origin.object, "", message)
+            .hint("write an AccessPolicy with {scope: namespace} and default: deny, and allow its callers")
+    })
+    .collect()
 }
 
 /// Objects of which no connected proxy has anything, once any proxy is connected.

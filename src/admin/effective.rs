@@ -77,7 +77,7 @@ fn behind(mesh: &Mesh, subject: &Subject) -> Vec<QualifiedName> {
         Subject::Workload(name) => vec![name.clone()],
         Subject::Service(name) => match mesh.services.get(name).map(|service| &service.backing) {
             Some(Backing::Workloads(serving)) => serving.iter().map(|serving| serving.workload.clone()).collect(),
-            Some(Backing::Static(_)) | None => Vec::new(),
+            Some(Backing::Static(_) | Backing::Dns(_)) | None => Vec::new(),
         },
     }
 }

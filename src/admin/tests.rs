@@ -441,6 +441,7 @@ async fn an_analysis_adds_what_a_running_mesh_shows() {
     assert_eq!(
         found.collect::<Vec<_>>(),
         [
+            "MX0408 warning MeshService shop/cart",
             "MX0506 warning MeshService shop/cart",
             "MX0101 error TrafficRoute shop/cart/spec/http/0",
             "MX0505 warning MTLSPolicy shop/strict",
@@ -468,7 +469,7 @@ async fn an_analysis_adds_what_a_running_mesh_shows() {
     assert_eq!(
         said.collect::<Vec<_>>(),
         [
-            "MX0405 MTLSPolicy shop/strict /spec/mode: mTLS is strict on shop/cart http, but it was called in plaintext: \
+            "MX0406 MTLSPolicy shop/strict /spec/mode: mTLS is strict on shop/cart http, but it was called in plaintext: \
           unknown 3 times, last 2023-11-14T22:13:25Z"
         ]
     );

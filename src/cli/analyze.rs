@@ -19,8 +19,8 @@ use crate::escape::escaped;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 With -f: what `chancery validate` says of these files. Without: what is wrong with the rules that the control plane runs on,
-and what only a running mesh shows: callers in plaintext where mTLS is strict (MX0405), objects of which no connected proxy
-has anything (MX0505), services that nobody calls (MX0506). While no proxy is connected, MX0505 is not looked for.
+and what only a running mesh shows: callers in plaintext where mTLS is strict (MX0406), namespaces that no AccessPolicy covers
+(MX0408), objects of which no connected proxy has anything (MX0505), services that nobody calls (MX0506). While no proxy is connected, MX0505 is not looked for.
 
 Each finding is one line, in the order of files and lines:
 file:line:column: CODE severity object pointer: message; choices; hint

@@ -55,8 +55,12 @@ pub enum Code {
     NoProxy,
     /// MX0404: a private key in a resource that is no secret.
     ExposedKey,
-    /// MX0405: callers in plaintext where mTLS is strict.
+    /// MX0406: callers in plaintext where mTLS is strict.
     PlaintextSeen,
+    /// MX0407: a port that nobody may call.
+    Closed,
+    /// MX0408: services of a namespace of which no rule says who may call them.
+    Unguarded,
     /// MX0501: a rule that can never be reached.
     Unreachable,
     /// MX0502: a rule without effect.
@@ -133,7 +137,9 @@ impl Code {
             Self::NoIdentity => "MX0401",
             Self::SharedIdentity => "MX0402",
             Self::NoProxy => "MX0403",
-            Self::PlaintextSeen => "MX0405",
+            Self::PlaintextSeen => "MX0406",
+            Self::Closed => "MX0407",
+            Self::Unguarded => "MX0408",
             Self::Unreachable => "MX0501",
             Self::ExposedKey => "MX0404",
             Self::NoEffect => "MX0502",

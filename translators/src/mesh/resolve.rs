@@ -338,11 +338,14 @@ impl Resolver {
             let service = self.service(name, before.as_deref());
             self.common.evaluated += 1;
             let mut findings = Vec::new();
-            if let Some(service) = service.as_ref().filter(|service| mtls::is_unproven(service))
+            let is_doubtful =
+                |service: &&Service| mtls::is_unproven(service) || access::closed(service).next().is_some();
+            if let Some(service) = service.as_ref().filter(is_doubtful)
                 && let Some(object) = self.common.objects.get(&key)
             {
                 let mut report = Report::of(object);
                 mtls::warn(service, &mut report);
+                access::warn_of_closed(service, &mut report);
                 findings = report.findings;
             }
             self.common.ledger.set(&key, Part::Effect, findings);

@@ -456,7 +456,7 @@ pub struct DestinationSpec {
     /// Its share among its siblings; 1 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// Which headers are changed on the way to this one, beside those of the rule.
+    /// Which headers are changed on the way to this one, beside those of the rule; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<HeadersSpec>,
 }
