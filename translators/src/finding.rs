@@ -57,7 +57,7 @@ pub enum Code {
     ExposedKey,
     /// MX0406: callers in plaintext where mTLS is strict.
     PlaintextSeen,
-    /// MX0407: a port that nobody may call.
+    /// MX0407: a port that is called, and that nobody may call.
     Closed,
     /// MX0408: services of a namespace of which no rule says who may call them.
     Unguarded,

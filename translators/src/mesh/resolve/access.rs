@@ -202,12 +202,14 @@ pub(super) fn closed(service: &Service) -> impl Iterator<Item = &Port> {
     service.ports.iter().filter(move |port| is_served && is_closed(port))
 }
 
-/// Warns about the ports that are [`closed`].
-pub(super) fn warn_of_closed(service: &Service, report: &mut Report<'_>) {
-    for port in closed(service) {
+/// Warns about ports that are [`closed`], though workloads call them.
+pub(super) fn warn_of_closed(ports: &[&Port], report: &mut Report<'_>) {
+    for port in ports {
         let by = port.access.default.origin.as_ref().map(|origin| format!(" by {origin}")).unwrap_or_default();
-        let message =
-            format!("nobody may call the port {}: the default is deny{by}, and no entry allows anybody", port.name);
+        let message = format!(
+            "the port {} is called, but nobody may: the default is deny{by}, and no entry allows anybody",
+            port.name
+        );
         report.warning(Code::Closed, "/spec/ports", message).hint =
             Some("write an AccessPolicy with allow for its callers".to_owned());
     }
