@@ -23,14 +23,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use translators::finding::{Finding, Location};
+use translators::mesh::Mesh;
 use translators::name::{QualifiedName, RuleRef};
+use translators::rules::Objects;
 
 use crate::csds::{self, ClientStatus};
 use crate::report::Report;
 use crate::telemetry::Telemetry;
 use crate::telemetry::loads::Loads;
 
+mod analyze;
 mod check;
+mod effective;
 mod guard;
 mod prometheus;
 mod render;
@@ -38,6 +42,8 @@ pub mod rfc3339;
 pub mod view;
 
 pub use check::Setting;
+pub use effective::effective;
+pub use render::finding;
 
 use guard::guard;
 use view::Problem;
@@ -57,6 +63,10 @@ pub struct Status {
     pub findings: List,
     /// Where a rule stands.
     pub locate: Locate,
+    /// The objects in force.
+    pub objects: Objects,
+    /// What they come to; `None` before they have been read.
+    pub mesh: Option<Mesh>,
     /// How long the certificate of each workload is valid.
     pub certificates: OrdMap<QualifiedName, Validity>,
 }
@@ -103,6 +113,8 @@ impl Status {
             ready: Err(reason.into()),
             findings: Arc::new(Vec::new),
             locate: Arc::new(|_| None),
+            objects: Objects::new(),
+            mesh: None,
             certificates: OrdMap::new(),
         }
     }
@@ -154,6 +166,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/api/v1/logs", get(logs))
         .route("/api/v1/loads", get(loads))
         .route("/api/v1/_check", get(checks))
+        .route("/api/v1/_analyze", get(analysis))
+        .route("/api/v1/_effective", get(effective::answer))
         .route("/api/v1/findings", get(findings))
         .route(csds::PATH, post(client_status))
         .route_service(&format!("/{}/{{*method}}", name_of(&status)), status)
@@ -219,7 +233,12 @@ async fn checks(State(state): State<AdminState>) -> Json<view::Checks> {
 }
 
 async fn findings(State(state): State<AdminState>) -> Json<view::Findings> {
-    Json(render::findings(&state.status()))
+    let status = state.status();
+    Json(render::findings(&(status.findings)(), &status))
+}
+
+async fn analysis(State(state): State<AdminState>) -> Json<view::Findings> {
+    Json(render::findings(&analyze::all(&state), &state.status()))
 }
 
 async fn client_status(State(state): State<AdminState>, question: Bytes) -> Response {

@@ -10,11 +10,14 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use translators::rules::scalar::Span;
 
+pub mod analyze;
 pub mod bootstrap;
 pub mod check;
 pub mod client;
 pub mod demo;
+pub mod describe;
 pub mod edges;
+pub mod explain;
 pub mod findings;
 pub mod loads;
 pub mod logs;
@@ -37,8 +40,11 @@ const EXAMPLES: &str = "\
 Examples:
   chancery demo                                    a moving mesh on this machine
   chancery validate -f rules/                      what is wrong with these rules?
+  chancery explain TrafficRoute.spec.http          what can be written there?
+  chancery describe service shop/cart -f rules/    what holds for it, and which line says so?
   chancery serve --rules rules/ --data-dir data/   the control plane
   chancery bootstrap --workload shop/cart-v1 --data-dir data/ > envoy.yaml
+  chancery analyze                                 what do the rules and the running mesh not agree about?
   chancery check                                   is anything wrong, and what is to be done?
   chancery proxies                                 who is connected, and in sync?";
 
@@ -54,6 +60,12 @@ enum Command {
     Translate(translate::Args),
     /// List the findings of rules; exit 1 if there are errors
     Validate(validate::Args),
+    /// List every finding, of rules in files or of a running mesh
+    Analyze(analyze::Args),
+    /// Explain a kind or a field of the rule language: type, meaning, default, example
+    Explain(explain::Args),
+    /// Describe what holds for a service or a workload, each value with the line that it comes from
+    Describe(describe::Args),
     /// Check the control plane and its proxies: what may be wrong, and what to do
     Check(check::Args),
     /// List the connected proxies and whether they are in sync
@@ -107,6 +119,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bootstrap(args) => bootstrap::run(args).await,
         Command::Translate(args) => translate::run(args).await,
         Command::Validate(args) => validate::run(args).await,
+        Command::Analyze(args) => analyze::run(args).await,
+        Command::Describe(args) => describe::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
         Command::Proxies(args) => proxies::run(args).await,
         Command::Nacks(args) => nacks::run(args).await,
         Command::Edges(args) => edges::run(args).await,
@@ -141,7 +156,12 @@ mod tests {
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
             "Exit code: 0 if the control plane answered, 2 if nobody could tell.",
             "Exit code: 0 if no check fails, 1 if one does, 2 if nobody could tell.",
+            "Exit code: 0 if no finding is as bad as --fail-on says, 1 if one is, 2 if nobody could tell.",
+            "Exit code: 0 if it is in force, 2 if it is not or nobody could tell.",
+            "Exit code: 0 if there is such a kind and field, 1 if not.",
         ];
-        assert_eq!(["nacks", "proxies", "findings", "edges", "loads", "logs", "check"].map(help), expected);
+        let commands =
+            ["nacks", "proxies", "findings", "edges", "loads", "logs", "check", "analyze", "describe", "explain"];
+        assert_eq!(commands.map(help), expected);
     }
 }

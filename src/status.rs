@@ -9,6 +9,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use translators::finding::by_place;
 use translators::mesh;
 use translators::name::QualifiedName;
 
@@ -47,9 +48,11 @@ pub async fn run(
                 findings: Arc::new(move || {
                     let mut all = of_findings.findings.all();
                     all.extend(mesh::findings(&of_findings.mesh, &of_findings.objects, &seen));
-                    all.sort();
+                    all.sort_by(by_place);
                     all
                 }),
+                objects: rules.objects.clone(),
+                mesh: Some(rules.mesh.clone()),
                 locate: Arc::new(move |rule| rules.locate(rule)),
                 certificates: certificates.clone(),
             }));

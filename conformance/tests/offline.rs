@@ -1,4 +1,5 @@
-//! The commands that need no server: `validate` and `translate`.
+//! The commands that need no server: `validate`, `analyze`, `translate`, `explain` and
+//! `describe`.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -95,5 +96,81 @@ async fn an_unknown_workload_is_an_error_that_lists_the_known() -> anyhow::Resul
     assert_eq!(unknown.status.code(), Some(2));
     let text = String::from_utf8(unknown.stderr)?;
     assert!(text.contains("front/wbe") && text.contains("front/web") && text.contains("shop/cart-v1"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn explain_knows_every_kind_and_says_what_was_meant() -> anyhow::Result<()> {
+    let kinds = chancery(&["explain"]).await?;
+    assert_eq!(kinds.status.code(), Some(0));
+    assert!(String::from_utf8(kinds.stdout)?.contains("\nTrafficRoute   How requests to a service are routed\n"));
+
+    let field = chancery(&["explain", "mtlspolicy.mode", "-o", "json"]).await?;
+    let field: Value = serde_json::from_slice(&field.stdout)?;
+    let choices: Vec<_> = field["choices"].as_array().into_iter().flatten().map(|choice| &choice["value"]).collect();
+    assert_eq!((&field["field"], &field["presence"]), (&Value::from("MTLSPolicy.spec.mode"), &Value::from("required")));
+    assert_eq!(choices, ["strict", "permissive", "disabled"]);
+
+    let unknown = chancery(&["explain", "TrafficRoute.spec.http.timout"]).await?;
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8(unknown.stderr)?;
+    assert!(said.ends_with("stickyBy, timeout, to; did you mean \"timeout\"?\n"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_example_of_explain_is_valid_where_what_it_names_exists() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    std::fs::copy(case("canary"), directory.path().join("canary.yaml"))?;
+    let field = chancery(&["explain", "TrafficPolicy.outbound.timeouts.request", "-o", "json"]).await?;
+    let field: Value = serde_json::from_slice(&field.stdout)?;
+    std::fs::write(directory.path().join("example.yaml"), field["example"].to_string())?;
+    let valid = chancery(&["validate", "-f", &directory.path().display().to_string(), "--fail-on", "warning"]).await?;
+    assert_eq!((String::from_utf8(valid.stdout)?, valid.status.code()), (String::new(), Some(0)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn describe_says_which_line_a_value_comes_from() -> anyhow::Result<()> {
+    let file = case("example-of-the-rule-language");
+    let text = chancery(&["describe", "service", "shop/cart", "-f", &file]).await?;
+    assert_eq!(text.status.code(), Some(0));
+    let line = std::fs::read_to_string(&file)?
+        .lines()
+        .position(|line| line.trim_start().starts_with("timeout:"))
+        .map(|at| at + 1);
+    let json = chancery(&["describe", "service", "shop/cart", "-f", &file, "-o", "json"]).await?;
+    let json: Value = serde_json::from_slice(&json.stdout)?;
+    let sections = json["sections"].as_array().into_iter().flatten();
+    let values: Vec<&Value> = sections.filter_map(|section| section["values"].as_array()).flatten().collect();
+    let timeouts =
+        values.iter().filter(|value| value["from"]["pointer"].as_str().is_some_and(|at| at.ends_with("/timeout")));
+    let lines: Vec<Option<u64>> = timeouts.map(|value| value["from"]["line"].as_u64()).collect();
+    assert_eq!(lines, [line.map(|line| line as u64)]);
+
+    let unknown = chancery(&["describe", "service", "shop/crat", "-f", &file]).await?;
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr)?.contains("did you mean \"shop/cart\"?"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn analyze_says_of_files_what_validate_says() -> anyhow::Result<()> {
+    let file = case("dangling-reference");
+    let validate = chancery(&["validate", "-f", &file]).await?;
+    let analyze = chancery(&["analyze", "-f", &file]).await?;
+    assert_eq!((analyze.stdout, analyze.status.code()), (validate.stdout.clone(), Some(1)));
+    let json: Value = serde_json::from_slice(&chancery(&["analyze", "-f", &file, "-o", "json"]).await?.stdout)?;
+    let findings: Vec<&Value> = json["findings"].as_array().into_iter().flatten().collect();
+    let lines: Vec<_> = findings.iter().filter_map(|finding| finding["text"].as_str()).collect();
+    assert_eq!(lines.join("\n") + "\n", String::from_utf8(validate.stdout)?);
+    let codes: Vec<_> = findings.iter().filter_map(|finding| finding["code"].as_str()).collect();
+    let suppressed = codes.iter().flat_map(|code| ["--suppress", code]);
+    let all: Vec<_> = ["analyze", "-f", &file, "--fail-on", "warning"].into_iter().chain(suppressed).collect();
+    let nothing = chancery(&all).await?;
+    assert_eq!(
+        (String::from_utf8(nothing.stdout)?, nothing.status.code()),
+        ("nothing is wrong with the rules\n".to_owned(), Some(0))
+    );
     Ok(())
 }

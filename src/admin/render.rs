@@ -54,6 +54,15 @@ fn proxy(proxy: &Proxy, status: &Status) -> view::Proxy {
     }
 }
 
+/// A rule, and where it stands.
+pub(super) fn rule(rule: &RuleRef, locate: &dyn Fn(&RuleRef) -> Option<Location>) -> view::Rule {
+    view::Rule {
+        object: rule.object.to_string(),
+        pointer: rule.pointer.clone(),
+        place: locate(rule).as_ref().map(place),
+    }
+}
+
 pub(super) fn nacks(proxies: &[Proxy], status: &Status) -> view::Nacks {
     let mut nacks = Vec::new();
     for proxy in proxies {
@@ -72,17 +81,12 @@ pub(super) fn nacks(proxies: &[Proxy], status: &Status) -> view::Nacks {
 }
 
 fn nack(rejection: &Rejection, status: &Status) -> view::Nack {
-    let rule = |rule: &RuleRef| view::Rule {
-        object: rule.object.to_string(),
-        pointer: rule.pointer.clone(),
-        place: (status.locate)(rule).as_ref().map(place),
-    };
     view::Nack {
         reason: rejection.reason.clone(),
         version: rejection.version.to_string(),
         since: rfc3339::format(rejection.since),
         resources: rejection.resources.iter().map(ToString::to_string).collect(),
-        rules: rejection.rules.iter().map(rule).collect(),
+        rules: rejection.rules.iter().map(|origin| rule(origin, &*status.locate)).collect(),
     }
 }
 
@@ -209,21 +213,26 @@ fn locality(load: LocalityLoad) -> view::LocalityLoad {
     }
 }
 
-pub(super) fn findings(status: &Status) -> view::Findings {
-    view::Findings { findings: (status.findings)().iter().map(|shown| finding(shown, status)).collect() }
+pub(super) fn findings(findings: &[Finding], status: &Status) -> view::Findings {
+    view::Findings { findings: findings.iter().map(|shown| finding(&placed(shown, status))).collect() }
 }
 
-fn finding(finding: &Finding, status: &Status) -> view::Finding {
+/// The same with its place, where the rule still stands in one.
+pub(super) fn placed(finding: &Finding, status: &Status) -> Finding {
     let look_up = || (status.locate)(&RuleRef::new(finding.object.clone()?, finding.pointer.clone()));
-    let located = finding.clone().at(finding.location.clone().or_else(look_up));
+    finding.clone().at(finding.location.clone().or_else(look_up))
+}
+
+/// One finding, which knows its place.
+pub fn finding(located: &Finding) -> view::Finding {
     view::Finding {
-        code: finding.code.as_str().to_owned(),
-        severity: finding.severity.to_string(),
-        object: finding.object.as_ref().map(ToString::to_string),
-        pointer: finding.pointer.clone(),
-        message: finding.message.clone(),
-        choices: finding.choices.clone(),
-        hint: finding.hint.clone(),
+        code: located.code.as_str().to_owned(),
+        severity: located.severity.to_string(),
+        object: located.object.as_ref().map(ToString::to_string),
+        pointer: located.pointer.clone(),
+        message: located.message.clone(),
+        choices: located.choices.clone(),
+        hint: located.hint.clone(),
         location: located.location.as_ref().map(place),
         text: located.to_string(),
     }

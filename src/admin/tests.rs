@@ -1,5 +1,6 @@
 //! Every route, as a client sees it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +59,27 @@ fn proxy() -> Proxy {
     }
 }
 
+/// One service, served by one workload.
+fn objects() -> Objects {
+    let rules = "\
+apiVersion: chancery.dev/v1alpha1
+kind: MeshService
+metadata: {name: cart, namespace: shop}
+spec: {ports: [{name: http, port: 8080, protocol: http}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: Workload
+metadata: {name: cart-v1, namespace: shop}
+spec: {serves: [{service: cart, listen: \"0.0.0.0:8080\", app: \"127.0.0.1:18080\"}]}
+---
+apiVersion: chancery.dev/v1alpha1
+kind: MTLSPolicy
+metadata: {name: strict, namespace: shop}
+spec: {target: {service: cart}, mode: strict}
+";
+    translators::rules::collect([translators::rules::parse("rules.yaml", rules)]).objects
+}
+
 /// A process with one proxy, whose listener is refused because of a rule, and one finding.
 fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
     let report = Report::default();
@@ -70,6 +92,8 @@ fn process() -> (AdminState, StreamReport, watch::Sender<Arc<Status>>) {
         ready: Ok(()),
         findings: Arc::new(move || vec![finding.clone()]),
         locate: Arc::new(|_| Some(Location { file: "rules.yaml".into(), line: 14, column: 3 })),
+        objects: objects(),
+        mesh: Some(translators::mesh::resolve::resolve(&objects()).mesh),
         certificates: imbl::OrdMap::unit("shop/cart-v1".parse().expect("valid"), validity),
     };
     let (sender, status) = watch::channel(Arc::new(status));
@@ -368,4 +392,87 @@ proptest! {
         prop_assert_eq!(after.lines().count(), before);
         prop_assert!(!after.chars().any(|c| c != '\n' && c.is_control()), "{after:?}");
     }
+}
+
+#[tokio::test]
+async fn what_holds_for_a_service_is_shown_with_its_origins() {
+    let (state, _stream, status) = process();
+    let answer = get(&state, "/api/v1/_effective?service=shop/cart").await;
+    assert_eq!(answer["proxies"], json!({"shop/cart-v1": {"total": 1, "inSync": 0}}));
+    let subject =
+        json!({"object": "MeshService shop/cart", "pointer": "", "file": "rules.yaml", "line": 14, "column": 3});
+    assert_eq!(answer["subject"], subject);
+    let values = |title: &str| {
+        let sections = answer["sections"].as_array().into_iter().flatten();
+        let values =
+            sections.filter(|section| section["title"] == title).flat_map(|section| section["values"].as_array());
+        values.flatten().map(|value| (value["name"].as_str().unwrap_or_default(), value)).collect::<BTreeMap<_, _>>()
+    };
+    let origin = json!({"object": "MTLSPolicy shop/strict", "pointer": "/spec/mode", "file": "rules.yaml", "line": 14, "column": 3});
+    assert_eq!(*values("port http")["mtls"], json!({"name": "mtls", "value": "strict", "from": origin}));
+    let timeout = json!({"name": "connectTimeout", "value": "5s", "from": null});
+    assert_eq!(*values("port http, calls of everyone")["connectTimeout"], timeout);
+
+    let workload = get(&state, "/api/v1/_effective?workload=shop/cart-v1").await;
+    let identity = &workload["sections"][0]["values"][0];
+    assert_eq!(identity["value"], "spiffe://cluster.local/ns/shop/sa/cart-v1");
+
+    let refused = async |query: &str| {
+        let (code, _, body) = ask(&state, "GET", &format!("/api/v1/_effective?{query}"), "localhost").await;
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        (code.as_u16(), body["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    let unknown = "no MeshService shop/crat is in force; choices: shop/cart; did you mean \"shop/cart\"?";
+    assert_eq!(refused("service=shop/crat").await, (404, unknown.to_owned()));
+    let question = "ask for ?service=NAMESPACE/NAME or ?workload=NAMESPACE/NAME";
+    assert_eq!(refused("service=cart").await, (400, question.to_owned()));
+    assert_eq!(refused("service=shop/cart&workload=shop/cart-v1").await.0, 400);
+    status.send_replace(Arc::new(Status::starting("the rules have not been read yet")));
+    assert_eq!(refused("service=shop/cart").await.0, 503);
+}
+
+#[tokio::test]
+async fn an_analysis_adds_what_a_running_mesh_shows() {
+    let (state, _stream, _status) = process();
+    let answer = get(&state, "/api/v1/_analyze").await;
+    let found = answer["findings"].as_array().into_iter().flatten().map(|one| {
+        let text = |name: &str| one[name].as_str().unwrap_or_default();
+        format!("{} {} {}{}", text("code"), text("severity"), text("object"), text("pointer"))
+    });
+    // The proxy is the workload's, and its streams have no resource of the policy.
+    assert_eq!(
+        found.collect::<Vec<_>>(),
+        [
+            "MX0408 warning MeshService shop/cart",
+            "MX0506 warning MeshService shop/cart",
+            "MX0101 error TrafficRoute shop/cart/spec/http/0",
+            "MX0505 warning MTLSPolicy shop/strict",
+        ]
+    );
+
+    let status = state.status();
+    let mesh = status.mesh.as_ref().expect("rules");
+    let key = |caller: Option<&str>| EdgeKey {
+        caller: caller.map(|caller| caller.parse().expect("valid")),
+        service: "shop/cart".parse().expect("valid"),
+        version: "v1".into(),
+        port: "http".into(),
+        protocol: Protocol::Http,
+    };
+    let plain = Totals { plain_successes: 3, ..Totals::new(at(5)) };
+    let mtls = Totals { mtls_successes: 3, ..Totals::new(at(5)) };
+    let proven = Edge { key: key(Some("spiffe://cluster.local/ns/front/sa/web")), totals: mtls };
+    assert_eq!(analyze::plaintext(mesh, std::slice::from_ref(&proven)), []);
+    assert_eq!(analyze::not_called(mesh, std::slice::from_ref(&proven)), []);
+    let seen = analyze::plaintext(mesh, &[proven, Edge { key: key(None), totals: plain }]);
+    let said = seen
+        .iter()
+        .map(|one| format!("{} {} {}: {}", one.code, one.object.as_ref().expect("one"), one.pointer, one.message));
+    assert_eq!(
+        said.collect::<Vec<_>>(),
+        [
+            "MX0406 MTLSPolicy shop/strict /spec/mode: mTLS is strict on shop/cart http, but it was called in plaintext: \
+          unknown 3 times, last 2023-11-14T22:13:25Z"
+        ]
+    );
 }

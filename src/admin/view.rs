@@ -343,6 +343,50 @@ pub struct Finding {
     pub text: String,
 }
 
+/// `/api/v1/_effective?service=NS/NAME` and `?workload=NS/NAME`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Effective {
+    /// What is described, and where it stands.
+    pub subject: Rule,
+    /// What holds for it.
+    pub sections: Vec<Section>,
+    /// The connected proxies that serve it or are its instances, by workload; null where no control plane was asked.
+    pub proxies: Option<BTreeMap<String, Connected>>,
+}
+
+/// Values that belong together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Section {
+    /// What they are about: `port http`.
+    pub title: String,
+    /// The values.
+    pub values: Vec<EffectiveValue>,
+}
+
+/// One value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveValue {
+    /// Its name.
+    pub name: String,
+    /// The value; null is none, or without limit.
+    pub value: serde_json::Value,
+    /// The rule that says so; null is built in.
+    pub from: Option<Rule>,
+}
+
+/// How many proxies are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connected {
+    /// All of them.
+    pub total: usize,
+    /// Those that have accepted everything that they were sent.
+    pub in_sync: usize,
+}
+
 /// `/api/v1/_check`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

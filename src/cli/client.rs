@@ -58,13 +58,21 @@ impl Ask {
         table: impl FnOnce(&T, bool) -> String,
         verdict: impl FnOnce(&T) -> bool,
     ) -> anyhow::Result<ExitCode> {
-        let write = |answer: &T| match self.output {
-            Output::Table => Ok(table(answer, false)),
-            Output::Wide => Ok(table(answer, true)),
-            Output::Json => json(answer),
-            Output::Yaml => yaml(answer),
-        };
-        self.server.show(path, write, verdict).await
+        self.server.show(path, |answer: &T| self.output.write(answer, table), verdict).await
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    /// An answer in this form.
+    pub fn write<T: Serialize>(self, answer: &T, table: impl FnOnce(&T, bool) -> String) -> anyhow::Result<String> {
+        match self {
+            Self::Table => Ok(table(answer, false)),
+            Self::Wide => Ok(table(answer, true)),
+            Self::Json => json(answer),
+            Self::Yaml => yaml(answer),
+        }
     }
 }
 

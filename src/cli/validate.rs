@@ -1,10 +1,10 @@
 //! `chancery validate`: the findings of rules, without a server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use translators::finding::{Finding, Severity};
+use translators::finding::{Finding, Severity, by_place};
 use translators::mesh::{self, resolve};
 
 use crate::clock::Clock;
@@ -15,6 +15,7 @@ use crate::sources::files;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each finding is one line: file:line:column: CODE severity object pointer: message; choices; hint
+`chancery analyze` says the same of rules, and of a running control plane what only a mesh that runs shows.
 
 Examples:
   chancery validate -f rules/
@@ -32,9 +33,12 @@ pub struct Args {
     output: Output,
 }
 
+/// The least severity that makes the exit code 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FailOn {
+pub enum FailOn {
+    /// Errors alone.
     Error,
+    /// Warnings too.
     Warning,
 }
 
@@ -46,22 +50,36 @@ enum Output {
 
 /// Runs the command: exit 0 when the rules are valid, 1 when they are not.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let state = files::read_once(&args.file)?;
-    let mut findings = state.findings.clone();
-    let resolution = resolve::resolve(&state.objects);
-    findings.append(&mut resolution.all_findings());
-    let seen = materials::seen(&resolution.mesh, Clock::System.now());
-    findings.append(&mut mesh::findings(&resolution.mesh, &state.objects, &seen));
-    findings.sort();
+    let (objects, findings) = findings(&args.file)?;
     match args.output {
         Output::Text => findings.iter().for_each(|finding| println!("{finding}")),
         Output::Json => println!("{}", serde_json::to_string_pretty(&findings)?),
     }
     let errors = count(&findings, Severity::Error);
     let warnings = count(&findings, Severity::Warning);
-    eprintln!("{} objects, {errors} errors, {warnings} warnings", state.objects.len());
-    let failed = errors > 0 || (args.fail_on == FailOn::Warning && warnings > 0);
-    Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    eprintln!("{objects} objects, {errors} errors, {warnings} warnings");
+    Ok(if args.fail_on.fails(errors, warnings) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// How many objects there are at `path`, and what is wrong with them, in the order of files and lines.
+pub fn findings(path: &Path) -> anyhow::Result<(usize, Vec<Finding>)> {
+    let state = files::read_once(path)?;
+    let mut findings = state.findings.clone();
+    let resolution = resolve::resolve(&state.objects);
+    findings.append(&mut resolution.all_findings());
+    let seen = materials::seen(&resolution.mesh, Clock::System.now());
+    findings.append(&mut mesh::findings(&resolution.mesh, &state.objects, &seen));
+    findings.sort_by(by_place);
+    Ok((state.objects.len(), findings))
+}
+
+// === impl FailOn ===
+
+impl FailOn {
+    /// Whether so many errors and warnings are too many.
+    pub fn fails(self, errors: usize, warnings: usize) -> bool {
+        errors > 0 || (self == Self::Warning && warnings > 0)
+    }
 }
 
 fn count(findings: &[Finding], severity: Severity) -> usize {

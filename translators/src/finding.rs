@@ -57,6 +57,12 @@ pub enum Code {
     ExposedKey,
     /// MX0405: a certificate of a gateway that cannot be shown, is over or is for other hosts.
     BadCertificate,
+    /// MX0406: callers in plaintext where mTLS is strict.
+    PlaintextSeen,
+    /// MX0407: a port that is called, and that nobody may call.
+    Closed,
+    /// MX0408: services of a namespace of which no rule says who may call them.
+    Unguarded,
     /// MX0501: a rule that can never be reached.
     Unreachable,
     /// MX0502: a rule without effect.
@@ -65,6 +71,10 @@ pub enum Code {
     RiskyRetry,
     /// MX0504: a well-known server-first port that is not declared so.
     ServerFirst,
+    /// MX0505: an object of which no connected proxy has anything.
+    NotProgrammed,
+    /// MX0506: a service that nobody calls.
+    NotCalled,
 }
 
 /// A place in a file; both numbers start at 1.
@@ -103,7 +113,7 @@ pub struct Finding {
 }
 
 /// The order in which findings are shown: by place, then by object and pointer.
-pub(crate) fn by_place(left: &Finding, right: &Finding) -> std::cmp::Ordering {
+pub fn by_place(left: &Finding, right: &Finding) -> std::cmp::Ordering {
     let key = |finding: &Finding| (finding.location.clone(), finding.object.clone(), finding.pointer.clone());
     key(left).cmp(&key(right)).then_with(|| left.cmp(right))
 }
@@ -129,12 +139,17 @@ impl Code {
             Self::NoIdentity => "MX0401",
             Self::SharedIdentity => "MX0402",
             Self::NoProxy => "MX0403",
+            Self::PlaintextSeen => "MX0406",
+            Self::Closed => "MX0407",
+            Self::Unguarded => "MX0408",
             Self::Unreachable => "MX0501",
             Self::ExposedKey => "MX0404",
             Self::BadCertificate => "MX0405",
             Self::NoEffect => "MX0502",
             Self::RiskyRetry => "MX0503",
             Self::ServerFirst => "MX0504",
+            Self::NotProgrammed => "MX0505",
+            Self::NotCalled => "MX0506",
         }
     }
 }

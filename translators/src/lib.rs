@@ -7,6 +7,8 @@
 //! Owns: the meaning of the rule language. May use: serde, prost, the `proto` crate. Never: a clock, the
 //! environment, the file system, randomness, the order of a hash map, tokio, tonic or kube.
 
+pub mod describe;
+pub mod explain;
 pub mod finding;
 pub mod json;
 pub mod mesh;

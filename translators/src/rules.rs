@@ -24,6 +24,7 @@ mod node;
 pub mod policy;
 pub mod route;
 pub mod scalar;
+pub mod schema;
 pub mod service;
 pub mod snapshot;
 pub mod subject;

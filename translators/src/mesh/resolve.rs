@@ -255,6 +255,13 @@ impl Resolver {
             if self.observing.is_needed() {
                 dirty.observed.insert(change.name.clone());
             }
+            // Whether a port is closed to nobody or to somebody.
+            for call in change.values().flat_map(|workload| &workload.calls) {
+                let service = self.resolved.get(&call.service);
+                if service.is_some_and(|service| access::closed(service).next().is_some()) {
+                    dirty.services.insert(call.service.clone());
+                }
+            }
         }
         self.sharing.follow(&changes, &mut self.common);
         self.snapshots.mark(&changes);
@@ -387,11 +394,14 @@ impl Resolver {
             let service = self.service(name, before.as_deref());
             self.common.evaluated += 1;
             let mut findings = Vec::new();
-            if let Some(service) = service.as_ref().filter(|service| mtls::is_unproven(service))
+            let closed = service.iter().flat_map(access::closed).filter(|port| self.is_called(name, &port.name));
+            let closed: Vec<&Port> = closed.collect();
+            if let Some(service) = service.as_ref().filter(|service| mtls::is_unproven(service) || !closed.is_empty())
                 && let Some(object) = self.common.objects.get(&key)
             {
                 let mut report = Report::of(object);
                 mtls::warn(service, &mut report);
+                access::warn_of_closed(&closed, &mut report);
                 findings = report.findings;
             }
             self.common.ledger.set(&key, Part::Effect, findings);
@@ -407,6 +417,14 @@ impl Resolver {
                 None => self.resolved.remove(name),
             };
         }
+    }
+
+    /// Whether any workload calls the port.
+    fn is_called(&self, service: &QualifiedName, port: &str) -> bool {
+        let readers = self.common.readers.of(Fact::Service(service.clone()));
+        let workloads = readers.filter(|key| key.kind == ObjectKind::Workload);
+        let mut calls = workloads.filter_map(|key| self.kept_workloads.get(&key.name)).flat_map(|from| &from.calls);
+        calls.any(|call| call.service == *service && call.port == port)
     }
 
     /// The service `name` with everything that applies to it; routes that are as they were `before` are shared.

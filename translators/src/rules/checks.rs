@@ -16,18 +16,22 @@ use super::scalar::{Method, Percent, Span};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CorsSpec {
     /// The origins: `https://shop.example`, or `{prefix: ...}` or `{regex: ...}`; `"*"` is any.
+    #[schemars(extend("examples" = [["https://shop.example"]]))]
     pub allow_origins: Vec<TextSpec>,
-    /// The methods that they may use.
+    /// The methods that they may use; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_methods: Vec<Method>,
-    /// The headers that they may send.
+    /// The headers that they may send; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["x-cart"])]
     pub allow_headers: Vec<String>,
-    /// The headers that they may read.
+    /// The headers that they may read; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["x-cart"])]
     pub expose_headers: Vec<String>,
-    /// How long a browser may remember that, in whole seconds.
+    /// How long a browser may remember that, in whole seconds; left out, the browser decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"10m")]
     pub max_age: Option<Span>,
     /// Whether cookies are sent; false by default.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -41,14 +45,15 @@ pub enum StickySpec {
     /// The cookie of this name, which the proxy sets where there is none, for as long as the client's session. Who comes
     /// without it over one connection is given the same. Envoy decides about weights before it sets one: where they share
     /// clients out, a client stays from its second request on.
-    Cookie(String),
+    Cookie(#[schemars(example = &"cart")] String),
     /// The header of this name, which clients send.
-    Header(String),
+    Header(#[schemars(example = &"x-cart")] String),
 }
 
-/// What goes wrong on purpose.
+/// What goes wrong on purpose; what is left out does not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["abort"]}, {"required": ["delay"]}]))]
 pub struct FaultSpec {
     /// Requests that wait before they are sent on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +63,7 @@ pub struct FaultSpec {
     pub abort: Option<AbortSpec>,
     /// Only requests with all of these headers; none by default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"x-fault": "1"}]))]
     pub only_if_header: BTreeMap<String, TextSpec>,
 }
 
@@ -80,6 +86,7 @@ pub struct AbortSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<Percent>,
     /// The status, 200 to 599.
+    #[schemars(example = 503)]
     pub status: u16,
 }
 
@@ -88,8 +95,10 @@ pub struct AbortSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimitSpec {
     /// So many, at once or one after the other.
+    #[schemars(example = 500)]
     pub requests: NonZeroU32,
     /// In so long; what was used comes back evenly.
+    #[schemars(example = &"1s")]
     pub per: Span,
     /// What has a bucket of its own for each of its values; one bucket for all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,5 +114,5 @@ pub enum RateKeySpec {
     /// Each address that requests come from.
     Ip,
     /// Each value of the header of this name; requests without it share one.
-    Header(String),
+    Header(#[schemars(example = &"x-cart")] String),
 }

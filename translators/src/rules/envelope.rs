@@ -23,25 +23,32 @@ pub struct Metadata {
     /// The namespace: a DNS label.
     #[schemars(with = "String")]
     pub namespace: Label,
-    /// Labels; Chancery gives them no meaning.
+    /// Labels; none by default. Chancery gives them no meaning.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations; Chancery gives them no meaning.
+    /// Annotations; none by default. Chancery gives them no meaning.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 /// A whole document.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Document<S> {
+    /// The version of the language.
     #[serde(rename = "apiVersion")]
+    #[schemars(with = "String", extend("const" = API_VERSION))]
     pub _api_version: IgnoredAny,
+    /// What the document describes.
     #[serde(rename = "kind")]
+    #[schemars(with = "String")]
     pub _kind: IgnoredAny,
+    /// What the object is called, and what people attach to it.
     pub metadata: Metadata,
+    /// What it says.
     pub spec: S,
-    /// Written by Chancery; ignored on input.
+    /// Written by Chancery; ignored on input, and may be left out.
     #[serde(default, rename = "status")]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub _status: IgnoredAny,
 }

@@ -56,13 +56,14 @@ pub struct ListenerSpec {
     pub name: Label,
     /// The address that it listens on; `0.0.0.0` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"0.0.0.0")]
     pub address: Option<IpAddr>,
     /// The port that it listens on.
     pub port: NonZeroU16,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
     /// The hosts that it is for: `shop.example.com`, `*.example.com` for one or more labels before it, `*` for all; the
-    /// most specific one decides. By default all.
+    /// most specific one decides; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
     /// The name of the listener of this gateway that clients are told to go to instead, with 301: no route is asked. The
@@ -70,7 +71,7 @@ pub struct ListenerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub redirect_to: Option<Label>,
-    /// TLS, on an https listener.
+    /// TLS, on an https listener; left out on an http one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
 }
@@ -82,13 +83,13 @@ pub struct TlsSpec {
     /// What becomes of it; `terminate` by default.
     #[serde(default)]
     pub mode: TlsMode,
-    /// The TLSCertificate that is shown, of the gateway's own namespace.
+    /// The TLSCertificate that is shown, of the gateway's own namespace; left out, a listener that ends TLS is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<RelativeName>,
     /// The lowest version that is spoken, "1.2" or "1.3"; "1.2" by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TlsVersion>,
-    /// Whether clients have certificates.
+    /// Whether clients have certificates; they are not asked by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuthSpec>,
 }
@@ -108,7 +109,7 @@ pub enum TlsMode {
 pub struct ClientAuthSpec {
     /// Whether they are asked for one.
     pub mode: ClientAuthMode,
-    /// The authorities that vouch for them; not with `none`.
+    /// The authorities that vouch for them; left out with `none` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CaSpec>,
     /// Whether services are told of the certificate, in the header `x-edge-client-cert`, as

@@ -19,7 +19,7 @@ pub struct InboundSpec {
     /// `key: caller` each identity has a bucket of its own, and callers without one share one.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub rate_limit: Setting<RateLimitSpec>,
-    /// What goes wrong on purpose.
+    /// What goes wrong on purpose; nothing by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub fault: Setting<FaultSpec>,
     /// How many connections at once; without limit by default. One more is closed at once.

@@ -17,18 +17,18 @@ use crate::name::{Label, TrustDomain};
 pub struct MeshSpec {
     /// The trust domain of every identity; `cluster.local` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"shop.example")]
     pub trust_domain: Option<TrustDomain>,
-    /// Who signs certificates.
+    /// Who signs certificates; the built-in authority by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<Ca>,
-    /// What holds where no rule says anything.
+    /// What holds where no rule says anything; left out, what is built in.
     #[serde(default)]
     pub defaults: Defaults,
-    /// Who issues tokens that entries of access policies ask for.
+    /// Who issues tokens that entries of access policies ask for; nobody by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwt_providers: Vec<JwtProviderSpec>,
-    /// Who is told what proxies log and trace.
+    /// Who is told what proxies log and trace; nobody by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub telemetry_providers: Vec<TelemetryProviderSpec>,
 }
@@ -38,17 +38,21 @@ pub struct MeshSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtProviderSpec {
     /// The name by which entries refer to it.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"login")]
     pub name: Label,
     /// What `iss` of its tokens says.
+    #[schemars(example = &"https://login.example")]
     pub issuer: String,
     /// One of these must be in `aud` of a token; left out, any will do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["shop"])]
     pub audiences: Vec<String>,
     /// The keys that its tokens are signed with.
+    #[schemars(extend("examples" = [{"url": "https://login.example/jwks.json"}]))]
     pub jwks: JwksSpec,
     /// The header that carries the token; left out, `authorization`, where `Bearer ` comes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"x-token")]
     pub header: Option<String>,
     /// Whether the application gets the token as well; `false` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,21 +64,28 @@ pub struct JwtProviderSpec {
 #[serde(rename_all = "camelCase")]
 pub enum JwksSpec {
     /// The set itself, as JSON.
-    Inline(String),
+    Inline(
+        #[schemars(example = &r#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#)]
+         String,
+    ),
     /// Where every proxy that needs them fetches them, every 5 minutes: `https` with a certificate that the system's
     /// authorities vouch for, or `http`. While they cannot be fetched, no token is good.
-    Url(String),
+    Url(
+        #[schemars(example = &"https://login.example/jwks.json")]
+        String,
+    ),
 }
 
 /// Who signs certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ca {
-    /// The built-in authority.
+    /// The built-in authority; left out, it is that as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Builtin>,
     /// How long a workload certificate lives; `24h` by default.
     #[serde(default, rename = "leafTTL", skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"24h")]
     pub leaf_ttl: Option<Span>,
 }
 

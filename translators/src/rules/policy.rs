@@ -34,13 +34,17 @@ pub struct AccessSpec {
     /// Whether it is enforced; `enforce` by default.
     #[serde(default, skip_serializing_if = "AccessMode::is_enforce")]
     pub mode: AccessMode,
-    /// What holds where no entry matches; the most specific target wins.
+    /// What holds where no entry matches; left out, as a wider target says. The most specific target wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-ladder" = "an AccessPolicy with a wider target (port, service, namespace, mesh)",
+        "x-default-from" = "Mesh.spec.defaults.access"
+    ))]
     pub default: Option<AccessDefault>,
-    /// Entries that admit.
+    /// Entries that admit; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<EntrySpec>,
-    /// Entries that refuse; they beat every allow.
+    /// Entries that refuse; none by default. They beat every allow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<EntrySpec>,
 }
@@ -59,6 +63,7 @@ pub enum AccessMode {
 /// One entry: it matches when one caller and one operation match.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["from"]}, {"required": ["to"]}, {"required": ["jwt"]}]))]
 pub struct EntrySpec {
     /// The callers; left out, anybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,10 +82,11 @@ pub struct EntrySpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtSpec {
     /// Who issued it: one of `jwtProviders` of the Mesh.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"login")]
     pub provider: Label,
-    /// What it says: each of these claims is one of its values, a text or a list with it.
+    /// What it says: each of these claims is one of its values, a text or a list with it; none by default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"role": ["customer"]}]))]
     pub claims: BTreeMap<String, Vec<String>>,
 }
 
@@ -91,11 +97,14 @@ pub enum CallerSpec {
     /// The workloads that serve a service.
     Service(RelativeName),
     /// Every identity of a namespace.
-    Namespace(#[schemars(with = "String")] Label),
+    Namespace(#[schemars(with = "String", example = &"front")] Label),
     /// One service account.
     ServiceAccount(AccountName),
     /// Identities that a pattern takes; `*` is any characters.
-    Spiffe(String),
+    Spiffe(
+        #[schemars(example = &"spiffe://cluster.local/ns/front/*")]
+        String,
+    ),
     /// Those whose connections come from this address or range, with or without identity: the other end of the
     /// connection, never what a header says.
     Ip(Addresses),
@@ -106,25 +115,31 @@ pub enum CallerSpec {
 /// What a caller does; every part must hold, and of each part one value. A part that is left out is anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["methods"]}, {"required": ["paths"]}, {"required": ["hosts"]}, {"required": ["ports"]}, {"required": ["headers"]}, {"required": ["grpcMethods"]}]))]
 pub struct OperationSpec {
     /// The methods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<Method>,
     /// The paths; `*` is any characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["/cart", "/cart/*"])]
     pub paths: Vec<String>,
     /// The hosts that requests are for, without port and whatever their case; `*.example.com` is one or more labels
     /// before `.example.com`, `*` is every host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["*.shop.example"])]
     pub hosts: Vec<String>,
     /// The ports, by the numbers that callers of the service know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = [8080])]
     pub ports: Vec<NonZeroU16>,
     /// The headers; all of them must match.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"x-team": "shop"}]))]
     pub headers: BTreeMap<String, TextSpec>,
     /// The calls of gRPC, `package.Service/Method` or `package.Service/*`: POST to that path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["shop.v1.Cart/Get"])]
     pub grpc_methods: Vec<String>,
 }
 

@@ -19,39 +19,41 @@ use crate::name::Label;
 /// How requests to a service or a gateway are routed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["http"]}, {"required": ["grpc"]}, {"required": ["tcp"]}]))]
 pub struct RouteSpec {
     /// Whose requests.
     #[serde(rename = "for")]
     pub subject: Subject,
-    /// The rules: tried top to bottom, the first match decides.
+    /// The rules: tried top to bottom, the first match decides; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpRuleSpec>,
-    /// The rules for calls of gRPC, on grpc and http2 ports: tried before those of `http`.
+    /// The rules for calls of gRPC, on grpc and http2 ports: tried before those of `http`; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc: Vec<GrpcRuleSpec>,
-    /// The rule for connections to tcp ports.
+    /// The rule for connections to tcp ports; left out, they go to the service itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp: Vec<TcpRuleSpec>,
 }
 
-/// One rule.
+/// One rule; what is left out is not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["to"]}, {"required": ["redirect"]}, {"required": ["respond"]}]))]
 pub struct HttpRuleSpec {
-    /// Its name.
+    /// Its name; `rule-N` by default, by its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"testers")]
     pub name: Option<Label>,
-    /// The alternatives; none matches everything.
+    /// The alternatives; left out, everything matches.
     #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<HttpMatchSpec>,
-    /// Where requests go; this, `redirect` or `respond`.
+    /// Where requests go; left out where there is `redirect` or `respond`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<DestinationSpec>>,
-    /// Where clients are told to go instead.
+    /// Where clients are told to go instead; left out where there is `to` or `respond`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<RedirectSpec>,
-    /// What is answered without asking anybody.
+    /// What is answered without asking anybody; left out where there is `to` or `redirect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<ResponseSpec>,
     /// What a request is made into on its way.
@@ -75,23 +77,25 @@ pub struct HttpRuleSpec {
     /// How many requests each calling proxy sends at most; the others are answered 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitSpec>,
-    /// How long a request may take as a whole; `0s` is without limit, `null` the built-in value.
+    /// How long a request may take as a whole; left out, as policies say. `0s` is without limit, `null` the built-in value.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    #[schemars(extend("x-default-from" = "TrafficPolicy.spec.outbound.timeouts.request"))]
     pub timeout: Setting<Span>,
-    /// What is repeated; `null` is the built-in value.
+    /// What is repeated; left out, as policies say. `null` is the built-in value.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    #[schemars(extend("x-default-from" = "TrafficPolicy.spec.outbound.retry"))]
     pub retry: Setting<RetrySpec>,
 }
 
-/// One rule for calls of gRPC. What no rule takes is answered UNIMPLEMENTED.
+/// One rule for calls of gRPC; what is left out is not done. What no rule takes is answered UNIMPLEMENTED.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrpcRuleSpec {
-    /// Its name.
+    /// Its name; `rule-N` by default, by its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"testers")]
     pub name: Option<Label>,
-    /// The alternatives; none matches everything.
+    /// The alternatives; left out, everything matches.
     #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<GrpcMatchSpec>,
     /// Where calls go.
@@ -114,8 +118,9 @@ pub struct GrpcRuleSpec {
     /// How long a call may take as a whole; `0s` is without limit, and left out, the caller's own limit holds alone.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub timeout: Setting<Span>,
-    /// What is repeated; `null` is the built-in value.
+    /// What is repeated; left out, as policies say. `null` is the built-in value.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    #[schemars(extend("x-default-from" = "TrafficPolicy.spec.outbound.retry"))]
     pub retry: Setting<RetrySpec>,
 }
 
@@ -123,30 +128,33 @@ pub struct GrpcRuleSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcpRuleSpec {
-    /// Its name.
+    /// Its name; `rule-N` by default, by its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"testers")]
     pub name: Option<Label>,
     /// Where connections go.
     pub to: Vec<DestinationSpec>,
 }
 
-/// One alternative of calls; every part must hold.
+/// One alternative of calls; every part must hold, and one that is left out always does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrpcMatchSpec {
     /// The full name of the service of gRPC: `shop.v1.Cart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"shop.v1.Cart")]
     pub service: Option<String>,
     /// The method, without its service: `Get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"Get")]
     pub method: Option<String>,
     /// The headers, which gRPC calls metadata.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"x-canary": "true"}]))]
     pub headers: BTreeMap<String, TextSpec>,
 }
 
-/// One alternative; every part must hold.
+/// One alternative; every part must hold, and one that is left out always does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpMatchSpec {
@@ -158,33 +166,41 @@ pub struct HttpMatchSpec {
     pub methods: Vec<Method>,
     /// The headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"x-canary": "true"}]))]
     pub headers: BTreeMap<String, TextSpec>,
     /// The parameters of the query.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"beta": {"present": true}}]))]
     pub query: BTreeMap<String, TextSpec>,
 }
 
 /// Where a client is told to go; what is left out stays as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["host"]}, {"required": ["path"]}, {"required": ["prefix"]}, {"required": ["scheme"]}, {"required": ["port"]}]))]
 pub struct RedirectSpec {
     /// `http` or `https`; the port is then the scheme's own, unless it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<Scheme>,
     /// The host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"shop.example")]
     pub host: Option<String>,
     /// The port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8443)]
     pub port: Option<NonZeroU16>,
     /// The whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/moved")]
     pub path: Option<String>,
     /// What takes the place of the prefix that the match names; not with `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/new")]
     pub prefix: Option<String>,
     /// 301, 302, 303, 307 or 308; 302 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 301)]
     pub code: Option<u16>,
 }
 
@@ -223,24 +239,30 @@ impl Scheme {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResponseSpec {
     /// The status, 200 to 599.
+    #[schemars(example = 503)]
     pub status: u16,
-    /// The body, at most 4,096 bytes.
+    /// The body, at most 4,096 bytes; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"closed for today")]
     pub body: Option<String>,
 }
 
 /// What a request is made into; what is left out stays. Of `path`, `prefix` and `regex` there is one at most.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["host"]}, {"required": ["path"]}, {"required": ["prefix"]}, {"required": ["regex"]}]))]
 pub struct RewriteSpec {
     /// The host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"cart.shop.example")]
     pub host: Option<String>,
     /// The whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/cart")]
     pub path: Option<String>,
     /// What takes the place of the prefix that the match names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/v2")]
     pub prefix: Option<String>,
     /// A part of the path, and what takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,12 +274,14 @@ pub struct RewriteSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegexRewriteSpec {
     /// RE2 over the path without the query.
+    #[schemars(example = &"^/item/([0-9]+)$")]
     pub pattern: String,
     /// What takes its place; `\1` is what the first group took.
+    #[schemars(example = &r"/items?id=\1")]
     pub substitution: String,
 }
 
-/// Which headers are changed, of requests and of responses.
+/// Which headers are changed, of requests and of responses; what is left out stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeadersSpec {
@@ -269,18 +293,21 @@ pub struct HeadersSpec {
     pub response: Option<HeaderChangesSpec>,
 }
 
-/// Changes of headers; a value is a text and nothing else.
+/// Changes of headers; a value is a text and nothing else, and what is left out is not done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeaderChangesSpec {
     /// There with this value alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"x-team": "shop"}]))]
     pub set: BTreeMap<String, String>,
     /// There with this value beside others.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"x-team": "shop"}]))]
     pub add: BTreeMap<String, String>,
     /// Not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["x-debug"])]
     pub remove: Vec<String>,
 }
 
@@ -292,13 +319,15 @@ pub struct MirrorSpec {
     pub service: RelativeName,
     /// The name of its port; by default the one that is called, or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"http")]
     pub port: Option<Label>,
-    /// Short for `labels: {version: ...}`.
+    /// Short for `labels: {version: ...}`; left out, any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"v2")]
     pub version: Option<String>,
-    /// The labels that an endpoint must carry.
+    /// The labels that an endpoint must carry; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{"version": "v2"}]))]
     pub labels: Option<BTreeMap<String, String>>,
     /// Of how many requests, in percent; all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -310,13 +339,13 @@ pub struct MirrorSpec {
 #[serde(rename_all = "camelCase")]
 pub enum PathSpec {
     /// The whole path.
-    Exact(String),
+    Exact(#[schemars(example = &"/cart")] String),
     /// Whole segments; with a trailing slash a prefix of the text.
-    Prefix(String),
+    Prefix(#[schemars(example = &"/cart")] String),
     /// RE2 over the whole path without the query.
-    Regex(String),
+    Regex(#[schemars(example = &"/item/[0-9]+")] String),
     /// Segments, of which `{name}` or `*` is any one, and `{name=**}` or `**` any number at the end.
-    Template(String),
+    Template(#[schemars(example = &"/item/{id}")] String),
 }
 
 /// How a header or a parameter is matched: a text, or one of these.
@@ -369,7 +398,7 @@ impl<'de> Deserialize<'de> for TextSpec {
 /// A text, or a mapping with one member.
 struct TextVisitor;
 
-/// Exactly one of these.
+/// Exactly one of these; the others are left out.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WrittenText {
@@ -427,18 +456,20 @@ pub struct DestinationSpec {
     pub service: RelativeName,
     /// The name of its port; by default the one that is called, or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"http")]
     pub port: Option<Label>,
-    /// Short for `labels: {version: ...}`.
+    /// Short for `labels: {version: ...}`; left out, any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"v2")]
     pub version: Option<String>,
-    /// The labels that an endpoint must carry.
+    /// The labels that an endpoint must carry; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{"version": "v2"}]))]
     pub labels: Option<BTreeMap<String, String>>,
     /// Its share among its siblings; 1 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// Which headers are changed on the way to this one, beside those of the rule.
+    /// Which headers are changed on the way to this one, beside those of the rule; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<HeadersSpec>,
 }
@@ -447,16 +478,21 @@ pub struct DestinationSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetrySpec {
-    /// Repetitions after the first try.
+    /// Repetitions after the first try; 1 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 2)]
     pub attempts: Option<u32>,
-    /// The conditions.
+    /// The conditions: `connect-failure`, `refused-stream`, `reset`, `gateway-error`, `5xx`, `retriable-4xx`, a status such
+    /// as `"503"`, or a status of gRPC such as `unavailable`; the first two by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = ["connect-failure", "503"])]
     pub when: Option<Vec<String>>,
-    /// How long one try may take.
+    /// How long one try may take; without limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"600ms")]
     pub per_try_timeout: Option<Span>,
-    /// The first pause between tries.
+    /// The first pause between tries, the longest being ten times that; Envoy's own `25ms` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"25ms")]
     pub backoff: Option<Span>,
 }

@@ -290,7 +290,7 @@ impl<T> Visitor<'_> for TextOf<T> {
 
 /// Every scalar is read from, written as and described as a text.
 macro_rules! text {
-    ($($name:ident: $wanted:literal, $pattern:literal;)*) => {$(
+    ($($name:ident: $wanted:literal, $title:literal, $example:literal, $pattern:literal;)*) => {$(
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserializer.deserialize_str(TextOf {
@@ -312,7 +312,7 @@ macro_rules! text {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
+                json_schema!({ "type": "string", "title": $title, "examples": [$example], "pattern": $pattern })
             }
         }
     )*};
@@ -320,12 +320,12 @@ macro_rules! text {
 pub(super) use text;
 
 text! {
-    Span: "a duration such as 600ms, 2s, 1m30s or 24h", r"^(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$";
-    ListenAddress: "an address such as 127.0.0.1:8080", r"^.+:\d+$";
-    RelativeName: "a string", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-    AccountName: "a string", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[-.a-z0-9]+$";
-    Method: "a string", r"^[A-Z-]+$";
-    Addresses: "a string", r"^[0-9a-fA-F:.]+(/\d{1,3})?$";
+    Span: "a duration such as 600ms, 2s, 1m30s or 24h", "duration (600ms, 2s, 1m30s, 24h)", "2s", r"^(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$";
+    ListenAddress: "an address such as 127.0.0.1:8080", "IP address and port", "127.0.0.1:9001", r"^.+:\d+$";
+    RelativeName: "a string", "name, or namespace/name", "cart", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+    AccountName: "a string", "service account: name, or namespace/name", "front/web", r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[-.a-z0-9]+$";
+    Method: "a string", "HTTP method in capitals", "GET", r"^[A-Z-]+$";
+    Addresses: "a string", "IP address or range", "10.0.0.0/8", r"^[0-9a-fA-F:.]+(/\d{1,3})?$";
 }
 
 // === impl Percent ===
@@ -390,7 +390,7 @@ impl JsonSchema for Percent {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "number", "minimum": 0, "maximum": 100 })
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 100, "examples": [5] })
     }
 }
 

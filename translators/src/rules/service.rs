@@ -37,9 +37,10 @@ pub struct ServiceSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PortSpec {
     /// Its name: a DNS label.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"http")]
     pub name: Label,
     /// Its number, as callers know it.
+    #[schemars(example = 8080)]
     pub port: NonZeroU16,
     /// What is spoken on it; never guessed.
     pub protocol: Protocol,
@@ -83,18 +84,21 @@ pub struct DnsSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EndpointSpec {
     /// Its IP address.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", example = &"10.0.0.1")]
     pub address: IpAddr,
-    /// Its port, for a service with one port.
+    /// Its port, for a service with one port; left out where `ports` names them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8080)]
     pub port: Option<NonZeroU16>,
-    /// Its port for each named port of the service.
+    /// Its port for each named port of the service; left out where `port` is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{"http": 8080}]))]
     pub ports: Option<BTreeMap<String, NonZeroU16>>,
     /// Its share of the traffic; 1 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<NonZeroU32>,
-    /// What `version` and `labels` of a route select.
+    /// What `version` and `labels` of a route select; none by default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"version": "v1"}]))]
     pub labels: BTreeMap<String, String>,
 }

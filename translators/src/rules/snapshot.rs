@@ -19,9 +19,11 @@ use super::workload::MatchSpec;
 pub struct SnapshotSpec {
     /// Which nodes are served. An exact `nodeId` goes before a pattern, a longer pattern before a shorter one.
     #[serde(rename = "match")]
+    #[schemars(extend("examples" = [{"nodeId": "edge-*"}]))]
     pub matches: MatchSpec,
-    /// The version that Envoys are told, instead of one that follows from the content.
+    /// The version that Envoys are told; left out, one that follows from the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"42")]
     pub version: Option<String>,
     /// The resources, of any type that Envoy subscribes to.
     pub resources: Vec<RawResource>,
@@ -59,6 +61,16 @@ impl JsonSchema for RawResource {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object", "properties": {"@type": {"type": "string"}}, "required": ["@type"]})
+        json_schema!({
+            "type": "object",
+            "description": "One resource in proto-JSON; or wrapped as an `envoy.service.discovery.v3.Resource`.",
+            "properties": {"@type": {
+                "type": "string",
+                "description": "The type of the resource; its fields stand beside it, in snake_case or lowerCamelCase.",
+                "examples": ["type.googleapis.com/envoy.config.cluster.v3.Cluster"],
+            }},
+            "required": ["@type"],
+            "examples": [{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "api", "type": "STATIC"}],
+        })
     }
 }

@@ -28,15 +28,19 @@ pub enum Subject {
 /// As written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend(
+    "anyOf" = [{"required": ["service"]}, {"required": ["gateway"]}],
+    "dependentRequired" = {"hostnames": ["gateway"], "prefix": ["gateway"]}
+))]
 struct Written {
-    /// The service that callers call.
+    /// The service that callers call; left out where there is `gateway`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     service: Option<RelativeName>,
-    /// The gateway that requests come in by, of the route's own namespace; this or `service`.
+    /// The gateway that requests come in by, of the route's own namespace; left out where there is `service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gateway: Option<RelativeName>,
     /// The hosts that requests to the gateway are for: `shop.example.com`, `*.example.com` for one or more labels before
-    /// it, `*` for all; the most specific one decides. By default every host of the gateway.
+    /// it, `*` for all; the most specific one decides; every host of the gateway by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hostnames: Vec<String>,
     /// What the paths of requests to the gateway begin with, in whole segments; with a slash at the end, as a text. `/` by

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::scalar::RelativeName;
 use crate::name::Label;
 
-/// What a policy applies to; there is no "empty means everything".
+/// What a policy applies to; there is no "empty means everything". Of `scope`, `labels`, `service`, `gateway` and `route`
+/// one is there, and the others are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Written", into = "Written")]
 #[schemars(with = "Written")]
@@ -44,31 +45,42 @@ enum Scope {
 /// A target as written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend(
+    "anyOf" = [
+        {"required": ["service"]}, {"required": ["scope"]}, {"required": ["labels"]}, {"required": ["gateway"]},
+        {"required": ["route"]}
+    ],
+    "dependentRequired" = {"port": ["service"], "listener": ["gateway"], "rule": ["route"]}
+))]
 struct Written {
     /// The mesh, or the object's own namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = Scope::Namespace)]
     scope: Option<Scope>,
     /// Workloads with these labels.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [{"version": "v1"}]))]
     labels: Option<BTreeMap<String, String>>,
     /// A service.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<RelativeName>,
-    /// The name of one of its ports.
+    /// The name of one of its ports; left out, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"http")]
     port: Option<Label>,
     /// A gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<RelativeName>,
-    /// The name of one of its listeners.
+    /// The name of one of its listeners; left out, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"https")]
     listener: Option<String>,
     /// A TrafficRoute.
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<RelativeName>,
-    /// The name of one of its rules.
+    /// The name of one of its rules; left out, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"testers")]
     rule: Option<String>,
 }
 

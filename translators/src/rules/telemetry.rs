@@ -33,7 +33,8 @@ pub struct TelemetrySpec {
     /// Which requests are traced; none by default. Connections of tcp ports never are.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub tracing: Setting<TracingSpec>,
-    /// What is counted of the requests that a workload serves, by proxies from Envoy 1.37 on.
+    /// What is counted of the requests that a workload serves, by proxies from Envoy 1.37 on; everything but
+    /// further labels by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub metrics: Setting<MetricsSpec>,
 }
@@ -44,8 +45,8 @@ pub struct TelemetrySpec {
 pub struct AccessLogSpec {
     /// Where it goes.
     pub to: LogSinkSpec,
-    /// The file, with `to: file`: an absolute path on the machine of the proxy, which refuses its listener where it cannot
-    /// write there.
+    /// The file, left out unless `to` is `file`: an absolute path on the machine of the proxy, which refuses its listener
+    /// where it cannot write there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The provider, with `to: otlp`; the only one of its kind by default.
@@ -55,7 +56,7 @@ pub struct AccessLogSpec {
     /// How an entry is written; `json` by default. The control plane gets every field whatever the format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<LogFormatSpec>,
-    /// The line, with `format: template`: a text with Envoy's commands, such as `%RESPONSE_CODE% %REQ(:METHOD)%`.
+    /// The line, left out unless `format` is `template`: a text with Envoy's commands, such as `%RESPONSE_CODE% %REQ(:METHOD)%`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// Which requests; all by default.
@@ -96,13 +97,14 @@ pub enum LogFormatSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogWhenSpec {
-    /// Those with such a status, `">=500"`, `"<400"`, `"!=200"` or `"404"`; no connection of a tcp port.
+    /// Those with such a status, `">=500"`, `"<400"`, `"!=200"` or `"404"`, and no connection of a tcp port;
+    /// any by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<StatusIs>,
-    /// Those that took so long, `">=500ms"` or `"<2s"`.
+    /// Those that took so long, `">=500ms"` or `"<2s"`; however long by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<DurationIs>,
-    /// Those with all of these headers; no connection of a tcp port.
+    /// Those with all of these headers, and no connection of a tcp port; whatever the headers by default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, TextSpec>,
     /// Those that failed: with a status of 500 and above, a status of gRPC other than OK on grpc ports, or cut short by the
@@ -135,7 +137,7 @@ pub struct DurationIs {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TracingSpec {
-    /// The provider that spans go to, one of `telemetryProviders` of the Mesh; without one nothing is traced.
+    /// The provider that spans go to, one of `telemetryProviders` of the Mesh; left out, nothing is traced.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     #[schemars(with = "Option<String>")]
     pub provider: Setting<Label>,
@@ -143,7 +145,7 @@ pub struct TracingSpec {
     /// hundredth.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub percent: Setting<Percent>,
-    /// What spans say beside what Envoy says, by name; merged name by name, `null` takes one away.
+    /// What spans say beside what Envoy says, by name; merged name by name, `null` takes one away. Nothing by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub tags: Setting<BTreeMap<String, Option<TagSpec>>>,
 }
@@ -153,7 +155,7 @@ pub struct TracingSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MetricsSpec {
     /// Further labels of the counter of requests, by name; merged name by name, `null` takes one away. Every value of every
-    /// label is a counter of its own: choose what has few.
+    /// label is a counter of its own: choose what has few. None by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub labels: Setting<BTreeMap<String, Option<TagSpec>>>,
     /// What is left out; nothing by default. An edge without `caller` is one of unknown callers, without `version` one of no
@@ -167,11 +169,11 @@ pub struct MetricsSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TagSpec {
-    /// Always the same.
+    /// Always the same; left out where there is `header` or `environment`.
     Literal(String),
-    /// What this header of the request says.
+    /// What this header of the request says; left out where there is `literal` or `environment`.
     Header(String),
-    /// What this variable of the proxy's environment says.
+    /// What this variable of the proxy's environment says; left out where there is `literal` or `header`.
     Environment(String),
 }
 
@@ -182,10 +184,10 @@ pub struct TelemetryProviderSpec {
     /// The name by which policies refer to it.
     #[schemars(with = "String")]
     pub name: Label,
-    /// A collector of OpenTelemetry: traces and logs, over gRPC.
+    /// A collector of OpenTelemetry: traces and logs, over gRPC; left out where there is `zipkin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp: Option<CollectorSpec>,
-    /// A collector of Zipkin: traces, as JSON over HTTP.
+    /// A collector of Zipkin: traces, as JSON over HTTP; left out where there is `otlp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zipkin: Option<CollectorSpec>,
 }
@@ -194,7 +196,7 @@ pub struct TelemetryProviderSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CollectorSpec {
-    /// A host and a port, `collector.example:4317`.
+    /// A host and a port, `collector.example:4317`; left out where there is `service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// With `address`: whether it is spoken to by TLS, with a certificate that the proxy's system trusts; `false` by
@@ -202,7 +204,7 @@ pub struct CollectorSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
     /// A MeshService, `observe/collector`, which is called as any other: by mTLS where it takes it. Nothing that it serves
-    /// itself is told to any provider.
+    /// itself is told to any provider; left out where there is `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<RelativeName>,
     /// With `service`: the name of its port; its only one by default.
@@ -280,8 +282,8 @@ impl fmt::Display for DurationIs {
 }
 
 text! {
-    StatusIs: "a condition such as \">=500\"", r"^(>=|<=|!=|>|<)?[1-5]\d\d$";
-    DurationIs: "a condition such as \">=500ms\"", r"^(>=|<=|>|<)(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$";
+    StatusIs: "a condition such as \">=500\"", "comparison with a status", ">=500", r"^(>=|<=|!=|>|<)?[1-5]\d\d$";
+    DurationIs: "a condition such as \">=500ms\"", "comparison with a duration", ">=500ms", r"^(>=|<=|>|<)(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$";
 }
 
 // === impl TagSpec ===
@@ -299,11 +301,11 @@ struct TagVisitor;
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WrittenTag {
-    /// Always the same.
+    /// Always the same; left out where there is `header` or `environment`.
     literal: Option<String>,
-    /// What this header of the request says.
+    /// What this header of the request says; left out where there is `literal` or `environment`.
     header: Option<String>,
-    /// What this variable of the proxy's environment says.
+    /// What this variable of the proxy's environment says; left out where there is `literal` or `header`.
     environment: Option<String>,
 }
 

@@ -18,26 +18,30 @@ use crate::mesh::{BalancingPolicy, ProxyProtocol};
 /// `null` is the built-in value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["outbound"]}, {"required": ["inbound"]}]))]
 pub struct TrafficSpec {
     /// Which services. A policy that names a service of another namespace is for the callers in its own.
     pub target: Target,
-    /// What callers do.
+    /// What callers do; nothing of its own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-ladder" = "a TrafficPolicy with a wider target (port, service, namespace, mesh)"))]
     pub outbound: Option<OutboundSpec>,
-    /// What the service's own proxies do; not for a service of another namespace.
+    /// What the service's own proxies do; nothing of its own by default. Not for a service of another namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-ladder" = "a TrafficPolicy with a wider target (port, service, namespace, mesh)"))]
     pub inbound: Option<InboundSpec>,
 }
 
-/// What callers do.
+/// What callers do; where a part is left out, each of its fields has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutboundSpec {
     /// How long things may take.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub timeouts: Setting<TimeoutsSpec>,
-    /// What is repeated.
+    /// What is repeated; once on connect-failure and refused-stream by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    #[schemars(extend("x-default-from" = "Mesh.spec.defaults.retry"))]
     pub retry: Setting<RetrySpec>,
     /// How much of the traffic repetitions may be.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
@@ -69,9 +73,11 @@ pub struct OutboundSpec {
 pub struct TimeoutsSpec {
     /// Until a connection to an endpoint stands; `5s` by default, and never without limit.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    #[schemars(extend("x-default-from" = "Mesh.spec.defaults.connectTimeout"))]
     pub connect: Setting<Span>,
     /// A request as a whole, on http and http2 ports; `15s` by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    #[schemars(extend("x-default-from" = "Mesh.spec.defaults.timeout"))]
     pub request: Setting<Span>,
     /// Without a byte on a stream, or without a stream on a connection; `1h` by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
@@ -103,7 +109,7 @@ pub struct LoadBalancingSpec {
     /// The policy; `least-request` by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub policy: Setting<BalancingPolicy>,
-    /// What decides with `ring-hash` and `maglev`: requests that are alike in it go to the same endpoint.
+    /// What decides with `ring-hash` and `maglev`: requests that are alike in it go to the same endpoint; nothing by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub hash_on: Setting<HashOnSpec>,
     /// How long a new endpoint takes to get its whole share, with `round-robin` and `least-request`; none by default.
@@ -116,17 +122,17 @@ pub struct LoadBalancingSpec {
 #[serde(rename_all = "camelCase")]
 pub enum HashOnSpec {
     /// The header of this name.
-    Header(String),
+    Header(#[schemars(example = &"x-user")] String),
     /// The cookie of this name, which the proxy sets where there is none. Who comes without it over one connection is given
     /// the same.
-    Cookie(String),
+    Cookie(#[schemars(example = &"cart")] String),
     /// The identity of the caller: whatever one workload asks goes to one endpoint.
     Caller,
     /// The address that they come from.
     Ip,
 }
 
-/// Which endpoints get nothing for a while.
+/// Which endpoints get nothing for a while; a reason that is left out is none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutlierSpec {
@@ -160,7 +166,7 @@ pub struct CircuitBreakerSpec {
     /// Requests; 65536 by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub max_requests: Setting<u32>,
-    /// Repetitions; takes the place of `retryBudget`.
+    /// Repetitions; left out, `retryBudget` decides, whose place it takes.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub max_retries: Setting<u32>,
 }

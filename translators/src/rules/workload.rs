@@ -14,39 +14,44 @@ use crate::name::{Label, SpiffeId};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
-    /// Which nodes are its proxies.
+    /// Which nodes are its proxies; left out, those alone whose credential names it.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matches: Option<MatchSpec>,
-    /// What `version` and `labels` of a route select.
+    /// What `version` and `labels` of a route select; none by default.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"version": "v1"}]))]
     pub labels: BTreeMap<String, String>,
     /// The SPIFFE id; `spiffe://<trust domain>/ns/<namespace>/sa/<name>` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"spiffe://cluster.local/ns/shop/sa/cart")]
     pub identity: Option<SpiffeId>,
-    /// The ports that it serves.
+    /// The ports that it serves; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serves: Vec<ServeSpec>,
-    /// The ports that it calls.
+    /// The ports that it calls; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallSpec>,
-    /// How traffic gets into the proxy.
+    /// How traffic gets into the proxy; `{mode: explicit}` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
 }
 
-/// Which nodes are a workload's proxies; every part must hold.
+/// Which nodes are a workload's proxies; every part must hold, and one that is left out always does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["nodeId"]}, {"required": ["nodeCluster"]}, {"required": ["metadata"]}]))]
 pub struct MatchSpec {
     /// A pattern for the node id; `*` is any characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"cart-v1-*")]
     pub node_id: Option<String>,
     /// The node's cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"cart")]
     pub node_cluster: Option<String>,
     /// String members of the node's metadata.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("examples" = [{"role": "cart"}]))]
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -56,13 +61,15 @@ pub struct MatchSpec {
 pub struct ServeSpec {
     /// The service; of the workload's own namespace.
     pub service: RelativeName,
-    /// The name of its port; may be left out when it has one.
+    /// The name of its port; left out, its only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"http")]
     pub port: Option<Label>,
     /// Where the proxy listens.
+    #[schemars(example = &"0.0.0.0:8080")]
     pub listen: ListenAddress,
     /// Where the application listens.
+    #[schemars(example = &"127.0.0.1:18080")]
     pub app: ListenAddress,
 }
 
@@ -72,9 +79,9 @@ pub struct ServeSpec {
 pub struct CallSpec {
     /// The service.
     pub service: RelativeName,
-    /// The name of its port; may be left out when it has one.
+    /// The name of its port; left out, its only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", example = &"http")]
     pub port: Option<Label>,
     /// Where the proxy listens for the application.
     pub listen: ListenAddress,

@@ -12,7 +12,7 @@ use super::report::Report;
 use super::services::{DeclaredPort, Services};
 use super::stage::{Change, Kept};
 use crate::finding::Code;
-use crate::mesh::{Access, AccessDefault, AccessEntry, Audit, Caller, Operation, Sourced};
+use crate::mesh::{Access, AccessDefault, AccessEntry, Audit, Backing, Caller, Operation, Port, Service, Sourced};
 use crate::name::QualifiedName;
 use crate::rules::policy::{AccessMode, AccessSpec};
 
@@ -192,6 +192,26 @@ impl Policies {
             default: default(&[Enforce, Audited]),
         });
         Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), checks: None, audit }
+    }
+}
+
+/// The ports of `service` that nobody may call, though workloads serve it.
+pub(super) fn closed(service: &Service) -> impl Iterator<Item = &Port> {
+    let is_served = matches!(&service.backing, Backing::Workloads(serving) if !serving.is_empty());
+    let is_closed = |port: &&Port| port.access.default.value == AccessDefault::Deny && port.access.allow.is_empty();
+    service.ports.iter().filter(move |port| is_served && is_closed(port))
+}
+
+/// Warns about ports that are [`closed`], though workloads call them.
+pub(super) fn warn_of_closed(ports: &[&Port], report: &mut Report<'_>) {
+    for port in ports {
+        let by = port.access.default.origin.as_ref().map(|origin| format!(" by {origin}")).unwrap_or_default();
+        let message = format!(
+            "the port {} is called, but nobody may: the default is deny{by}, and no entry allows anybody",
+            port.name
+        );
+        report.warning(Code::Closed, "/spec/ports", message).hint =
+            Some("write an AccessPolicy with allow for its callers".to_owned());
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::facts::Fact;
 use super::report::Report;
 use super::services::Services;
 use super::settings::ROOT_NAMESPACE;
@@ -68,7 +69,14 @@ impl Level {
                 report.error(Code::Foreign, "/spec/target/scope", message).choices = vec!["namespace".to_owned()];
                 return None;
             }
-            Target::Namespace => return Some(Self::Namespace(home.clone())),
+            Target::Namespace => {
+                if services.within(home).next().is_none() {
+                    let message = format!("there is no service in the namespace {home}: the policy covers nothing");
+                    report.warning(Code::NoEffect, "/spec/target/scope", message);
+                }
+                report.reads.push(Fact::Names(home.clone()));
+                return Some(Self::Namespace(home.clone()));
+            }
             Target::Service(name) => (name, None),
             Target::Port(name, port) => (name, Some(port)),
             Target::Labels(_) => return unusable("labels", report),

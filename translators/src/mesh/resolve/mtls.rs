@@ -72,9 +72,9 @@ fn strict(service: &Service) -> impl Iterator<Item = &Port> {
     service.ports.iter().filter(|port| port.mtls.value == MtlsMode::Strict)
 }
 
-/// Warns about ports of `service`, which [`is_unproven`].
+/// Warns about ports of `service`, if it [`is_unproven`].
 pub(super) fn warn(service: &Service, report: &mut Report<'_>) {
-    for port in strict(service) {
+    for port in strict(service).filter(|_| is_unproven(service)) {
         let message = format!(
             "mTLS is strict on the port {}, but these endpoints have no proxy known to the mesh: they are reached by \
              mTLS only, and plaintext endpoints cannot be reached",

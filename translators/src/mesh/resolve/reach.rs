@@ -46,7 +46,11 @@ impl Reach {
     /// What `target` is for.
     pub(super) fn of(target: &Target, services: &Services, report: &mut Report<'_>) -> Option<Self> {
         let Target::Labels(labels) = target else {
-            return Level::of(target, services, report).map(Self::Ports);
+            // What its workloads call is told too, whatever they serve.
+            return match target {
+                Target::Namespace => Some(Self::Ports(Level::Namespace(report.object.key.name.namespace.clone()))),
+                _ => Level::of(target, services, report).map(Self::Ports),
+            };
         };
         if labels.is_empty() {
             report.error(Code::InvalidValue, "/spec/target/labels", "no labels would be every workload").hint =
