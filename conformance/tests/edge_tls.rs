@@ -1,7 +1,6 @@
 //! TLS at gateways through a real Envoy: which certificate is shown to whom, who gets in, and what changes while it runs.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
@@ -261,7 +260,6 @@ async fn a_certificate_changes_under_a_running_gateway_and_a_bad_one_changes_not
     assert_eq!(serial("shop.test").await?, of_file);
     // Both of it: the new one is shown, and that it is not for the host is said.
     second.write(directory.path())?;
-    let began = SystemTime::now();
     eventually(SOON, "another certificate", async || {
         ensure!(shown(&https, "shop.test").await?.0 == ["other.test"], "still the former");
         let found = findings().await?;
@@ -269,7 +267,6 @@ async fn a_certificate_changes_under_a_running_gateway_and_a_bad_one_changes_not
         Ok(())
     })
     .await?;
-    ensure!(began.elapsed()? < Duration::from_secs(15), "that took {:?}", began.elapsed()?);
     outside.issue_until(&["shop.test"], 2020)?.write(directory.path())?;
     eventually(SOON, "a finding", async || {
         let found = findings().await?;

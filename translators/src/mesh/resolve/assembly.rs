@@ -1,0 +1,107 @@
+//! Assembly: a service put together from what every stage says of it.
+//!
+//! Owns: which parts a service has, and what is wrong with it as a whole. May use: every stage, as it is kept. Never: evaluates
+//! an object.
+
+use std::sync::Arc;
+
+use super::dirty::Dirty;
+use super::facts::Fact;
+use super::ledger::Part;
+use super::report::Report;
+use super::services::DeclaredPort;
+use super::traffic::Calls;
+use super::{Resolver, access, mtls};
+use crate::mesh::{MtlsMode, Port, Service, Sourced};
+use crate::name::{ObjectKey, ObjectKind, QualifiedName};
+
+impl Resolver {
+    /// Puts services together, and says what is wrong with them only then.
+    pub(super) fn put_together(&mut self, dirty: &mut Dirty) {
+        for name in dirty.services.take() {
+            let key = ObjectKey::new(ObjectKind::MeshService, name);
+            let name = &key.name;
+            let before = self.resolved.get(name).cloned();
+            let service = self.service(name, before.as_deref());
+            self.common.evaluated += 1;
+            let mut findings = Vec::new();
+            let closed = service.iter().flat_map(access::closed).filter(|port| self.is_called(name, &port.name));
+            let closed: Vec<&Port> = closed.collect();
+            if let Some(service) = service.as_ref().filter(|service| mtls::is_unproven(service) || !closed.is_empty())
+                && let Some(object) = self.common.objects.get(&key)
+            {
+                let mut report = Report::of(object);
+                mtls::warn(service, &mut report);
+                access::warn_of_closed(&closed, &mut report);
+                findings = report.findings;
+            }
+            self.common.ledger.set(&key, Part::Effect, findings);
+            if before.as_deref() == service.as_ref() {
+                continue;
+            }
+            dirty.gateways.extend(self.edges.led_by(name).cloned());
+            if self.coverage.replace(name, before.as_deref(), service.as_ref()) {
+                dirty.warnings.extend(self.policies.only(name).map(|kept| kept.object.key.name.clone()));
+            }
+            match service {
+                Some(service) => self.resolved.insert(name.clone(), Arc::new(service)),
+                None => self.resolved.remove(name),
+            };
+        }
+    }
+
+    /// Whether any workload calls the port.
+    fn is_called(&self, service: &QualifiedName, port: &str) -> bool {
+        let readers = self.common.readers.of(Fact::Service(service.clone()));
+        let workloads = readers.filter(|key| key.kind == ObjectKind::Workload);
+        let mut calls = workloads.filter_map(|key| self.kept_workloads.get(&key.name)).flat_map(|from| &from.calls);
+        calls.any(|call| call.service == *service && call.port == port)
+    }
+
+    /// The service `name` with everything that applies to it; routes that are as they were `before` are shared.
+    fn service(&self, name: &QualifiedName, before: Option<&Service>) -> Option<Service> {
+        let declared = self.services.get(name)?;
+        let behind = self.backings.get(name)?;
+        let port = |port: &DeclaredPort| {
+            let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
+            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
+            let Calls { everyone: outbound, consumers: outbound_of } = calls;
+            let mut access = self.policies.effective(name, port, &self.settings.access);
+            if self.traffic.checks() && access.may_refuse() {
+                let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
+                access.checks = self.callers.admitted(name, port.protocol, calls);
+            }
+            let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
+            for (consumer, route) in &mut routes {
+                if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
+                    *route = Arc::clone(same);
+                }
+            }
+            Port {
+                name: port.name.clone(),
+                number: port.number,
+                protocol: port.protocol,
+                server_first: port.server_first,
+                mtls: match &declared.outside {
+                    None => self.modes.effective(name, &port.name, &self.settings.mtls),
+                    Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
+                },
+                callers_use_mtls: true,
+                access,
+                outbound,
+                outbound_of,
+                inbound: self.traffic.taken(name, &port.name),
+                routes,
+                tcp_routes: self.routes.of_tcp_port((name, port)),
+            }
+        };
+        Some(Service {
+            name: name.clone(),
+            origin: declared.origin.clone(),
+            ports: declared.ports.iter().map(port).collect(),
+            backing: behind.backing.clone(),
+            outside: declared.outside.clone(),
+            identities: behind.identities.clone(),
+        })
+    }
+}
