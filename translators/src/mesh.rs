@@ -101,7 +101,7 @@ pub struct Service {
     pub backing: Backing,
     /// What is to be known of a service that is not of the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub outside: Option<Outside>,
+    pub outside: Option<Arc<Outside>>,
     /// The identities that may answer for it: those of the workloads that serve it, or, where no workload
     /// does, the one that a workload of the service's own name would have.
     pub identities: BTreeSet<SpiffeId>,
@@ -116,7 +116,7 @@ pub enum Backing {
     /// A list that the MeshService holds.
     Static(Arc<[StaticEndpoint]>),
     /// What a name server says to proxies.
-    Dns(DnsEndpoints),
+    Dns(Arc<DnsEndpoints>),
 }
 
 /// One workload that serves one port of a service.

@@ -23,7 +23,7 @@ pub struct Access {
     pub default: Sourced<AccessDefault>,
     /// What is admitted whatever the entries say: callers ask by it whether an endpoint is well.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub checks: Option<AccessEntry>,
+    pub checks: Option<Box<AccessEntry>>,
     /// What would hold with the policies that are not enforced yet; `None` where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
@@ -144,7 +144,7 @@ impl Access {
         let audit = self.audit.iter();
         let defaults = [&self.default].into_iter().chain(audit.clone().map(|audit| &audit.default));
         let audited = audit.flat_map(|audit| audit.deny.iter().chain(&audit.allow));
-        let entries = self.deny.iter().chain(&self.allow).chain(&self.checks).chain(audited);
+        let entries = self.deny.iter().chain(&self.allow).chain(self.checks.as_deref()).chain(audited);
         entries.map(|entry| &entry.origin).chain(defaults.filter_map(|default| default.origin.as_ref()))
     }
 }

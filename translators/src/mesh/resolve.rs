@@ -249,9 +249,8 @@ impl Resolver {
             if self.edges.is_on(&change.name) {
                 dirty.edges.insert(change.name.clone());
             }
-            let called = self.callers.follow(change);
             if self.traffic.checks() {
-                dirty.services.extend(self.callers.reached_by(called));
+                dirty.services.extend(self.callers.reached_by(Callers::called(change)));
             }
             if self.observing.is_needed() {
                 dirty.observed.insert(change.name.clone());

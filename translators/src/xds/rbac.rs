@@ -164,7 +164,7 @@ fn nobody(trust_domain: &TrustDomain) -> matcher_pb::StringMatcher {
 /// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
 /// that admits nothing but what an entry names. Those that audit come after: what is refused anyway is no news.
 fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
-    let checks = access.checks.as_ref();
+    let checks = access.checks.as_deref();
     let denying = |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, checks, is_audit };
     let admitting = |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, checks, is_audit };
     let deny = (!access.deny.is_empty()).then(|| denying("deny", &access.deny, false));

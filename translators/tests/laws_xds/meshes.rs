@@ -333,7 +333,7 @@ pub fn access() -> impl Strategy<Value = Access> {
         }],
         jwt: None,
     });
-    let checks = prop::option::weighted(0.3, checks);
+    let checks = prop::option::weighted(0.3, checks.prop_map(Box::new));
     (entries("deny"), entries("allow"), default(), checks, prop::option::weighted(0.3, audit))
         .prop_map(|(deny, allow, default, checks, audit)| Access { deny, allow, default, checks, audit })
 }
@@ -538,7 +538,7 @@ fn assemble(parts: Parts) -> Mesh {
     let services = parts.services.iter().enumerate().map(|(n, ports)| {
         let ports = ports.iter().enumerate().map(|(n, part)| assembled_port(n, part, at)).collect();
         let backing = match (&parts.statics[n], &parts.names[n]) {
-            (_, Some(dns)) => Backing::Dns(dns.clone()),
+            (_, Some(dns)) => Backing::Dns(Arc::new(dns.clone())),
             (Some(endpoints), None) => Backing::Static(endpoints.as_slice().into()),
             (None, None) => Backing::Workloads(servings(&names[n], &workloads)),
         };
@@ -551,7 +551,7 @@ fn assemble(parts: Parts) -> Mesh {
                 origin,
                 ports,
                 backing,
-                outside: parts.outside[n].clone(),
+                outside: parts.outside[n].clone().map(Arc::new),
                 identities,
             }),
         )

@@ -12,7 +12,7 @@ use super::report::Report;
 use super::services::DeclaredPort;
 use super::traffic::Calls;
 use super::{Resolver, access, mtls};
-use crate::mesh::{MtlsMode, Port, Service, Sourced};
+use crate::mesh::{MtlsMode, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 
 impl Resolver {
@@ -52,10 +52,15 @@ impl Resolver {
 
     /// Whether any workload calls the port.
     fn is_called(&self, service: &QualifiedName, port: &str) -> bool {
+        let mut calls = self.callers_of(service).flat_map(|from| &from.calls);
+        calls.any(|call| call.service == *service && call.port == port)
+    }
+
+    /// The workloads that may call the service: those that name it.
+    fn callers_of(&self, service: &QualifiedName) -> impl Iterator<Item = &Workload> {
         let readers = self.common.readers.of(Fact::Service(service.clone()));
         let workloads = readers.filter(|key| key.kind == ObjectKind::Workload);
-        let mut calls = workloads.filter_map(|key| self.kept_workloads.get(&key.name)).flat_map(|from| &from.calls);
-        calls.any(|call| call.service == *service && call.port == port)
+        workloads.filter_map(|key| self.kept_workloads.get(&key.name)).map(AsRef::as_ref)
     }
 
     /// The service `name` with everything that applies to it; routes that are as they were `before` are shared.
@@ -69,7 +74,12 @@ impl Resolver {
             let mut access = self.policies.effective(name, port, &self.settings.access);
             if self.traffic.checks() && access.may_refuse() {
                 let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
-                access.checks = self.callers.admitted(name, port.protocol, calls);
+                let directly = |service: &QualifiedName| {
+                    let callers = self.callers_of(service);
+                    let callers = callers.filter(|from| from.calls.iter().any(|call| call.service == *service));
+                    callers.map(|from| from.identity.clone()).collect()
+                };
+                access.checks = self.callers.admitted(name, port.protocol, calls, directly).map(Box::new);
             }
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {

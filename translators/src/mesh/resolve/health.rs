@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::matches::is_path;
 use super::report::Report;
 use super::routes::Routing;
-use super::stage::Change;
+use super::stage::{Change, Kept};
 use crate::finding::Code;
 use crate::mesh::{
     AccessEntry, Caller, GRPC_HEALTH, HealthCheck, HealthCheckKind, Operation, Outbound, Protocol, Workload,
@@ -16,10 +16,9 @@ use crate::name::{QualifiedName, SpiffeId};
 use crate::rules::health::HealthCheckSpec;
 use crate::rules::scalar::Span;
 
-/// Who calls which service: workloads by name, and services whose routes lead there.
+/// Who calls which service by a route: the services and gateways whose routes lead there.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
-    workloads: BTreeMap<QualifiedName, BTreeMap<QualifiedName, SpiffeId>>,
     /// By where they lead: the services that they are for, and how many of their routes do.
     led: BTreeMap<QualifiedName, BTreeMap<QualifiedName, usize>>,
     /// By where they lead: the gateways that they are for, and how many of their routes do.
@@ -31,29 +30,14 @@ pub(super) struct Callers {
 // === impl Callers ===
 
 impl Callers {
-    /// Takes up a change of a workload; the services that somebody else calls now.
-    pub(super) fn follow(&mut self, change: &Change<Workload>) -> BTreeSet<QualifiedName> {
-        let called = |workload: &Workload| -> BTreeSet<QualifiedName> {
-            workload.calls.iter().map(|call| call.service.clone()).collect()
+    /// The services that somebody else calls since `change`.
+    pub(super) fn called(change: &Change<Workload>) -> BTreeSet<QualifiedName> {
+        let called = |kept: &Option<Kept<Workload>>| -> BTreeSet<QualifiedName> {
+            kept.iter().flat_map(|kept| &kept.value.calls).map(|call| call.service.clone()).collect()
         };
-        let before = change.before.as_ref().map(|kept| called(&kept.value)).unwrap_or_default();
-        let after = change.after.as_ref().map(|kept| called(&kept.value)).unwrap_or_default();
-        let identity = |kept: &super::stage::Kept<Workload>| kept.value.identity.clone();
-        let same = change.before.as_ref().map(identity) == change.after.as_ref().map(identity);
-        for service in before.difference(&after) {
-            let Some(callers) = self.workloads.get_mut(service) else { continue };
-            callers.remove(&change.name);
-            if callers.is_empty() {
-                self.workloads.remove(service);
-            }
-        }
-        if let Some(kept) = &change.after {
-            for service in &after {
-                let callers = self.workloads.entry(service.clone()).or_default();
-                callers.insert(change.name.clone(), kept.value.identity.clone());
-            }
-        }
-        if same {
+        let (before, after) = (called(&change.before), called(&change.after));
+        let identity = |kept: &Option<Kept<Workload>>| kept.as_ref().map(|kept| kept.value.identity.clone());
+        if identity(&change.before) == identity(&change.after) {
             before.symmetric_difference(&after).cloned().collect()
         } else {
             before.union(&after).cloned().collect()
@@ -108,13 +92,17 @@ impl Callers {
         services.into_iter().chain(led).collect()
     }
 
-    /// The identities that call `service`.
-    fn of(&self, service: &QualifiedName) -> BTreeSet<SpiffeId> {
+    /// The identities that call `service`; those of the workloads that call one directly are `directly`'s.
+    fn of(
+        &self,
+        service: &QualifiedName,
+        directly: impl Fn(&QualifiedName) -> BTreeSet<SpiffeId>,
+    ) -> BTreeSet<SpiffeId> {
         let led = self.led.get(service).into_iter().flat_map(BTreeMap::keys);
-        let callers = [service].into_iter().chain(led).filter_map(|service| self.workloads.get(service));
+        let callers = [service].into_iter().chain(led).flat_map(directly);
         let gateways = self.edged.get(service).into_iter().flat_map(BTreeMap::keys);
         let edges = gateways.filter_map(|gateway| self.gateways.get(gateway)).flatten().cloned();
-        callers.flat_map(|callers| callers.values().cloned()).chain(edges).collect()
+        callers.chain(edges).collect()
     }
 
     /// What the access rules of a port admit, because its callers ask by it whether it is well.
@@ -123,6 +111,7 @@ impl Callers {
         service: &QualifiedName,
         protocol: Protocol,
         calls: impl Iterator<Item = &'a Outbound>,
+        directly: impl Fn(&QualifiedName) -> BTreeSet<SpiffeId>,
     ) -> Option<AccessEntry> {
         let checks: Vec<_> =
             calls.filter_map(|calls| Some((asked(calls, protocol)?, calls.health_check.origin.as_ref()?))).collect();
@@ -136,7 +125,7 @@ impl Callers {
             Some(Operation { methods: [method.to_owned()].into(), paths: [path].into(), ..Operation::default() })
         };
         let to: BTreeSet<Operation> = checks.iter().filter_map(|(kind, _)| operation(kind)).collect();
-        let callers = self.of(service);
+        let callers = self.of(service, directly);
         (!to.is_empty() && !callers.is_empty()).then(|| AccessEntry {
             origin: (*origin).clone(),
             from: vec![Caller::Identities(callers)],

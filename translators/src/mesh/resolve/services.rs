@@ -34,7 +34,7 @@ pub(super) struct Declared {
     /// What it says of its endpoints; `None` stands for the workloads that serve it.
     pub endpoints: Option<Backing>,
     /// What is to be known of a service that is not of the mesh.
-    pub outside: Option<Outside>,
+    pub outside: Option<Arc<Outside>>,
 }
 
 /// One port of a service.
@@ -140,9 +140,9 @@ impl Declared {
                 }
                 Backing::Static(resolved.into())
             }
-            Endpoints::Dns(written) => Backing::Dns(outside::dns(written, &ports, report)),
+            Endpoints::Dns(written) => Backing::Dns(Arc::new(outside::dns(written, &ports, report))),
         });
-        let outside = outside::outside(spec, report);
+        let outside = outside::outside(spec, report).map(Arc::new);
         Self { origin: report.origin(""), ports, endpoints, outside }
     }
 
