@@ -1,7 +1,7 @@
 //! Image: a container image of a stock Envoy binary, made from scratch.
 //!
-//! Owns: what is in it: the binary and the libraries that it is linked with. May use: `ldd` and docker. Never: pulls
-//! a base image.
+//! Owns: what is in it: the binary, the libraries that it is linked with, and a bundle of authorities where the
+//! stock images have theirs. May use: `ldd` and docker. Never: pulls a base image, trusts a real authority.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,6 +9,11 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use chancery::envoy::EnvoyBinary;
 use tokio::process::Command;
+
+use super::https::Authority;
+
+/// Where the stock images keep the authorities that the system trusts: what `ca: system` is read from.
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 /// Builds the image of this binary and returns its name. Layers that exist already are used again.
 pub async fn build_image(envoy: &EnvoyBinary) -> anyhow::Result<String> {
@@ -18,6 +23,7 @@ pub async fn build_image(envoy: &EnvoyBinary) -> anyhow::Result<String> {
     for library in libraries(&envoy.path).await? {
         copy(&library, &tree.join(library.strip_prefix("/").unwrap_or(&library)))?;
     }
+    write(&tree.join(AUTHORITIES), &Authority::new("an authority of the image")?.pem)?;
     let dockerfile = "FROM scratch\nCOPY root /\nENTRYPOINT [\"/envoy\"]\n";
     std::fs::write(context.path().join("Dockerfile"), dockerfile)?;
     let image = format!("chancery-envoy:{}", envoy.version);
@@ -41,11 +47,20 @@ fn loaded(ldd: &str) -> Vec<PathBuf> {
     words.map(PathBuf::from).collect()
 }
 
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    make_directory_of(path)?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let directory = to.parent().context("a file is in a directory")?;
-    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    make_directory_of(to)?;
     std::fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(())
+}
+
+fn make_directory_of(path: &Path) -> anyhow::Result<()> {
+    let directory = path.parent().context("a file is in a directory")?;
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())
 }
 
 #[cfg(test)]
