@@ -139,10 +139,7 @@ pub fn contribution(
             }
             if envoys().next().is_some() {
                 for (destination, service, reached) in leads_to {
-                    added.shared.push(cluster(&destination, reached, workload));
-                    if endpoint::is_told(service, &destination) {
-                        added.shared.push(ResourceKey::Endpoints(destination));
-                    }
+                    added.reach(destination, (service, reached), workload);
                 }
                 if used.protocol.is_http() {
                     added.shared.push(ResourceKey::Route { service, port, consumer });
@@ -156,12 +153,7 @@ pub fn contribution(
             }
         }
     }
-    added.own.sort_unstable();
-    added.shared.sort_unstable();
-    added.shared.dedup();
-    added.follows_from.sort_unstable();
-    added.follows_from.dedup();
-    added
+    added.ordered()
 }
 
 /// What an entry needs to tell providers what is said of its requests.
@@ -175,11 +167,8 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
         match collector::destination(collector) {
             Some(to) => {
                 added.follows_from.push(to.service.clone());
-                if let Some((service, reached)) = port(mesh, &to.service, &to.port) {
-                    added.shared.push(cluster(&to, reached, workload));
-                    if endpoint::is_told(service, &to) {
-                        added.shared.push(ResourceKey::Endpoints(to));
-                    }
+                if let Some(reached) = port(mesh, &to.service, &to.port) {
+                    added.reach(to, reached, workload);
                 }
             }
             None if mesh.telemetry_providers.contains_key(&collector.provider.name) => {
@@ -203,33 +192,11 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
-            let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
-            added.shared.push(cluster(destination, reached, workload));
-            if endpoint::is_told(service, destination) {
-                added.shared.push(ResourceKey::Endpoints(destination.clone()));
-            }
+            let Some(reached) = port(mesh, &destination.service, &destination.port) else { continue };
+            added.reach(destination.clone(), reached, workload);
         }
     }
-    added.own.sort_unstable();
-    added.shared.sort_unstable();
-    added.follows_from.sort_unstable();
-    added.follows_from.dedup();
-    added
-}
-
-/// The cluster by which `workload` reaches `destination`, a part of the port `reached`.
-fn cluster(destination: &Destination, reached: &Port, workload: &Workload) -> ResourceKey {
-    let namespace = &workload.name.namespace;
-    if reached.outbound_of.contains_key(namespace) {
-        ResourceKey::ConsumerCluster(destination.clone(), namespace.clone())
-    } else {
-        ResourceKey::Cluster(destination.clone())
-    }
-}
-
-/// Whether callers are told the endpoints of a service; otherwise they ask a name server.
-fn is_listed(service: &Service) -> bool {
-    !matches!(service.backing, Backing::Dns(_))
+    added.ordered()
 }
 
 /// Whether no plan can tell the two forms of a service apart.
@@ -243,7 +210,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let fetched =
         |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };
     former.ports.len() == next.ports.len()
-        && is_listed(former) == is_listed(next)
+        && endpoint::is_listed(former) == endpoint::is_listed(next)
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
@@ -281,7 +248,7 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         && match part {
             Part::Cluster => {
                 let of_workloads = |service: &Service| matches!(service.backing, Backing::Workloads(_));
-                let named = |service: &Service| is_listed(service) || former.backing == next.backing;
+                let named = |service: &Service| endpoint::is_listed(service) || former.backing == next.backing;
                 (&a.mtls, &former.identities, &former.outside) == (&b.mtls, &next.identities, &next.outside)
                     && calls(a) == calls(b)
                     && named(former)
@@ -323,6 +290,31 @@ fn calls(port: &Port) -> (&Arc<Outbound>, &BTreeMap<Label, Arc<Outbound>>) {
 
 pub(super) fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> Option<(&'a Port, &'a Port)> {
     Some((former.port(name)?, next.port(name)?))
+}
+
+// === impl Contribution ===
+
+impl Contribution {
+    /// Adds how `workload` reaches `destination`, which is a part of this port of this service.
+    fn reach(&mut self, destination: Destination, (service, port): (&Service, &Port), workload: &Workload) {
+        let namespace = &workload.name.namespace;
+        self.shared.push(match port.outbound_of.contains_key(namespace) {
+            true => ResourceKey::ConsumerCluster(destination.clone(), namespace.clone()),
+            false => ResourceKey::Cluster(destination.clone()),
+        });
+        if endpoint::is_told(service, &destination) {
+            self.shared.push(ResourceKey::Endpoints(destination));
+        }
+    }
+
+    fn ordered(mut self) -> Self {
+        self.own.sort_unstable();
+        self.shared.sort_unstable();
+        self.shared.dedup();
+        self.follows_from.sort_unstable();
+        self.follows_from.dedup();
+        self
+    }
 }
 
 // === impl Entry ===
