@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
+use translators::version::EnvoyVersion;
 use translators::xds::Features;
 
 use crate::admin::{self, AdminState, Exposure, Status};
@@ -100,7 +101,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let instance_record = data_dir.join("instances.json");
     let instances = watch::Sender::new(instances::load(&instance_record));
     let inputs = watch::Sender::new(None);
-    let features = watch::Sender::new(BTreeSet::from([Features::of_envoy(1, u32::MAX)]));
+    let features = watch::Sender::new(BTreeSet::from([Features::of_version(EnvoyVersion::NEWEST)]));
     let settled = watch::Sender::new(0);
     let published = watch::Sender::new(0);
     let translation = watch::Sender::new(None);

@@ -14,7 +14,7 @@ use translators::mesh::{Backing, Instance, Instances, Mesh, Serve, Workload, key
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
 use translators::xds::bootstrap::{Node, Server};
-use translators::xds::{self, Features, ResourceKey, Slot};
+use translators::xds::{self, Features, Forms, ResourceKey, Slot};
 
 use crate::config;
 use crate::sources::files;
@@ -132,7 +132,7 @@ fn one_instance_each(mesh: &Mesh) -> Instances {
         })
     };
     let listener = |workload: &Workload, serve: &Serve| {
-        ResourceKey::Inbound(Slot::of_serve(workload, serve), Features::default()).name().to_string()
+        ResourceKey::Inbound(Slot::of_serve(workload, serve), Forms::default()).name().to_string()
     };
     let instance = |workload: &Arc<Workload>| Instance {
         workload: workload.name.clone(),

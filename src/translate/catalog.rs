@@ -171,8 +171,11 @@ impl Catalog {
             for workload in former.workloads.keys() {
                 let group = |features: &Features| GroupKey::Workload { name: workload.clone(), features: *features };
                 for new in features.difference(&self.features) {
+                    // What these forms need is not put there again where others have them already.
+                    let same = |held: &&Features| held.client == new.client && held.forms() == new.forms();
                     let alike = |held: &&Features| held.client.is_proxyless() == new.client.is_proxyless();
-                    let another = self.features.iter().find(alike).and_then(|held| self.groups.get(&group(held)));
+                    let another = self.features.iter().find(same).or_else(|| self.features.iter().find(alike));
+                    let another = another.and_then(|held| self.groups.get(&group(held)));
                     let another = another.cloned().unwrap_or_default();
                     self.groups.insert(group(new), another);
                 }

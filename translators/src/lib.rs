@@ -17,5 +17,6 @@ pub mod resource;
 pub mod rules;
 mod suggest;
 pub mod telemetry_names;
+pub mod version;
 pub mod xds;
 pub mod xdstp;

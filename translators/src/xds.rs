@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::mesh::{Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
+use crate::version::EnvoyVersion;
 
 mod access_log;
 mod action;
@@ -21,6 +22,7 @@ mod cluster;
 mod collector;
 mod edge;
 mod endpoint;
+mod forms;
 mod health;
 mod http;
 mod jwt;
@@ -44,6 +46,7 @@ mod tls;
 mod wire;
 
 pub use collector::collector_key;
+pub use forms::{Forms, OtlpLogs, StatsAccessLog};
 pub use plan::{Contribution, Entry, Part, Slots, contribution, parts_alike, plan, plans_alike, reads_alike};
 pub use proxyless::{CERTIFICATES, Proxyless};
 
@@ -61,7 +64,7 @@ pub enum ResourceKey {
     /// How a proxy fetches the keys of a provider, by name, whose tokens a port asks for.
     Jwks(Slot, String),
     /// The listener of a port that a workload serves.
-    Inbound(Slot, Features),
+    Inbound(Slot, Forms),
     /// The listener of a port that a workload calls, for proxies that know this form of logger, where it has one.
     Outbound(Slot, Option<OtlpLogs>),
     /// How proxies reach a provider of telemetry, `mesh-system/otel`.
@@ -86,8 +89,13 @@ pub enum ResourceKey {
 /// Which groups of the workloads that need a resource get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Audience {
-    /// Those of these features.
-    Only(Features),
+    /// Those of gRPC clients that have, or have not, a certificate provider.
+    Grpc {
+        /// Whether they have.
+        certificates: bool,
+    },
+    /// Those of proxies that take these forms.
+    Taking(Forms),
     /// Those of proxies.
     Proxies,
     /// Those of proxies that know this form of logger.
@@ -120,17 +128,13 @@ pub struct EdgeSlot {
     pub listen: SocketAddr,
 }
 
-/// What the clients of a group are, and what they can do beyond the oldest supported Envoy.
+/// What the clients of a group are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Features {
     /// Who asks.
     pub client: Client,
-    /// How requests are counted by caller.
-    pub stats_access_log: StatsAccessLog,
-    /// Whether a TCP connection to the application can wait for the caller's TLS handshake.
-    pub connect_after_handshake: bool,
-    /// Where a logger of OpenTelemetry's says where its entries go.
-    pub otlp_logs: OtlpLogs,
+    /// The version of a proxy; of others, the least.
+    pub version: EnvoyVersion,
 }
 
 /// Who asks for resources.
@@ -146,28 +150,6 @@ pub enum Client {
     },
 }
 
-/// The forms of Envoy's stats access logger; one that a version does not know is refused or ignored by it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StatsAccessLog {
-    /// Before 1.37: there is none.
-    #[default]
-    Absent,
-    /// 1.37 and 1.38: named by `stat_prefix`.
-    Prefix,
-    /// From 1.39: named by `stats_scope`.
-    Scope,
-}
-
-/// The forms of Envoy's logger of OpenTelemetry's; one that a version does not know is refused by it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum OtlpLogs {
-    /// Before 1.37: in `common_config`.
-    #[default]
-    Common,
-    /// From 1.37: in fields of its own.
-    Own,
-}
-
 /// The resource of a key that [`plan`] gave for this mesh, with these proxies connected. Nothing but endpoints looks
 /// at them; a destination that does not exist has none.
 pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource {
@@ -177,9 +159,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
         ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
         ResourceKey::Jwks(slot, provider) => jwt::cluster(mesh, slot, provider),
-        ResourceKey::Inbound(slot, features) => {
+        ResourceKey::Inbound(slot, forms) => {
             let (workload, serve) = slot.serve(mesh);
-            listener::inbound(mesh, workload, serve, slot, *features)
+            listener::inbound(mesh, workload, serve, slot, *forms)
         }
         ResourceKey::Outbound(slot, otlp) => {
             let (workload, call) = slot.call(mesh);
@@ -197,8 +179,8 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
 pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &ResourceKey) -> Resource {
     match (key, entry) {
         (ResourceKey::LocalCluster(slot), Entry::Serve(serve)) => cluster::local(mesh, serve, slot),
-        (ResourceKey::Inbound(slot, features), Entry::Serve(serve)) => {
-            listener::inbound(mesh, workload, serve, slot, *features)
+        (ResourceKey::Inbound(slot, forms), Entry::Serve(serve)) => {
+            listener::inbound(mesh, workload, serve, slot, *forms)
         }
         (ResourceKey::Outbound(slot, otlp), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot, *otlp),
         (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(edge, slot),
@@ -228,7 +210,7 @@ impl ResourceKey {
     /// Who gets the resource.
     pub fn audience(&self) -> Audience {
         match self {
-            Self::Inbound(_, features) => Audience::Only(*features),
+            Self::Inbound(_, forms) => Audience::Taking(*forms),
             Self::Outbound(_, Some(otlp)) => Audience::Logging(*otlp),
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
@@ -356,14 +338,17 @@ impl EdgeSlot {
 impl Features {
     /// What Envoy `major.minor` can do.
     pub fn of_envoy(major: u32, minor: u32) -> Self {
-        let stats_access_log = match (major, minor) {
-            (0, _) | (1, ..=36) => StatsAccessLog::Absent,
-            (1, 37 | 38) => StatsAccessLog::Prefix,
-            _ => StatsAccessLog::Scope,
-        };
-        let connect_after_handshake = (major, minor) >= (1, 37);
-        let otlp_logs = if (major, minor) >= (1, 37) { OtlpLogs::Own } else { OtlpLogs::Common };
-        Self { client: Client::Envoy, stats_access_log, connect_after_handshake, otlp_logs }
+        Self::of_version(EnvoyVersion::new(major, minor))
+    }
+
+    /// What Envoys of a version can do.
+    pub fn of_version(version: EnvoyVersion) -> Self {
+        Self { client: Client::Envoy, version }
+    }
+
+    /// The forms in which a proxy takes what it gets.
+    pub fn forms(self) -> Forms {
+        Forms::of(self.version)
     }
 
     /// What a gRPC client without a proxy can do; `certificates` as in [`Client::Grpc`].
@@ -390,9 +375,10 @@ impl Audience {
     /// Whether the groups of these features belong to it.
     pub fn takes(self, features: Features) -> bool {
         match self {
-            Self::Only(these) => these == features,
+            Self::Grpc { certificates } => features.client == Client::Grpc { certificates },
+            Self::Taking(forms) => !features.client.is_proxyless() && features.forms() == forms,
             Self::Proxies => !features.client.is_proxyless(),
-            Self::Logging(otlp) => !features.client.is_proxyless() && features.otlp_logs == otlp,
+            Self::Logging(otlp) => !features.client.is_proxyless() && features.forms().otlp_logs == otlp,
             Self::Proxyless => features.client.is_proxyless(),
         }
     }

@@ -83,7 +83,8 @@ impl Edit {
             false => put().map(|(_, resource)| (resource.kind(), resource.name())).collect(),
         };
         let held = |audience: Audience| match audience {
-            Audience::Only(of) if is_new => of.client.is_proxyless() == features.client.is_proxyless(),
+            Audience::Taking(_) if is_new => !features.client.is_proxyless(),
+            Audience::Grpc { .. } if is_new => features.client.is_proxyless(),
             _ => audience.takes(features),
         };
         let removed = self.removed.iter().filter(|(audience, ..)| held(*audience));

@@ -48,7 +48,7 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn features_of_one() -> impl Strategy<Value = Features> {
-    prop_oneof![(36u32..40).prop_map(|minor| Features::of_envoy(1, minor)), any::<bool>().prop_map(Features::of_grpc)]
+    prop_oneof![(36u32..42).prop_map(|minor| Features::of_envoy(1, minor)), any::<bool>().prop_map(Features::of_grpc)]
 }
 
 fn service_spec() -> impl Strategy<Value = String> {

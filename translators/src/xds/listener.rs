@@ -22,7 +22,7 @@ use super::raw::Raw;
 use super::rbac::Strangers;
 use super::telemetry::{INBOUND, OUTBOUND, Said};
 use super::{
-    Features, OtlpLogs, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port,
+    Forms, OtlpLogs, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port,
 };
 use super::{calling, jwt, limits, proxyless, rbac, wire};
 use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
@@ -33,14 +33,14 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// The listener of a port that a workload serves. What it says beside its filter chains is the same in strict
 /// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
-pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, features: Features) -> Resource {
+pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, forms: Forms) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
     let telemetry = mesh.telemetry_of_serve(workload, serve);
     let counted = Counted::new(workload, slot, port.protocol, telemetry);
     let name = slot.name("in");
     let subject = subject(INBOUND, slot, port);
-    let said = Said { telemetry, listener: &name, subject, otlp: features.otlp_logs };
-    let chain = Inbound { mesh, slot, port, features, counted, said };
+    let said = Said { telemetry, listener: &name, subject, otlp: forms.otlp_logs };
+    let chain = Inbound { mesh, slot, port, forms, counted, said };
     let filter_chains = match (port.mtls.value, port.protocol.is_http()) {
         (MtlsMode::Strict, _) => chain.mtls(),
         // TLS that is not the mesh's has no chain and is closed.
@@ -141,7 +141,7 @@ struct Inbound<'a> {
     mesh: &'a Mesh,
     slot: &'a Slot,
     port: &'a Port,
-    features: Features,
+    forms: Forms,
     counted: Counted<'a>,
     said: Said<'a>,
 }
@@ -213,7 +213,7 @@ impl Inbound<'_> {
     fn chain(&self, name: &str, mtls: bool) -> listener_pb::FilterChain {
         let stat_prefix = format!("{}/{name}", self.slot.name("in"));
         let cluster = self.slot.name("app");
-        let counters = self.counted.loggers(self.features.stats_access_log, mtls, &self.port.access);
+        let counters = self.counted.loggers(self.forms.stats_access_log, mtls, &self.port.access);
         let mut told = self.said.told();
         told.access_log.splice(0..0, counters);
         let trust_domain = &self.mesh.trust_domain.value;
@@ -226,7 +226,7 @@ impl Inbound<'_> {
             let manager = http::inbound(&stat_prefix, self.port, cluster, mtls, access, told);
             limited.chain([manager]).collect()
         } else {
-            let after_handshake = mtls && self.features.connect_after_handshake;
+            let after_handshake = mtls && self.forms.connect_after_handshake;
             let mut filters = rbac::network(&self.port.access, trust_domain, &stat_prefix);
             filters.extend(limited);
             filters.push(tcp::application(&stat_prefix, cluster, after_handshake, told.access_log));

@@ -103,7 +103,8 @@ pub fn contribution(
     match entry {
         Entry::Edge(_) => {}
         Entry::Serve(_) => {
-            added.own = envoys().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
+            let forms: BTreeSet<_> = envoys().map(|features| features.forms()).collect();
+            added.own = forms.into_iter().map(|forms| ResourceKey::Inbound(slot.clone(), forms)).collect();
             if !added.own.is_empty() {
                 let access = used.protocol.is_http().then_some(&used.access);
                 let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
@@ -145,7 +146,7 @@ pub fn contribution(
                     added.shared.push(ResourceKey::Route { service, port, consumer });
                 }
                 if mesh.telemetry_of_calls(workload).logs_by_otlp() {
-                    let forms: BTreeSet<_> = envoys().map(|features| features.otlp_logs).collect();
+                    let forms: BTreeSet<_> = envoys().map(|features| features.forms().otlp_logs).collect();
                     added.own.extend(forms.into_iter().map(|form| ResourceKey::Outbound(slot.clone(), Some(form))));
                 } else {
                     added.own.push(ResourceKey::Outbound(slot, None));

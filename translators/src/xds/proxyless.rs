@@ -13,7 +13,7 @@ use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::extensions::filters::http::router::v3 as router_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 
-use super::{Audience, Client, Features, Part, cluster, cluster_name, endpoint, http, origins, plan, planned_port};
+use super::{Audience, Client, Part, cluster, cluster_name, endpoint, http, origins, plan, planned_port};
 use super::{route_name, tls, wire};
 use crate::mesh::{Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Service};
 use crate::name::QualifiedName;
@@ -130,7 +130,7 @@ impl Proxyless {
     pub(super) fn audience(&self) -> Audience {
         match self {
             Self::Listener { .. } | Self::Route { .. } | Self::Endpoints(_) => Audience::Proxyless,
-            Self::Cluster { certificates, .. } => Audience::Only(Features::of_grpc(*certificates)),
+            Self::Cluster { certificates, .. } => Audience::Grpc { certificates: *certificates },
         }
     }
 

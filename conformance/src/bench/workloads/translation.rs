@@ -9,6 +9,7 @@ use chancery::fold::Inputs;
 use chancery::sources::files::FileState;
 use chancery::translate::Translator;
 use translators::rules::{Objects, parse};
+use translators::version::EnvoyVersion;
 use translators::xds::Features;
 
 use crate::bench::lab::{ENDPOINTS_EACH, Lab, progress};
@@ -66,7 +67,7 @@ pub(super) fn rounds_of(services: usize, rounds: usize) -> anyhow::Result<Vec<Ro
 }
 
 fn round(rules: &Rules, objects: &Objects) -> anyhow::Result<Round> {
-    let features = BTreeSet::from([Features::of_envoy(1, u32::MAX)]);
+    let features = BTreeSet::from([Features::of_version(EnvoyVersion::NEWEST)]);
     let (mut translator, _records) = Translator::open(None);
     let mut objects = objects.clone();
     let mut translate = |objects: &Objects| {
