@@ -112,6 +112,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     text.parse().map(|Span(duration)| duration).map_err(|error| format!("{error}"))
 }
 
+/// Reads a version of Envoy: `1.40`.
+fn envoy_version(text: &str) -> Result<(u32, u32), String> {
+    let mut parts = text.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => Err("a version of Envoy is MAJOR.MINOR, such as 1.40".to_owned()),
+    }
+}
+
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(args).await,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use translators::finding::by_place;
 use translators::mesh;
 use translators::name::QualifiedName;
+use translators::xds;
 
 use crate::admin::{Status, Validity};
 use crate::ca::{Issuance, Issued};
@@ -48,6 +49,7 @@ pub async fn run(
                 findings: Arc::new(move || {
                     let mut all = of_findings.findings.all();
                     all.extend(mesh::findings(&of_findings.mesh, &of_findings.objects, &seen));
+                    all.extend(xds::patch_findings(&of_findings.mesh, &of_findings.objects));
                     all.sort_by(by_place);
                     all
                 }),

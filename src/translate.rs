@@ -37,7 +37,7 @@ use last_good::{Accepted, LastGood};
 use records::ToRecord;
 
 pub use findings::Findings;
-pub use records::Records;
+pub use records::{Records, last_good};
 
 /// How long a step of the mTLS ladder waits for proxies that do not accept what they are sent.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! `chancery bootstrap`: a complete Envoy bootstrap, with the credential that lets the proxy in.
 //!
 //! Owns: the command's arguments, the choice of a node id, and the credential file. May use: `ca`,
-//! `identity`, `durable`. Never: talks to a server; the data directory is all it needs.
+//! `identity`, `durable`, `translate` (the rules that were last in force). Never: talks to a server; the data directory is all it needs.
 
 mod credential_file;
 mod grpc;
@@ -18,7 +18,9 @@ use anyhow::{Context, bail, ensure};
 use clap::{ArgAction, ValueEnum};
 use rand::Rng;
 use translators::json;
-use translators::name::QualifiedName;
+use translators::mesh::{Patched, resolve};
+use translators::name::{ObjectKind, QualifiedName};
+use translators::version::EnvoyVersion;
 use translators::xds::bootstrap::{
     self as envoy, AdsProtocol, BootstrapOptions, CertificateFiles, GrpcOptions, Node, Server,
 };
@@ -26,6 +28,7 @@ use translators::xds::bootstrap::{
 use crate::ca::Authorities;
 use crate::identity::revocation::Scope;
 use crate::identity::{NodeId, RevocationList, credential};
+use crate::translate;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +59,9 @@ pub struct Args {
     /// else the workload's name and 8 random digits]
     #[arg(long, value_name = "ID")]
     node_id: Option<NodeId>,
+    /// The version of the proxy, for EnvoyPatches of the bootstrap that are not for any
+    #[arg(long, value_name = "MAJOR.MINOR", value_parser = super::envoy_version)]
+    envoy_version: Option<(u32, u32)>,
     /// Use the state-of-the-world protocol instead of delta
     #[arg(long)]
     sotw: bool,
@@ -103,8 +109,8 @@ pub struct Args {
 }
 
 /// What a gRPC client has no use for.
-const FOR_ENVOY: [&str; 7] =
-    ["sotw", "admin_port", "no_admin", "credential_file", "stats_interval", "all_stats", "output"];
+const FOR_ENVOY: [&str; 8] =
+    ["envoy_version", "sotw", "admin_port", "no_admin", "credential_file", "stats_interval", "all_stats", "output"];
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
@@ -214,7 +220,36 @@ fn issue(args: &Args, now: SystemTime, notes: &mut impl Write) -> anyhow::Result
     if args.no_admin {
         message.admin = None;
     }
-    Ok(json::message(&message))
+    let bootstrap = json::message(&message);
+    match &args.workload {
+        Some(workload) => patched(bootstrap, workload, args, notes),
+        None => Ok(bootstrap),
+    }
+}
+
+/// After the patches of the rules that the control plane last had in force.
+fn patched(
+    bootstrap: serde_json::Value,
+    workload: &QualifiedName,
+    args: &Args,
+    notes: &mut impl Write,
+) -> anyhow::Result<serde_json::Value> {
+    let objects = translate::last_good(&args.data_dir);
+    if !objects.keys().any(|key| key.kind == ObjectKind::EnvoyPatch) {
+        return Ok(bootstrap);
+    }
+    let mesh = resolve::resolve(&objects).mesh;
+    let version = args.envoy_version.map(|(major, minor)| EnvoyVersion::new(major, minor));
+    let untold = mesh.patches.values().filter(|_| version.is_none()).filter(|patch| !patch.envoy.is_any());
+    for patch in untold.filter(|patch| patch.edits.iter().any(|edit| edit.resource == Patched::Bootstrap)) {
+        writeln!(
+            notes,
+            "note: EnvoyPatch {} is left out, it is for Envoy {}: say the proxy's version with --envoy-version",
+            patch.name, patch.envoy
+        )
+        .context("the note of a patch that is left out could not be printed")?;
+    }
+    Ok(super::translate::patched(bootstrap, &mesh, workload, version))
 }
 
 // === impl Args ===

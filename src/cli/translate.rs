@@ -9,12 +9,14 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail, ensure};
 use clap::ValueEnum;
 use imbl::OrdMap;
+use serde_json::Value;
 use translators::json;
 use translators::mesh::{Backing, Instance, Instances, Mesh, Serve, Workload, keyed, resolve};
 use translators::name::QualifiedName;
 use translators::resource::{Kind, Resource};
+use translators::version::EnvoyVersion;
 use translators::xds::bootstrap::{Node, Server};
-use translators::xds::{self, Features, Forms, ResourceKey, Slot};
+use translators::xds::{self, Features, Forms, Patching, ResourceKey, Slot};
 
 use crate::config;
 use crate::sources::files;
@@ -43,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "NS/NAME")]
     snapshot: Option<QualifiedName>,
     /// The version of Envoy to translate for
-    #[arg(long, value_name = "MAJOR.MINOR", default_value = "1.40", value_parser = parse_version)]
+    #[arg(long, value_name = "MAJOR.MINOR", default_value = "1.40", value_parser = super::envoy_version)]
     envoy_version: (u32, u32),
     /// Translate for a gRPC client that is an instance of the workload itself, without a proxy
     #[arg(long, conflicts_with_all = ["snapshot", "envoy_version"])]
@@ -80,7 +82,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Output::Bootstrap => {
             let node = Node { id: format!("{}-0", name.name), cluster: name.to_string(), metadata: BTreeMap::new() };
             let server = Server { host: args.xds_address.ip().to_string(), port: args.xds_address.port() };
-            json::message(&xds::static_config::static_bootstrap(&node, &server, &resources))
+            let bootstrap = json::message(&xds::static_config::static_bootstrap(&node, &server, &resources));
+            self::patched(bootstrap, &resolution.mesh, &name, Some(args.version()))
         }
     };
     match args.output {
@@ -93,6 +96,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 // === impl Args ===
 
 impl Args {
+    fn version(&self) -> EnvoyVersion {
+        let (major, minor) = self.envoy_version;
+        EnvoyVersion::new(major, minor)
+    }
+
     /// Whose proxies are meant, and what they get.
     fn resources(&self, mesh: &Mesh) -> anyhow::Result<(QualifiedName, Vec<Resource>)> {
         if let Some(name) = &self.snapshot {
@@ -102,8 +110,7 @@ impl Args {
         }
         let Some(name) = &self.workload else { bail!("one of --workload and --snapshot must be given") };
         let workload = found("Workload", &mesh.workloads, name)?;
-        let (major, minor) = self.envoy_version;
-        let features = if self.grpc { Features::of_grpc(true) } else { Features::of_envoy(major, minor) };
+        let features = if self.grpc { Features::of_grpc(true) } else { Features::of_version(self.version()) };
         Ok((name.clone(), resources(mesh, workload, features)))
     }
 }
@@ -119,8 +126,17 @@ fn found<'a, T>(
 
 /// Everything that the proxies of `workload` get, with one instance of every workload.
 pub fn resources(mesh: &Mesh, workload: &Workload, features: Features) -> Vec<Resource> {
-    let instances = one_instance_each(mesh);
-    xds::plan(mesh, workload, features).iter().map(|key| xds::build(mesh, key, &instances)).collect()
+    xds::resources(mesh, workload, features, &one_instance_each(mesh))
+}
+
+/// The bootstrap of a proxy of a workload after the patches of it; without a version, those that are for any.
+pub fn patched(bootstrap: Value, mesh: &Mesh, workload: &QualifiedName, version: Option<EnvoyVersion>) -> Value {
+    match (bootstrap, mesh.workloads.get(workload)) {
+        (Value::Object(bootstrap), Some(workload)) => {
+            Value::Object(Patching::of(mesh).bootstrap(workload, version, bootstrap).0)
+        }
+        (bootstrap, _) => bootstrap,
+    }
 }
 
 /// One ready proxy of each workload, on loopback.
@@ -152,12 +168,4 @@ fn by_kind(resources: &[Resource]) -> serde_json::Value {
         kinds.entry(resource.kind().service()).or_default().push(json::resource(resource));
     }
     serde_json::json!(kinds)
-}
-
-fn parse_version(text: &str) -> Result<(u32, u32), String> {
-    let mut parts = text.split('.').map(str::parse::<u32>);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => Err("a version of Envoy is MAJOR.MINOR, such as 1.40".to_owned()),
-    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use translators::finding::{Finding, Severity, by_place};
 use translators::mesh::{self, resolve};
+use translators::xds;
 
 use crate::clock::Clock;
 use crate::materials;
@@ -69,6 +70,7 @@ pub fn findings(path: &Path) -> anyhow::Result<(usize, Vec<Finding>)> {
     findings.append(&mut resolution.all_findings());
     let seen = materials::seen(&resolution.mesh, Clock::System.now());
     findings.append(&mut mesh::findings(&resolution.mesh, &state.objects, &seen));
+    findings.append(&mut xds::patch_findings(&resolution.mesh, &state.objects));
     findings.sort_by(by_place);
     Ok((state.objects.len(), findings))
 }

@@ -14,7 +14,7 @@ use imbl::OrdMap;
 use translators::mesh::{Instances, Mesh, Workload};
 use translators::name::QualifiedName;
 use translators::resource::Resource;
-use translators::xds::{self, Contribution, Entry, Features, ResourceKey, Slots};
+use translators::xds::{self, Contribution, Entry, Features, Patching, ResourceKey, Slots};
 
 use super::{GroupKey, snapshots};
 use crate::cores::each;
@@ -27,6 +27,7 @@ use few::Few;
 mod change;
 mod edits;
 mod few;
+mod patches;
 
 /// The resources of a mesh, as it was last followed.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) struct Catalog {
     features: BTreeSet<Features>,
     instances: Instances,
     services: HashMap<QualifiedName, OfService>,
+    /// The changes that are made to what is put into groups.
+    patching: Patching,
     /// Of the workloads that have entries to be told apart.
     slots: BTreeMap<QualifiedName, Slots>,
     groups: OrdMap<GroupKey, Arc<Snapshot>>,
@@ -124,6 +127,7 @@ impl Catalog {
             services: OrdMap::new(),
             workloads: OrdMap::new(),
             snapshots: OrdMap::new(),
+            patches: OrdMap::new(),
             observed: OrdMap::new(),
             ..mesh.clone()
         };
@@ -132,6 +136,10 @@ impl Catalog {
         let former_features = self.features.clone();
 
         self.set_groups(&former, mesh, features);
+        let former_patching = match former.patches == mesh.patches {
+            true => None,
+            false => Some(std::mem::replace(&mut self.patching, Patching::of(mesh))),
+        };
         let mut concerned = Concerned::default();
         concerned.add_workloads(self, &former, mesh);
         concerned.add_features(&former_features, features, mesh);
@@ -139,6 +147,7 @@ impl Catalog {
         concerned.add_observed(self, &former, mesh);
         concerned.add_instances(self, mesh, &former_instances);
         concerned.add_settings(self, &former, mesh);
+        concerned.add_patches(self, (&former, former_patching.as_ref()), mesh, former_features != *features);
 
         let mut edits = Edits::default();
         let replanned = self.replan((&former, &former_features), mesh, &mut concerned);
@@ -154,11 +163,15 @@ impl Catalog {
         let jobs = self.jobs(mesh, replanned, new, concerned.shared, concerned.own);
         let built = self.build(mesh, &jobs);
         self.built = jobs.len();
-        self.enter(jobs, built, &mut edits);
-        for (key, workload) in joined {
-            if let Some(resource) = self.shared(&key).and_then(|shared| shared.resource.as_ref()) {
-                edits.put(&workload, key.audience(), Arc::clone(resource));
+        self.enter(mesh, jobs, built, &mut edits);
+        for (key, workload) in joined.into_iter().chain(concerned.patched) {
+            let shared = self.shared(&key).filter(|shared| shared.users.get(&workload).is_some());
+            if let Some(resource) = shared.and_then(|shared| shared.resource.as_ref()) {
+                self.put(mesh, &workload, &key, Arc::clone(resource), &mut edits);
             }
+        }
+        for (workload, additions) in concerned.additions {
+            edits.add(&workload, additions);
         }
         edits.apply(&mut self.groups, &self.features, &former_features);
         self.built += snapshots::follow(&mut self.groups, &former, mesh);
@@ -306,11 +319,11 @@ impl Catalog {
     }
 
     /// Enters what was built; what says the same by the same rules stays the same allocation.
-    fn enter(&mut self, jobs: Vec<Job>, built: Vec<Resource>, edits: &mut Edits) {
+    fn enter(&mut self, mesh: &Mesh, jobs: Vec<Job>, built: Vec<Resource>, edits: &mut Edits) {
         for (job, resource) in jobs.into_iter().zip(built) {
             match job {
                 Job::Own(id, key) => {
-                    edits.put(&id.workload, key.audience(), Arc::new(resource));
+                    self.put(mesh, &id.workload, &key, Arc::new(resource), edits);
                 }
                 Job::Shared(key) => {
                     let of_service = key.service().and_then(|service| self.services.get_mut(service));
@@ -320,13 +333,27 @@ impl Catalog {
                         continue;
                     }
                     let resource = Arc::new(resource);
-                    for workload in shared.users.keys() {
-                        edits.put(workload, key.audience(), Arc::clone(&resource));
+                    shared.resource = Some(Arc::clone(&resource));
+                    for workload in self.shared(&key).into_iter().flat_map(|shared| shared.users.keys()) {
+                        self.put(mesh, workload, &key, Arc::clone(&resource), edits);
                     }
-                    shared.resource = Some(resource);
                 }
             }
         }
+    }
+
+    /// Puts a resource into the groups of a workload, with the changes that are for these.
+    fn put(
+        &self,
+        mesh: &Mesh,
+        workload: &QualifiedName,
+        key: &ResourceKey,
+        resource: Arc<Resource>,
+        edits: &mut Edits,
+    ) {
+        let patched = mesh.workloads.get(workload).filter(|_| !self.patching.is_empty());
+        let steps = patched.map(|workload| self.patching.steps(workload, key)).unwrap_or_default();
+        edits.put(workload, key.audience(), resource, steps);
     }
 
     fn shared(&self, key: &ResourceKey) -> Option<&Shared> {

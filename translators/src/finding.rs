@@ -20,7 +20,7 @@ pub enum Severity {
     Warning,
 }
 
-/// Stable codes: MX01xx references, MX02xx values, MX03xx conflicts, MX04xx security, MX05xx no effect.
+/// Stable codes: MX01xx references, MX02xx values, MX03xx conflicts, MX04xx security, MX05xx no effect, MX06xx patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// MX0101: a name refers to nothing.
@@ -75,6 +75,14 @@ pub enum Code {
     NotProgrammed,
     /// MX0506: a service that nobody calls.
     NotCalled,
+    /// MX0601: a change of a patch that finds nothing to change.
+    NothingPatched,
+    /// MX0602: a change of a patch that does not fit what Envoy takes, or what it is to change.
+    PatchUnfit,
+    /// MX0603: a patch for versions of Envoy that there are none of.
+    PatchVersions,
+    /// MX0604: a patch that changes what protects.
+    PatchUnguards,
 }
 
 /// A place in a file; both numbers start at 1.
@@ -150,6 +158,10 @@ impl Code {
             Self::ServerFirst => "MX0504",
             Self::NotProgrammed => "MX0505",
             Self::NotCalled => "MX0506",
+            Self::NothingPatched => "MX0601",
+            Self::PatchUnfit => "MX0602",
+            Self::PatchVersions => "MX0603",
+            Self::PatchUnguards => "MX0604",
         }
     }
 }

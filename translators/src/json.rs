@@ -11,10 +11,14 @@ use serde_json::{Map, Value};
 
 use crate::resource::{Kind, Resource};
 
+mod deprecated;
 mod encode;
+mod merge;
 mod read;
 mod secrets;
 
+pub use deprecated::deprecated;
+pub use merge::{Clash, merge};
 pub use read::{Misfit, Reason};
 pub use secrets::holds_secret;
 

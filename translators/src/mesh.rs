@@ -26,6 +26,7 @@ mod instance;
 mod jwt;
 mod node;
 mod outside;
+mod patch;
 pub mod resolve;
 mod route;
 mod snapshot;
@@ -42,6 +43,7 @@ pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
 pub use node::{NodeMatch, Precision};
 pub use outside::{Authorities, DnsEndpoints, DnsFamily, DnsMode, Originate, Outside, TlsVersion};
+pub use patch::{Direction, EnvoyPatch, PatchChange, PatchEdit, PatchTarget, Patched};
 pub use route::{
     Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
     HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
@@ -70,6 +72,9 @@ pub struct Mesh {
     /// What somebody wrote for Envoy itself.
     #[serde(skip_serializing_if = "OrdMap::is_empty")]
     pub snapshots: OrdMap<QualifiedName, Arc<EnvoySnapshot>>,
+    /// What somebody changes in what Envoys get.
+    #[serde(skip_serializing_if = "OrdMap::is_empty")]
+    pub patches: OrdMap<QualifiedName, Arc<EnvoyPatch>>,
     /// What the proxies of workloads say of requests, where a policy says anything of that.
     #[serde(skip_serializing_if = "OrdMap::is_empty")]
     pub observed: OrdMap<QualifiedName, Arc<Observed>>,

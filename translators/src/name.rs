@@ -73,7 +73,7 @@ impl QualifiedName {
     }
 
     /// The name before which no other of `namespace` comes.
-    pub(crate) fn first_of(namespace: &Label) -> Self {
+    pub fn first_of(namespace: &Label) -> Self {
         Self::new(namespace.clone(), Label::first())
     }
 
@@ -132,13 +132,15 @@ pub enum ObjectKind {
     AccessPolicy,
     /// What proxies say of requests.
     TelemetryPolicy,
+    /// What somebody changes in what Envoys get.
+    EnvoyPatch,
 }
 
 // === impl ObjectKind ===
 
 impl ObjectKind {
     /// Every kind, in listing order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Mesh,
         Self::MeshService,
         Self::Workload,
@@ -150,6 +152,7 @@ impl ObjectKind {
         Self::MTLSPolicy,
         Self::AccessPolicy,
         Self::TelemetryPolicy,
+        Self::EnvoyPatch,
     ];
 
     /// The kind as it is written in a document.
@@ -166,6 +169,7 @@ impl ObjectKind {
             Self::MTLSPolicy => "MTLSPolicy",
             Self::AccessPolicy => "AccessPolicy",
             Self::TelemetryPolicy => "TelemetryPolicy",
+            Self::EnvoyPatch => "EnvoyPatch",
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod inbound;
 pub mod mesh;
 mod mistake;
 mod node;
+pub mod patch;
 pub mod policy;
 pub mod route;
 pub mod scalar;
@@ -76,6 +77,7 @@ pub enum Spec {
     MTLSPolicy(policy::MtlsSpec),
     AccessPolicy(policy::AccessSpec),
     TelemetryPolicy(Box<telemetry::TelemetrySpec>),
+    EnvoyPatch(patch::PatchSpec),
 }
 
 /// What a text holds.

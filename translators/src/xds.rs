@@ -23,6 +23,7 @@ mod collector;
 mod edge;
 mod endpoint;
 mod forms;
+mod guards;
 mod health;
 mod http;
 mod jwt;
@@ -30,6 +31,9 @@ mod limits;
 mod listener;
 mod log_format;
 mod outside;
+mod patch_findings;
+mod patched;
+mod patching;
 mod permission;
 mod plan;
 mod proxyless;
@@ -47,6 +51,9 @@ mod wire;
 
 pub use collector::collector_key;
 pub use forms::{Forms, OtlpLogs, StatsAccessLog};
+pub use patch_findings::patch_findings;
+pub use patched::{Applied, Effect};
+pub use patching::{Patching, Step};
 pub use plan::{Contribution, Entry, Part, Slots, contribution, parts_alike, plan, plans_alike, reads_alike};
 pub use proxyless::{CERTIFICATES, Proxyless};
 
@@ -148,6 +155,19 @@ pub enum Client {
         /// Whether its bootstrap has the certificate provider [`CERTIFICATES`].
         certificates: bool,
     },
+}
+
+/// Everything that clients of these `features` get that are instances of `workload`, secrets apart: what was planned, after the
+/// patches, and what they add.
+pub fn resources(mesh: &Mesh, workload: &Workload, features: Features, instances: &Instances) -> Vec<Resource> {
+    let patching = Patching::of(mesh);
+    let made = plan(mesh, workload, features).into_iter().filter_map(|key| {
+        let base = build(mesh, &key, instances);
+        let steps = Step::of_features(&patching.steps(workload, &key), features);
+        if steps.is_empty() { Some(base) } else { Step::apply(&steps, &base).resource }
+    });
+    let added = Step::of_features(&patching.additions(workload), features);
+    made.chain(added.iter().filter_map(Step::added)).collect()
 }
 
 /// The resource of a key that [`plan`] gave for this mesh, with these proxies connected. Nothing but endpoints looks

@@ -58,7 +58,7 @@ fn what_does_not_exist_is_said_with_what_does() {
         said("MTLSPolicy.spec.mod"),
         Err("MTLSPolicy.spec has no field \"mod\"; choices: mode, target; did you mean \"mode\"?".to_owned())
     );
-    let kinds = "Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy";
+    let kinds = "Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy, EnvoyPatch";
     let unknown = format!("there is no kind \"Worklod\"; choices: {kinds}; did you mean \"Workload\"?");
     assert_eq!(said("Worklod.spec"), Err(unknown));
     assert_eq!(said("mtlspolicy.mode"), Ok("MTLSPolicy.spec.mode".to_owned()));

@@ -15,7 +15,7 @@ use translators::mesh::resolve;
 use translators::mesh::{EnvoySnapshot, Instance, Instances, Mesh, Workload, keyed};
 use translators::resource::{Kind, Resource};
 use translators::xds::{self, Features, ResourceKey};
-use translators::{json, rules};
+use translators::{finding, json, rules};
 
 /// The file that people write.
 const RULES: &str = "1-rules.yaml";
@@ -24,8 +24,10 @@ const RULES: &str = "1-rules.yaml";
 fn stages(rules: &str) -> BTreeMap<&'static str, String> {
     let collected = rules::collect([rules::parse(RULES, rules)]);
     let resolution = resolve::resolve(&collected.objects);
-    let findings = resolution.all_findings();
+    let mut findings = resolution.all_findings();
     let mesh = resolution.mesh;
+    findings.extend(xds::patch_findings(&mesh, &collected.objects));
+    findings.sort_by(finding::by_place);
     let findings: Vec<String> = collected.findings.iter().chain(&findings).map(ToString::to_string).collect();
     let mut stages = BTreeMap::from([
         ("2-mesh.yaml", yaml(&mesh)),
@@ -65,8 +67,8 @@ fn of_workloads(mesh: &Mesh, features: Features) -> impl Iterator<Item = (String
     let instances = instances(mesh);
     mesh.workloads.iter().map(move |(name, workload)| {
         let mut by_kind = ByKind::new();
-        for key in xds::plan(mesh, workload, features) {
-            enter(&mut by_kind, &xds::build(mesh, &key, &instances));
+        for resource in xds::resources(mesh, workload, features, &instances) {
+            enter(&mut by_kind, &resource);
         }
         (name.to_string(), by_kind)
     })

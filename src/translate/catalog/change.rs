@@ -11,6 +11,7 @@ use translators::mesh::{Backing, Instances, Mesh, Service, Workload};
 use translators::name::QualifiedName;
 use translators::xds::{self, Entry, Features, Part, ResourceKey, Slots};
 
+use super::edits::Additions;
 use super::{Catalog, EntryId, Side};
 
 /// What a change concerns.
@@ -22,6 +23,10 @@ pub(super) struct Concerned {
     pub(super) own: BTreeSet<(EntryId, ResourceKey)>,
     /// The shared resources that read what has changed.
     pub(super) shared: BTreeSet<ResourceKey>,
+    /// Shared resources that patches change otherwise for a workload.
+    pub(super) patched: BTreeSet<(ResourceKey, QualifiedName)>,
+    /// What patches added before, and add now.
+    pub(super) additions: BTreeMap<QualifiedName, Additions>,
     /// The slots of the workloads that have changed.
     pub(super) slots: BTreeMap<QualifiedName, Slots>,
 }

@@ -37,6 +37,8 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => (service(), access_spec()).prop_map(put("AccessPolicy")),
         4 => (prop::sample::select(["a/o0", "a/o1", "b/o2", "mesh-system/o3"].as_slice()), telemetry_spec())
             .prop_map(put("TelemetryPolicy")),
+        4 => (prop::sample::select(["a/p0", "a/p1", "b/p2", "mesh-system/p3"].as_slice()), patch_spec())
+            .prop_map(put("EnvoyPatch")),
         1 => mesh_spec().prop_map(|spec| Edit::Put("Mesh", "mesh-system/default", spec)),
         3 => any::<prop::sample::Index>().prop_map(Edit::Remove),
         3 => (prop::sample::select(WORKLOADS.as_slice()), 0..3u8, any::<bool>())
@@ -230,6 +232,29 @@ fn telemetry_spec() -> impl Strategy<Value = String> {
         "metrics: {drop: [caller], labels: {c: d}}",
     ]);
     (target, rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))
+}
+
+fn patch_spec() -> impl Strategy<Value = String> {
+    let target = prop_oneof![
+        3 => target(),
+        2 => prop::sample::select(vec!["{scope: mesh}", "{labels: {version: v1}}", "{labels: {version: v2}}"]),
+        2 => prop::sample::select(vec!["{service: a/s0}", "{service: b/s2}", "{service: b/s3, port: http}"]),
+    ];
+    let edit = prop::sample::select(vec![
+        "{resource: cluster, match: {direction: outbound}, op: merge, value: {per_connection_buffer_limit_bytes: 9}}",
+        "{resource: cluster, match: {direction: outbound, name: \"*s1*\"}, op: remove}",
+        "{resource: cluster, match: {direction: outbound}, op: add, value: {name: x}}",
+        "{resource: cluster, op: add, value: {name: y, connect_timeout: 3s}}",
+        "{resource: endpoint, match: {direction: outbound}, op: merge, value: {policy: {overprovisioning_factor: 200}}}",
+        "{resource: listener, match: {direction: inbound}, op: replace, value: {stat_prefix: x}}",
+        "{resource: filterChain, match: {name: \"*plaintext\"}, op: remove}",
+        "{resource: httpFilter, match: {direction: outbound, name: \"*router\"}, op: insertBefore, value: {name: lua}}",
+        "{resource: virtualHost, match: {direction: outbound}, op: merge, value: {include_request_attempt_count: true}}",
+        "{resource: route, match: {name: rule-0, direction: outbound}, op: merge, value: {stat_prefix: x}}",
+    ]);
+    let rest = prop::sample::select(vec!["", "", ", envoy: \">=1.38\"", ", envoy: \"<1.40, >1.36\"", ", priority: 1"]);
+    (target, prop::collection::vec(edit, 1..4), rest)
+        .prop_map(|(target, edits, rest)| format!("{{target: {target}, patches: [{}]{rest}}}", edits.join(", ")))
 }
 
 fn mesh_spec() -> impl Strategy<Value = String> {

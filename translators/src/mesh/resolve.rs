@@ -28,6 +28,7 @@ use ledger::Part;
 use levels::Level;
 use mtls::Modes;
 use observing::Observing;
+use patches::Patches;
 use report::Report;
 use routes::{Routes, Routing, Subject};
 use services::{Declared, Services};
@@ -65,6 +66,7 @@ mod matches;
 mod mtls;
 mod observing;
 mod outside;
+mod patches;
 mod pattern;
 mod providers;
 mod raw;
@@ -117,6 +119,7 @@ pub struct Resolver {
     policies: Policies,
     traffic: Traffic,
     observing: Observing,
+    patches: Patches,
     routes: Routes,
     edges: Edges,
     coverage: Coverage,
@@ -168,6 +171,7 @@ impl Resolver {
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
         self.follow_telemetry(&mut dirty);
+        self.patches.update(dirty.take(ObjectKind::EnvoyPatch), &self.services, &mut self.common);
         self.follow_certificates(&mut dirty);
         self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
@@ -184,6 +188,7 @@ impl Resolver {
             services: self.resolved.clone(),
             workloads: self.kept_workloads.clone(),
             snapshots: self.snapshots.kept().clone(),
+            patches: self.patches.kept().clone(),
             observed: self.observing.observed().clone(),
             telemetry_providers: Arc::clone(&self.settings.telemetry_providers),
         };

@@ -158,6 +158,7 @@ impl Source<'_> {
             ObjectKind::TelemetryPolicy => {
                 self.typed(&tree, key.as_ref(), |spec| Spec::TelemetryPolicy(Box::new(spec)))?
             }
+            ObjectKind::EnvoyPatch => self.typed(&tree, key.as_ref(), Spec::EnvoyPatch)?,
         };
         Ok(Some(Object {
             key: ObjectKey::new(kind, QualifiedName::new(metadata.namespace, metadata.name)),

@@ -295,7 +295,7 @@ macro_rules! text {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserializer.deserialize_str(TextOf {
                     wanted: $wanted,
-                    read: |text| text.parse().map_err(|error: <Self as FromStr>::Err| error.to_string()),
+                    read: |text| text.parse().map_err(|error: <Self as std::str::FromStr>::Err| error.to_string()),
                 })
             }
         }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::envelope::Document;
-use super::{certificate, gateway, mesh, policy, route, service, snapshot, telemetry, traffic, workload};
+use super::{certificate, gateway, mesh, patch, policy, route, service, snapshot, telemetry, traffic, workload};
 use crate::name::ObjectKind;
 
 /// The schema of whole documents of `kind`: draft 2020-12, with every type by its name under `$defs`.
@@ -28,6 +28,7 @@ pub fn document(kind: ObjectKind) -> Value {
         ObjectKind::MTLSPolicy => schema_of::<policy::MtlsSpec>(),
         ObjectKind::AccessPolicy => schema_of::<policy::AccessSpec>(),
         ObjectKind::TelemetryPolicy => schema_of::<telemetry::TelemetrySpec>(),
+        ObjectKind::EnvoyPatch => schema_of::<patch::PatchSpec>(),
     }
     .to_value();
     schema["title"] = json!(kind.as_str());

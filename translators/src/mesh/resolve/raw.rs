@@ -210,7 +210,7 @@ fn time_to_live(ttl: &google_pb::Duration, at: &str, report: &mut Report<'_>) ->
 }
 
 /// A misfit as a finding; `at` is where the text begins that it was read from.
-fn say(Misfit { pointer, reason }: Misfit, at: &str, report: &mut Report<'_>) {
+pub(super) fn say(Misfit { pointer, reason }: Misfit, at: &str, report: &mut Report<'_>) {
     let pointer = format!("{at}{pointer}");
     let object = report.object;
     let error = |code, message: String| Finding::error(code, &object.key, pointer.as_str(), message);
