@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use translators::finding::{Code, Finding, by_place};
-use translators::mesh::{AccessDefault, Mesh, MtlsMode, Service};
+use translators::mesh::{AccessDefault, EnvoyPatch, Mesh, MtlsMode, Service};
 use translators::name::{Label, ObjectKey, ObjectKind, Owner, QualifiedName};
+use translators::version::EnvoyVersion;
 
 use super::{AdminState, Status, render, rfc3339};
 use crate::telemetry::edges::Edge;
@@ -23,6 +24,7 @@ pub(super) fn all(state: &AdminState) -> Vec<Finding> {
         findings.extend(unguarded(mesh));
     }
     findings.extend(not_programmed(state, &status));
+    findings.extend(status.mesh.iter().flat_map(|mesh| of_no_version(state, mesh)));
     let mut placed: Vec<Finding> = findings.iter().map(|finding| render::placed(finding, &status)).collect();
     placed.sort_by(by_place);
     placed
@@ -96,6 +98,27 @@ pub(super) fn unguarded(mesh: &Mesh) -> Vec<Finding> {
             .hint("write an AccessPolicy with {scope: namespace} and default: deny, and allow its callers")
     })
     .collect()
+}
+
+/// Patches for versions of Envoy that no connected proxy is of, once any is connected.
+fn of_no_version(state: &AdminState, mesh: &Mesh) -> Vec<Finding> {
+    if mesh.patches.is_empty() {
+        return Vec::new();
+    }
+    let mut connected: BTreeSet<EnvoyVersion> = BTreeSet::new();
+    for (proxy, _) in state.report.resources(|proxy| !proxy.envoy.is_empty()) {
+        let mut parts = proxy.envoy.split('.').map(str::parse);
+        if let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) {
+            connected.insert(EnvoyVersion::new(major, minor));
+        }
+    }
+    let names = connected.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let missed = mesh.patches.values().filter(|patch| !connected.iter().any(|version| patch.envoy.takes(*version)));
+    let finding = |patch: &EnvoyPatch| {
+        let message = format!("no connected Envoy is one of {}: they are {names}", patch.envoy);
+        Finding::warning(Code::PatchVersions, &patch.origin.object, "/spec/envoy", message)
+    };
+    missed.filter(|_| !connected.is_empty()).map(|patch| finding(patch)).collect()
 }
 
 /// Objects of which no connected proxy has anything, once any proxy is connected.

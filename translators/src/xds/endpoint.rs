@@ -223,6 +223,7 @@ mod tests {
             connect_timeout: Sourced::built_in(Duration::from_secs(1)),
             services: OrdMap::unit(name("shop/cart"), Arc::new(service)),
             workloads: OrdMap::new(),
+            patches: Default::default(),
             snapshots: Default::default(),
             observed: Default::default(),
             telemetry_providers: Default::default(),

@@ -577,7 +577,7 @@ fn assemble(parts: Parts) -> Mesh {
         connect_timeout: Sourced::built_in(Duration::from_secs(5)),
         services: services.collect(),
         workloads: workloads.into(),
-        patches: OrdMap::new(),
+        patches: Default::default(),
         snapshots: Default::default(),
     }
 }
