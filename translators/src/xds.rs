@@ -22,6 +22,7 @@ mod cluster;
 mod collector;
 mod edge;
 mod endpoint;
+mod external;
 mod forms;
 mod guards;
 mod health;

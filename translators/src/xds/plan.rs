@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless,
+    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, external, jwt, port,
+    proxyless,
 };
-use crate::mesh::{Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use crate::mesh::{Access, Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 
 /// One entry of a workload.
@@ -110,6 +111,9 @@ pub fn contribution(
                 let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
                 added.own.extend(fetched.map(|name| ResourceKey::Jwks(slot.clone(), name.clone())));
                 added.own.push(ResourceKey::LocalCluster(slot));
+                for external in access.into_iter().flat_map(Access::externals) {
+                    added.ask(mesh, external::destination(external), workload);
+                }
             }
         }
         Entry::Call(call) => {
@@ -167,10 +171,7 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
     for collector in telemetry.collectors() {
         match collector::destination(collector) {
             Some(to) => {
-                added.follows_from.push(to.service.clone());
-                if let Some(reached) = port(mesh, &to.service, &to.port) {
-                    added.reach(to, reached, workload);
-                }
+                added.ask(mesh, to, workload);
             }
             None if mesh.telemetry_providers.contains_key(&collector.provider.name) => {
                 added.shared.extend(collector::collector_key(&collector.provider));
@@ -217,7 +218,8 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
-                && (former.access == next.access || fetched(former) == fetched(next))
+                && (former.access == next.access
+                    || (fetched(former) == fetched(next) && former.access.externals() == next.access.externals()))
         })
 }
 
@@ -305,6 +307,14 @@ impl Contribution {
         });
         if endpoint::is_told(service, &destination) {
             self.shared.push(ResourceKey::Endpoints(destination));
+        }
+    }
+
+    /// Adds how `workload` asks `to`. Resolution refuses rules that ask what is nowhere.
+    fn ask(&mut self, mesh: &Mesh, to: Destination, workload: &Workload) {
+        self.follows_from.push(to.service.clone());
+        if let Some(reached) = port(mesh, &to.service, &to.port) {
+            self.reach(to, reached, workload);
         }
     }
 
