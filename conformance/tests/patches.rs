@@ -203,7 +203,7 @@ async fn the_bootstrap_is_patched() -> anyhow::Result<()> {
         patch(name, &format!("target: {{labels: {{version: v1}}}}{range}"), std::slice::from_ref(&runtime))
     };
     let rules =
-        cart_alone("cart", listen.loopback(), app.address()).replace("serves:", "labels: {version: v1}\nserves:");
+        cart_alone("cart", listen.loopback(), app.address()).replace("serves:", "labels: {version: v1}\n  serves:");
     let chancery = Chancery::start(&[("rules.yaml", &rules), ("patch.yaml", &of("any", ""))], &[]).await?;
     eventually(SOON, "the rules are on disk", async || {
         ensure!(chancery.bootstrap("shop/cart", &[]).await?.contains("patched.by.us"), "not yet");
