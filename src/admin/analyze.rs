@@ -66,8 +66,8 @@ pub(super) fn not_called(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
         let namespace = &caller.name.namespace;
         let rules = port.route_for(namespace).into_iter().flat_map(|(_, route)| &route.rules);
         called.extend(rules.flat_map(|rule| rule.destinations()).map(|destination| &destination.service));
-        let to = port.tcp_route_for(namespace).into_iter().flat_map(|route| &route.to);
-        called.extend(to.map(|to| &to.destination.service));
+        let to = port.tcp_route_for(namespace).into_iter().flat_map(|route| route.destinations());
+        called.extend(to.map(|to| &to.service));
     }
     let idle = mesh.services.iter().filter(|(name, _)| !called.contains(name));
     let finding = |name: &QualifiedName, service: &Service| {

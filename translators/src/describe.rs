@@ -112,7 +112,10 @@ fn service(mesh: &Mesh, service: &Service) -> Vec<Section> {
             sections.push(Section { title: routes(consumer), values: shown });
         }
         for (consumer, route) in &port.tcp_routes {
-            sections.push(Section { title: routes(consumer), values: values(members(&**route), Some(&route.origin)) });
+            let rules = members(&**route).remove("rules").unwrap_or_default();
+            let mut shown = Vec::new();
+            flatten("", rules, Some(&route.origin), &mut shown);
+            sections.push(Section { title: routes(consumer), values: shown });
         }
     }
     sections.push(Section { title: "callers".to_owned(), values: callers(mesh, &service.name) });

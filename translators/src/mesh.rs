@@ -18,6 +18,7 @@ use crate::rules::scalar::Setting;
 
 mod access;
 mod certificate;
+mod connection;
 mod edge;
 mod health;
 mod host;
@@ -34,6 +35,7 @@ mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
+pub use connection::{TcpRoute, TcpRule};
 pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
 pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
 pub use host::{HostMatch, closest};
@@ -45,7 +47,7 @@ pub use outside::{Authorities, DnsEndpoints, DnsFamily, DnsMode, Originate, Outs
 pub use route::{
     Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
     HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
-    Scheme, TcpRoute, TextMatch, WeightedDestination,
+    Scheme, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
 pub use telemetry::{
@@ -192,6 +194,8 @@ pub enum Protocol {
     Grpc,
     /// Bytes.
     Tcp,
+    /// TLS that the application itself ends; told apart by the host that clients name in it.
+    Tls,
 }
 
 /// Which connections a port takes.
@@ -315,7 +319,7 @@ impl Protocol {
     pub fn is_http(self) -> bool {
         match self {
             Self::Http | Self::Http2 | Self::Grpc => true,
-            Self::Tcp => false,
+            Self::Tcp | Self::Tls => false,
         }
     }
 
@@ -323,7 +327,7 @@ impl Protocol {
     pub fn takes_grpc(self) -> bool {
         match self {
             Self::Http2 | Self::Grpc => true,
-            Self::Http | Self::Tcp => false,
+            Self::Http | Self::Tcp | Self::Tls => false,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::name::ObjectKey;
 pub mod certificate;
 pub mod checks;
 mod collection;
+pub mod connection;
 mod document;
 mod envelope;
 pub mod gateway;

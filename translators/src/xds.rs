@@ -19,6 +19,7 @@ mod checks;
 pub mod closed;
 mod cluster;
 mod collector;
+mod connections;
 mod edge;
 mod endpoint;
 mod health;
@@ -438,7 +439,7 @@ fn consumer(called: &Port, workload: &Workload) -> Consumer {
 fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destination> {
     if !called.protocol.is_http() {
         let route = called.tcp_route_for(&workload.name.namespace);
-        let to = route.map(|route| route.to.iter().map(|to| to.destination.clone()).collect());
+        let to = route.map(|route| route.destinations().cloned().collect());
         let mut destinations: Vec<Destination> = to.unwrap_or_else(|| vec![whole_port(call)]);
         destinations.sort_unstable();
         destinations.dedup();

@@ -60,6 +60,7 @@ fn service_spec() -> impl Strategy<Value = String> {
         "[{name: http, port: 80, protocol: grpc}, {name: raw, port: 81, protocol: http2}]",
         "[{name: http, port: 80, protocol: http}, {name: raw, port: 81, protocol: tcp}]",
         "[{name: raw, port: 81, protocol: tcp, serverFirst: true}]",
+        "[{name: http, port: 80, protocol: tls}, {name: raw, port: 81, protocol: tcp}]",
     ]);
     let listed = prop::sample::select(vec![
         "",
@@ -112,6 +113,8 @@ fn route_spec() -> impl Strategy<Value = String> {
         "http: [{to: TO, retry: {attempts: 2}, cors: {allowOrigins: [\"*\"]}}]",
         "grpc: [{match: [{service: a.B}], to: TO}]",
         "tcp: [{to: TO}]",
+        "tcp: [{match: [{port: 80}, {port: 81, cidr: 10.0.0.0/8}], to: TO}, {to: TO}]",
+        "tls: [{match: [{sni: a.b}, {sni: \"*.b\"}], to: TO}, {to: [{service: a/s1}]}]",
     ]);
     (prop::sample::select(SERVICES.as_slice()), prop::collection::vec(to, 1..3), rule).prop_map(
         |(service, to, rule)| {

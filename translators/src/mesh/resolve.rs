@@ -45,6 +45,7 @@ mod backing;
 mod certificates;
 mod checks;
 mod claims;
+mod connections;
 mod coverage;
 mod destinations;
 mod dirty;

@@ -33,15 +33,6 @@ pub struct HttpRoute {
     pub rules: Vec<HttpRule>,
 }
 
-/// Where connections to one port go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TcpRoute {
-    /// The rule as written: `/spec/tcp/0`.
-    pub origin: RuleRef,
-    /// Where to; never empty, and not all weights are 0.
-    pub to: Vec<WeightedDestination>,
-}
-
 /// One HTTP rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HttpRule {

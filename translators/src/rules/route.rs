@@ -12,6 +12,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::checks::{CorsSpec, FaultSpec, RateLimitSpec, StickySpec};
+use super::connection::{TcpRuleSpec, TlsRuleSpec};
 use super::scalar::{Method, Percent, RelativeName, Setting, Span};
 use super::subject::Subject;
 use crate::name::Label;
@@ -19,7 +20,7 @@ use crate::name::Label;
 /// How requests to a service or a gateway are routed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = [{"required": ["http"]}, {"required": ["grpc"]}, {"required": ["tcp"]}]))]
+#[schemars(extend("anyOf" = [{"required": ["http"]}, {"required": ["grpc"]}, {"required": ["tcp"]}, {"required": ["tls"]}]))]
 pub struct RouteSpec {
     /// Whose requests.
     #[serde(rename = "for")]
@@ -30,9 +31,23 @@ pub struct RouteSpec {
     /// The rules for calls of gRPC, on grpc and http2 ports: tried before those of `http`; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc: Vec<GrpcRuleSpec>,
-    /// The rule for connections to tcp ports; left out, they go to the service itself.
+    /// The rules for connections to tcp ports, tried top to bottom; what none of them takes is closed. None by default: those
+    /// to a port that no rule is about go to the service itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp: Vec<TcpRuleSpec>,
+    /// The rules for connections to tls ports, whose TLS nobody on the way ends: told apart by the host that clients name in
+    /// their handshakes; what none of them takes is closed. None by default, as with `tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsRuleSpec>,
+}
+
+// === impl RouteSpec ===
+
+impl RouteSpec {
+    /// Whether it has any rule.
+    pub fn has_rules(&self) -> bool {
+        !(self.http.is_empty() && self.grpc.is_empty() && self.tcp.is_empty() && self.tls.is_empty())
+    }
 }
 
 /// One rule; what is left out is not done.
@@ -122,18 +137,6 @@ pub struct GrpcRuleSpec {
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     #[schemars(extend("x-default-from" = "TrafficPolicy.spec.outbound.retry"))]
     pub retry: Setting<RetrySpec>,
-}
-
-/// One rule for connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TcpRuleSpec {
-    /// Its name; `rule-N` by default, by its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", example = &"testers")]
-    pub name: Option<Label>,
-    /// Where connections go.
-    pub to: Vec<DestinationSpec>,
 }
 
 /// One alternative of calls; every part must hold, and one that is left out always does.

@@ -163,7 +163,7 @@ pub(super) fn protocol_options(protocol: Protocol, calls: &Outbound) -> Option<(
     let protocol_config = match protocol {
         Protocol::Http => ProtocolConfig::HttpProtocolOptions(Default::default()),
         Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
-        Protocol::Tcp => return None,
+        Protocol::Tcp | Protocol::Tls => return None,
     };
     let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
     let options = upstream_pb::HttpProtocolOptions {

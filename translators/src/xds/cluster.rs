@@ -104,7 +104,7 @@ pub(super) fn base(name: String, protocol: Protocol, connect_timeout: Duration) 
 
 /// What the clusters of all destinations of one protocol and mode have in common where no policy says anything, encoded.
 static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Fields>> = LazyLock::new(|| {
-    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
+    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp, Protocol::Tls];
     let modes = [MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled];
     let each = protocols.into_iter().flat_map(|protocol| modes.map(|mode| (protocol, mode)));
     let alike = |(protocol, mode)| Fields::of(alike(protocol, mode, Outbound::built_in()).encode_to_vec());
@@ -161,7 +161,7 @@ fn spoken(protocol: Protocol) -> &'static [&'static str] {
     match protocol {
         Protocol::Http => &["http/1.1"],
         Protocol::Http2 | Protocol::Grpc => &["h2"],
-        Protocol::Tcp => &[],
+        Protocol::Tcp | Protocol::Tls => &[],
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns: what a gateway does to a request and what it tells of its client. May use: `http`, `route`. Never: rules other
 //! than those of services.
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -11,14 +11,11 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
-use proto::envoy::extensions::matching::common_inputs::network::v3 as input_pb;
-use proto::google::protobuf as google_pb;
-use proto::xds::core::v3 as extension_pb;
-use proto::xds::r#type::matcher::v3 as matcher_pb;
 
+use super::connections::{self, Way};
 use super::raw::Raw;
-use super::{EdgeSlot, calling, checks, http, listener, origins, route, tls, wire};
-use crate::mesh::{Edge, EdgeAction, EdgeChain, EdgeRedirect, EdgeTls, HostMatch, Protocol, Scheme};
+use super::{EdgeSlot, calling, checks, http, origins, route, tls, wire};
+use crate::mesh::{Edge, EdgeAction, EdgeChain, EdgeRedirect, HostMatch, Protocol, Scheme};
 use crate::resource::{Kind, Resource};
 
 use hcm_pb::http_connection_manager as manager_pb;
@@ -48,14 +45,12 @@ pub(super) fn listener(edge: &Edge, slot: &EdgeSlot) -> Resource {
         traffic_direction: core_pb::TrafficDirection::Inbound.into(),
         ..Default::default()
     };
-    let names: Vec<(&HostMatch, &str)> =
-        edge.chains.iter().filter_map(|chain| chain.tls.as_ref()).flat_map(by_name).collect();
-    let listener = if names.is_empty() { plain } else { told_apart(plain, names) };
+    let nowhere = BTreeSet::new();
+    let of_tls = edge.chains.iter().filter_map(|chain| chain.tls.as_ref());
+    let ways: Vec<Way<'_>> =
+        of_tls.map(|tls| Way { chain: &tls.listener, names: &tls.names, networks: &nowhere }).collect();
+    let listener = if ways.is_empty() { plain } else { connections::told_apart(plain, &ways) };
     Resource::new(Kind::Listener, name, &listener, origins(&edge.origins))
-}
-
-fn by_name(tls: &EdgeTls) -> impl Iterator<Item = (&HostMatch, &str)> {
-    tls.names.iter().map(|name| (name, tls.listener.as_str()))
 }
 
 fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
@@ -68,76 +63,6 @@ fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
         filters,
         ..Default::default()
     }
-}
-
-/// Tells the chains of `listener` apart by the `names` of hosts, each with the name of its chain. Whoever names no host
-/// has no chain.
-fn told_apart(listener: listener_pb::Listener, mut names: Vec<(&HostMatch, &str)>) -> listener_pb::Listener {
-    let inspecting = listener_pb::Listener {
-        listener_filters: vec![listener::inspector()],
-        listener_filters_timeout: Some(wire::duration(HANDSHAKE)),
-        ..listener
-    };
-    if names.iter().any(|(name, _)| **name == HostMatch::Any) {
-        // Only a matcher knows every name from none.
-        names.sort_by_key(|(name, _)| Reverse(specificity(name)));
-        let matchers = names.into_iter().map(|(name, chain)| named(name, chain)).collect();
-        let list = matcher_pb::matcher::MatcherType::MatcherList(matcher_pb::matcher::MatcherList { matchers });
-        let matcher = matcher_pb::Matcher { matcher_type: Some(list), ..Default::default() };
-        return listener_pb::Listener { filter_chain_matcher: Some(matcher), ..inspecting };
-    }
-    let of_chain =
-        |chain: &str| names.iter().filter(move |(_, of)| *of == chain).map(|(name, _)| name.to_string()).collect();
-    let filter_chains = inspecting.filter_chains.into_iter().map(|chain| {
-        let taken = listener_pb::FilterChainMatch {
-            server_names: of_chain(&chain.name),
-            transport_protocol: "tls".into(),
-            ..Default::default()
-        };
-        listener_pb::FilterChain { filter_chain_match: Some(taken), ..chain }
-    });
-    listener_pb::Listener { filter_chains: filter_chains.collect(), ..inspecting }
-}
-
-/// What is tried first is greater.
-fn specificity(name: &HostMatch) -> (u8, usize) {
-    match name {
-        HostMatch::Any => (0, 0),
-        HostMatch::Under(domain) => (1, domain.len()),
-        HostMatch::Exact(host) => (2, host.len()),
-    }
-}
-
-/// The chain `chain`, for connections whose client names a host that is `name`.
-fn named(name: &HostMatch, chain: &str) -> matcher_pb::matcher::matcher_list::FieldMatcher {
-    use matcher_pb::matcher::matcher_list::predicate::single_predicate::Matcher::ValueMatch;
-    use matcher_pb::matcher::matcher_list::predicate::{MatchType, SinglePredicate};
-    use matcher_pb::matcher::matcher_list::{FieldMatcher, Predicate};
-    use matcher_pb::regex_matcher::{EngineType, GoogleRe2};
-    use matcher_pb::string_matcher::MatchPattern;
-    let pattern = match name {
-        HostMatch::Exact(host) => MatchPattern::Exact(host.clone()),
-        HostMatch::Under(domain) => MatchPattern::Suffix(format!(".{domain}")),
-        HostMatch::Any => MatchPattern::SafeRegex(matcher_pb::RegexMatcher {
-            regex: ".+".into(),
-            engine_type: Some(EngineType::GoogleRe2(GoogleRe2::default())),
-        }),
-    };
-    let value = matcher_pb::StringMatcher { match_pattern: Some(pattern), ..Default::default() };
-    let by_name = SinglePredicate {
-        input: Some(extension("server_name", &input_pb::ServerNameInput {})),
-        matcher: Some(ValueMatch(value)),
-    };
-    let chain = google_pb::StringValue { value: chain.to_owned() };
-    let action = matcher_pb::matcher::on_match::OnMatch::Action(extension("chain", &chain));
-    FieldMatcher {
-        predicate: Some(Predicate { match_type: Some(MatchType::SinglePredicate(by_name)) }),
-        on_match: Some(matcher_pb::matcher::OnMatch { on_match: Some(action), ..Default::default() }),
-    }
-}
-
-fn extension<M: prost::Message + prost::Name>(name: &str, config: &M) -> extension_pb::TypedExtensionConfig {
-    extension_pb::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(wire::any(config)) }
 }
 
 /// The manager of requests from outside: it trusts nothing that a client says of itself.

@@ -24,7 +24,7 @@ pub(super) fn cluster(name: &str, server: &Server<'_>, protocol: Protocol, conne
     let Server { host, port, tls } = *server;
     let alpn: &[&str] = match protocol {
         Protocol::Http2 | Protocol::Grpc => &["h2"],
-        Protocol::Http | Protocol::Tcp => &[],
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => &[],
     };
     cluster_pb::Cluster {
         cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(

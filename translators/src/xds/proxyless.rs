@@ -91,7 +91,7 @@ pub(super) fn contribution(
 pub(super) fn carries_grpc(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Http2 | Protocol::Grpc => true,
-        Protocol::Http | Protocol::Tcp => false,
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => false,
     }
 }
 

@@ -51,6 +51,8 @@ struct PortPart {
 struct RulePart {
     matches: Vec<HttpMatch>,
     to: Vec<(Index, Index, BTreeMap<String, String>, u32)>,
+    /// Which connections it takes, where it is about those.
+    connections: (BTreeSet<HostMatch>, BTreeSet<Network>),
     itself: Option<HttpAction>,
     changes: Changes,
     copied: Option<(Index, Index, BTreeMap<String, String>, u32)>,
@@ -172,7 +174,8 @@ fn outside() -> impl Strategy<Value = Outside> {
 }
 
 fn port() -> impl Strategy<Value = PortPart> {
-    let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
+    let protocol =
+        prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp, Protocol::Tls]);
     let rules = prop::collection::vec(http_rule(), 0..3);
     let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound());
     (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
@@ -402,8 +405,11 @@ fn http_rule() -> impl Strategy<Value = RulePart> {
     let itself = prop::option::weighted(0.2, itself());
     let copied = prop::option::weighted(0.2, (any::<Index>(), any::<Index>(), labels(), 0u32..=1_000_000));
     let more = (itself, changes(), copied, checks(), prop::option::weighted(0.2, hash_on()));
+    let connections = (prop::collection::btree_set(host_match(), 0..3), prop::collection::btree_set(network(), 0..2));
+    let more = (more, connections);
     (prop::collection::vec(http_match(), 0..3), to, timeout, retry(), more).prop_map(
-        |(matches, to, timeout, retry, (itself, changes, copied, checks, sticky_by))| RulePart {
+        |(matches, to, timeout, retry, ((itself, changes, copied, checks, sticky_by), connections))| RulePart {
+            connections,
             matches,
             to,
             itself,
@@ -592,15 +598,10 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         BTreeMap::new()
     };
     let tcp_route = || {
-        let to = part.rules.first().into_iter().flat_map(|rule| &rule.to);
-        let to = to.map(|(service, port, labels, weight)| {
-            let (service, port) = at(&(*service, *port));
-            let destination = Destination { service, port, labels: labels.clone(), sticky: false };
-            WeightedDestination { weight: *weight, ..WeightedDestination::only(destination) }
-        });
-        Arc::new(TcpRoute { origin: rule("a/bytes", "/spec/tcp/0"), to: to.collect() })
+        let rules = part.rules.iter().enumerate().map(|(n, rule)| tcp_rule(n, rule, &at));
+        Arc::new(TcpRoute { origin: self::rule("a/bytes", ""), rules: rules.collect() })
     };
-    let is_routed = part.protocol == Protocol::Tcp && !part.rules.is_empty();
+    let is_routed = !part.protocol.is_http() && !part.rules.is_empty();
     Port {
         name: format!("p{n}"),
         number: u16::try_from(8000 + n).expect("small").try_into().expect("not 0"),
@@ -614,6 +615,23 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         inbound: Arc::new(part.inbound.clone()),
         routes,
         tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
+    }
+}
+
+/// The destinations of a rule for requests, for connections.
+fn tcp_rule(n: usize, part: &RulePart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> TcpRule {
+    let to = part.to.iter().map(|(service, port, labels, weight)| {
+        let (service, port) = at(&(*service, *port));
+        let destination = Destination { service, port, labels: labels.clone(), sticky: false };
+        WeightedDestination { weight: *weight, ..WeightedDestination::only(destination) }
+    });
+    let (names, networks) = part.connections.clone();
+    TcpRule {
+        origin: rule("a/bytes", &format!("/spec/tcp/{n}")),
+        name: format!("rule-{n}"),
+        names,
+        networks,
+        to: to.collect(),
     }
 }
 

@@ -58,7 +58,7 @@ impl Limits {
 pub(super) fn inherited(protocol: Protocol, outbound: &Outbound) -> Sourced<Option<Duration>> {
     match protocol {
         Protocol::Http | Protocol::Http2 => outbound.request_timeout.clone(),
-        Protocol::Grpc | Protocol::Tcp => Sourced::built_in(None),
+        Protocol::Grpc | Protocol::Tcp | Protocol::Tls => Sourced::built_in(None),
     }
 }
 

@@ -10,6 +10,7 @@ use super::action;
 use super::backing::Backings;
 use super::checks;
 use super::claims::Claim;
+use super::connections;
 use super::destinations::{destinations, mirror};
 use super::gateway_routes::OfGateway;
 use super::gateways::Gateways;
@@ -27,7 +28,7 @@ use crate::mesh::{
     TcpRoute, WeightedDestination,
 };
 use crate::name::QualifiedName;
-use crate::rules::route::{HttpRuleSpec, RouteSpec, TcpRuleSpec};
+use crate::rules::route::{HttpRuleSpec, RouteSpec};
 use crate::rules::scalar::{RelativeName, Setting};
 use crate::rules::subject;
 
@@ -70,7 +71,7 @@ pub(super) struct OfService {
     consumer: Consumer,
     /// By the name of the service's port; one that no rule is about is not among them.
     by_port: BTreeMap<String, OfPort>,
-    /// The same of tcp ports.
+    /// The same of ports that take connections.
     tcp: BTreeMap<String, Arc<TcpRoute>>,
 }
 
@@ -131,7 +132,7 @@ impl OfService {
     /// The other services that its rules lead to.
     pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
         let http = self.by_port.values().flat_map(|of_port| &of_port.route.rules).flat_map(HttpRule::destinations);
-        let tcp = self.tcp.values().flat_map(|route| &route.to).map(|to| &to.destination);
+        let tcp = self.tcp.values().flat_map(|route| route.destinations());
         let services = http.chain(tcp).map(|to| &to.service);
         services.filter(|service| **service != self.service).cloned().collect()
     }
@@ -141,8 +142,8 @@ impl OfService {
         let service = written.within(home);
         let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
         let declared = known.services.service(&service, format_args!("/spec/for/service"), report);
-        if spec.http.is_empty() && spec.grpc.is_empty() && spec.tcp.is_empty() {
-            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http, grpc or tcp");
+        if !spec.has_rules() {
+            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http, grpc, tcp or tls");
         }
         let ports = declared.map_or(&[][..], |declared| &declared.ports);
         let speaks = |takes: fn(Protocol) -> bool| declared.is_none() || ports.iter().any(|port| takes(port.protocol));
@@ -155,12 +156,24 @@ impl OfService {
         if !spec.tcp.is_empty() && !speaks(|protocol| protocol == Protocol::Tcp) {
             report.error(Code::WrongProtocol, "/spec/tcp", format!("no port of {service} is a tcp port"));
         }
-        if spec.tcp.len() > 1 {
-            report.warning(Code::Unreachable, "/spec/tcp/1", "never reached: the first rule takes every connection");
+        if !spec.tls.is_empty() && !speaks(connections::by_name) {
+            report.error(Code::WrongProtocol, "/spec/tls", format!("no port of {service} is a tls port")).hint =
+                Some("declare protocol: tls for a port whose application ends TLS itself".to_owned());
         }
-        let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter_map(|port| {
-            let routed = Routed::to(&service, port);
-            Some((port.name.clone(), Arc::new(tcp_route(spec.tcp.first()?, routed, known, report))))
+        let (of_tcp, of_tls) = (connections::tcp(&spec.tcp, report), connections::tls(&spec.tls, report));
+        let numbers = ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
+        if declared.is_some() {
+            of_tcp.iter().for_each(|rule| rule.check_ports(&numbers, &service.to_string(), report));
+        }
+        let tcp = ports.iter().filter_map(|port| {
+            let written = match port.protocol {
+                Protocol::Tcp => &of_tcp,
+                Protocol::Tls => &of_tls,
+                Protocol::Http | Protocol::Http2 | Protocol::Grpc => return None,
+            };
+            let rules = connections::of_port(written, port.number, Routed::to(&service, port), known, report);
+            let route = TcpRoute { origin: report.origin(""), rules };
+            (!route.rules.is_empty()).then(|| (port.name.clone(), Arc::new(route)))
         });
         let tcp = tcp.collect();
         let by_port = ports.iter().filter_map(|port| {
@@ -243,12 +256,6 @@ impl Routes {
         }
         routes
     }
-}
-
-/// The one rule for connections.
-fn tcp_route(written: &TcpRuleSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> TcpRoute {
-    let to = destinations(&written.to, "/spec/tcp/0/to", routed, known, report);
-    TcpRoute { origin: report.origin("/spec/tcp/0"), to }
 }
 
 /// `route` with what its rules do not say of their requests from `outbound`.

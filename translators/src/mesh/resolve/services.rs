@@ -106,7 +106,7 @@ impl Declared {
             if !numbers.insert(port.port) {
                 report.error(Code::Conflict, format!("{at}/port"), format!("two ports have the number {}", port.port));
             }
-            if port.server_first == Some(true) && port.protocol.is_http() {
+            if port.server_first == Some(true) && port.protocol != Protocol::Tcp {
                 report.error(
                     Code::InvalidValue,
                     format!("{at}/serverFirst"),
