@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use chancery::ports::Port;
 use conformance::harness::shop::{INVENTORY, POLICIES, SOON, rule};
-use conformance::harness::{App, Chancery, EnvoyProxy, eventually};
+use conformance::harness::{App, Chancery, EnvoyProxy, eventually, greeting};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Who speaks first over so many new connections.
 async fn greeted(port: &Port, connections: usize) -> anyhow::Result<BTreeMap<String, usize>> {
@@ -60,17 +60,6 @@ async fn connections_are_shared_out_by_weight() -> anyhow::Result<()> {
     .await
 }
 
-/// Who speaks first over a connection from the local address `from`; nobody where it is closed.
-async fn greeting(port: &Port, from: &str) -> anyhow::Result<String> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(format!("{from}:0").parse()?)?;
-    let mut stream = BufReader::new(socket.connect(port.loopback()).await?);
-    let mut line = String::new();
-    // Closed is closed, in whichever way.
-    let _ = stream.read_line(&mut line).await;
-    Ok(line.trim().to_owned())
-}
-
 #[tokio::test]
 async fn the_first_rule_that_takes_a_connection_decides() -> anyhow::Result<()> {
     let apps = [App::server_first("v1").await?, App::server_first("v2").await?];
@@ -105,7 +94,7 @@ tcp:
     let _envoy = EnvoyProxy::start(&chancery, "shop/web", &[]).await?;
     chancery.in_sync(1).await?;
     eventually(SOON, "the proxy answers", async || {
-        ensure!(greeting(one, "127.0.0.2").await? == "v1");
+        ensure!(greeting(one.loopback(), "127.0.0.2").await? == "v1");
         Ok(())
     })
     .await?;
@@ -119,7 +108,7 @@ tcp:
         (two, "127.0.0.4", "v1"),
         (two, "127.0.0.2", "v1"),
     ] {
-        assert_eq!(greeting(port, from).await?, by, "{from} to {}", port.number());
+        assert_eq!(greeting(port.loopback(), from).await?, by, "{from} to {}", port.number());
     }
     Ok(())
 }

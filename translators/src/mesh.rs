@@ -36,7 +36,9 @@ mod traffic;
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
 pub use connection::{TcpRoute, TcpRule};
-pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
+pub use edge::{
+    Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTcpRule, EdgeTls,
+};
 pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
 pub use host::{HostMatch, closest};
 pub use inbound::{Adaptive, Inbound};

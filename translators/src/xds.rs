@@ -333,14 +333,14 @@ impl EdgeSlot {
         format!("edge/{}/{}", self.gateway, self.listen)
     }
 
-    /// The same, or that and the name of the listener that ends TLS.
+    /// The same, or that and the name of a chain.
     fn route(&self, chain: Option<&str>) -> String {
         let name = self.name();
         chain.map_or(name.clone(), |chain| format!("{name}/{chain}"))
     }
 
     fn routes(&self, edge: &Edge, chain: Option<&str>) -> Resource {
-        let chain = edge.chains.iter().find(|of| of.name() == chain);
+        let chain = edge.chains.iter().find(|of| of.name.as_deref() == chain);
         edge::routes(edge, self, chain.expect("the plan of this mesh has the chain"))
     }
 

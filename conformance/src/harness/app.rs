@@ -18,7 +18,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::Grpc;
 use tonic::service::Routes;
@@ -196,4 +196,15 @@ async fn converse(stream: TcpStream, banner: &str) -> std::io::Result<()> {
         line.clear();
     }
     Ok(())
+}
+
+/// The line that comes first over a connection from the local address `from`; none where it is closed.
+pub async fn greeting(at: SocketAddr, from: &str) -> anyhow::Result<String> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("{from}:0").parse()?)?;
+    let mut stream = BufStream::new(socket.connect(at).await?);
+    let mut line = String::new();
+    // Closed is closed, in whichever way.
+    _ = stream.read_line(&mut line).await;
+    Ok(line.trim().to_owned())
 }

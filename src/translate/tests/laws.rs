@@ -129,6 +129,8 @@ fn gateway_spec() -> impl Strategy<Value = String> {
         "{name: one, port: 80, protocol: http}",
         "{name: one, port: 80, protocol: http, hostnames: [a.b]}, {name: two, port: 80, protocol: http, hostnames: [\"*.b\"], redirectTo: one}",
         "{name: one, port: 81, protocol: http}, {name: two, port: 101, protocol: http, address: 127.0.0.1, redirectTo: one}",
+        "{name: one, port: 80, protocol: tcp}, {name: two, port: 81, protocol: tcp}",
+        "{name: one, port: 80, protocol: tls, hostnames: [\"*.b\"], tls: {mode: passthrough}}, {name: two, port: 80, protocol: tls, tls: {certificate: c0}}",
     ]);
     let tls = "protocol: https, tls: {certificate: c0, clientAuth: {mode: optional, ca: system, forward: true}}";
     let secured = move |(listeners, secured): (&str, bool)| {
@@ -157,6 +159,8 @@ fn edge_route_spec() -> impl Strategy<Value = String> {
         "http: [{to: [{service: TO}]}]",
         "http: [{to: [{service: TO, version: v1}, {service: a/s0}], timeout: 3s}, {respond: {status: 204}}]",
         "grpc: [{to: [{service: TO}], stickyBy: {header: x-user}}]",
+        "tcp: [{match: [{port: 80, cidr: 10.0.0.0/8}], to: [{service: TO}]}, {to: [{service: a/s0}, {service: TO}]}]",
+        "tls: [{match: [{sni: a.b}], to: [{service: TO}]}, {to: [{service: a/s0}]}]",
     ]);
     (subject, rule, prop::sample::select(SERVICES.as_slice()))
         .prop_map(|(subject, rule, to)| format!("{{for: {subject}, {}}}", rule.replace("TO", to)))

@@ -1,4 +1,4 @@
-//! Edges: the listeners of gateways, and where requests from outside go.
+//! Edges: the listeners of gateways, and where requests and connections from outside go.
 //!
 //! Owns: what a gateway does to a request and what it tells of its client. May use: `http`, `route`. Never: rules other
 //! than those of services.
@@ -14,8 +14,8 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 
 use super::connections::{self, Way};
 use super::raw::Raw;
-use super::{EdgeSlot, calling, checks, http, origins, route, tls, wire};
-use crate::mesh::{Edge, EdgeAction, EdgeChain, EdgeRedirect, HostMatch, Protocol, Scheme};
+use super::{EdgeSlot, calling, checks, http, origins, route, tcp, tls, wire};
+use crate::mesh::{Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeRedirect, HostMatch, Network, Protocol, Scheme};
 use crate::resource::{Kind, Resource};
 
 use hcm_pb::http_connection_manager as manager_pb;
@@ -45,23 +45,36 @@ pub(super) fn listener(edge: &Edge, slot: &EdgeSlot) -> Resource {
         traffic_direction: core_pb::TrafficDirection::Inbound.into(),
         ..Default::default()
     };
-    let nowhere = BTreeSet::new();
-    let of_tls = edge.chains.iter().filter_map(|chain| chain.tls.as_ref());
-    let ways: Vec<Way<'_>> =
-        of_tls.map(|tls| Way { chain: &tls.listener, names: &tls.names, networks: &nowhere }).collect();
+    let ways: Vec<Way<'_>> = edge.chains.iter().filter_map(way).collect();
     let listener = if ways.is_empty() { plain } else { connections::told_apart(plain, &ways) };
-    Resource::new(Kind::Listener, name, &listener, origins(&edge.origins))
+    let of_bytes = edge.connections().flat_map(|of| of.outbound.origins().chain([&of.rule.origin]));
+    Resource::new(Kind::Listener, name, &listener, origins(edge.origins.iter().chain(of_bytes)))
+}
+
+/// Which connections a chain takes, where it may not be the only one.
+fn way(chain: &EdgeChain) -> Option<Way<'_>> {
+    static ANYWHERE: BTreeSet<Network> = BTreeSet::new();
+    let networks = chain.bytes().map_or(&ANYWHERE, |of| &of.rule.networks);
+    Some(Way { chain: chain.name.as_deref()?, names: &chain.names, networks })
 }
 
 fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
-    let filters = vec![requests(chain, &slot.route(chain.name()))];
-    let Some(tls) = &chain.tls else { return listener_pb::FilterChain { filters, ..Default::default() } };
-    listener_pb::FilterChain {
-        name: tls.listener.clone(),
-        transport_socket: Some(tls::edge(tls)),
-        transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
-        filters,
+    let name = slot.route(chain.name.as_deref());
+    let (filter, alpn): (_, &[&str]) = match &chain.carried {
+        EdgeCarried::Hosts(_) => (requests(chain, &name), &["h2", "http/1.1"]),
+        EdgeCarried::Nothing => (tcp::refusal(), &[]),
+        EdgeCarried::Bytes(of) => (tcp::shared_out(&name, &of.rule.to, &of.outbound, Vec::new()), &[]),
+    };
+    let plain = listener_pb::FilterChain {
+        name: chain.name.clone().unwrap_or_default(),
+        filters: vec![filter],
         ..Default::default()
+    };
+    let Some(tls) = &chain.tls else { return plain };
+    listener_pb::FilterChain {
+        transport_socket: Some(tls::edge(tls, alpn)),
+        transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
+        ..plain
     }
 }
 
@@ -92,10 +105,10 @@ fn requests(chain: &EdgeChain, route: &str) -> listener_pb::Filter {
 
 /// The routes of one chain: a virtual host for hosts that are treated alike.
 pub(super) fn routes(edge: &Edge, slot: &EdgeSlot, chain: &EdgeChain) -> Resource {
-    let name = slot.route(chain.name());
+    let name = slot.route(chain.name.as_deref());
     let mut configuration = Raw::with_capacity(1024);
     configuration.text(1, &name);
-    for of in &chain.hosts {
+    for of in chain.hosts().into_iter().flatten() {
         configuration.message(2, |host| {
             begin(host, of.hosts.iter());
             match &of.action {

@@ -199,7 +199,7 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
     };
     if features.iter().any(|features| !features.client.is_proxyless()) {
         let slot = EdgeSlot::of(workload, edge);
-        let routes = edge.chains.iter().map(|chain| chain.name().map(ToOwned::to_owned));
+        let routes = edge.chains.iter().filter(|chain| chain.hosts().is_some()).map(|chain| chain.name.clone());
         added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {

@@ -718,6 +718,22 @@ fn edge(
         hosts.insert(part.host.clone(), part.redirect.map_or(rules, EdgeAction::Redirect));
     }
     let hosts: Vec<_> = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action }).collect();
+    let bytes = parts.iter().flat_map(|part| &part.rules).enumerate().map(|(n, (part, outbound))| {
+        let mut rule = tcp_rule(n, part, &at);
+        EdgeChain {
+            name: Some(format!("bytes/{n}")),
+            names: std::mem::take(&mut rule.names),
+            tls: None,
+            carried: EdgeCarried::Bytes(Box::new(EdgeTcpRule { rule, outbound: Arc::new(outbound.clone()) })),
+        }
+    });
+    let nothing = EdgeChain {
+        name: Some("nothing".to_owned()),
+        names: BTreeSet::from([HostMatch::Exact("nothing".to_owned())]),
+        tls: None,
+        carried: EdgeCarried::Nothing,
+    };
+    let bytes = bytes.chain([nothing]);
     let chain = |(n, (name, min_version, clients)): (usize, &TlsPart)| {
         let certificate = Certificate {
             name: self::name("a/certificate"),
@@ -731,17 +747,25 @@ fn edge(
         });
         let tls = EdgeTls {
             listener: format!("l{n}"),
-            names: [name.clone()].into(),
             certificate: Arc::new(certificate),
             min_version: *min_version,
             clients,
         };
         let others = EdgeHosts { hosts: [HostMatch::Exact("other".into())].into(), action: EdgeAction::Misdirected };
-        EdgeChain { tls: Some(tls), hosts: hosts.iter().cloned().chain([others]).collect() }
+        EdgeChain {
+            name: Some(format!("l{n}")),
+            names: [name.clone()].into(),
+            tls: Some(tls),
+            carried: EdgeCarried::Hosts(hosts.iter().cloned().chain([others]).collect()),
+        }
     };
     let chains = match tls {
-        Some(tls) => tls.iter().enumerate().map(chain).collect(),
-        None => vec![EdgeChain { tls: None, hosts }],
+        Some(tls) => tls.iter().enumerate().map(chain).chain(bytes).collect(),
+        None if n % 2 == 1 => bytes.collect(),
+        None => {
+            let carried = EdgeCarried::Hosts(hosts);
+            vec![EdgeChain { name: None, names: BTreeSet::new(), tls: None, carried }]
+        }
     };
     Edge {
         gateway: name("a/edge"),
