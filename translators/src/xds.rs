@@ -80,6 +80,8 @@ pub enum ResourceKey {
     Edge(EdgeSlot),
     /// Where the requests to a socket of a gateway go: to all of it, or to a listener of it that ends TLS.
     EdgeRoute(EdgeSlot, Option<String>),
+    /// How a gateway fetches the keys of a provider of tokens.
+    EdgeJwks(EdgeSlot, String),
     /// What gRPC clients without a proxy need.
     Proxyless(Proxyless),
 }
@@ -188,8 +190,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         }
         ResourceKey::Collector(provider) => collector::cluster(mesh, provider),
         ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
-        ResourceKey::Edge(slot) => edge::listener(slot.edge(mesh), slot),
+        ResourceKey::Edge(slot) => edge::listener(mesh, slot.edge(mesh), slot),
         ResourceKey::EdgeRoute(slot, chain) => slot.routes(slot.edge(mesh), chain.as_deref()),
+        ResourceKey::EdgeJwks(slot, provider) => jwt::edge_cluster(mesh, slot.edge(mesh), &slot.keys(), provider),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
 }
@@ -202,7 +205,7 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
             listener::inbound(mesh, workload, serve, slot, *features)
         }
         (ResourceKey::Outbound(slot, otlp), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot, *otlp),
-        (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(edge, slot),
+        (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(mesh, edge, slot),
         (ResourceKey::EdgeRoute(slot, chain), Entry::Edge(edge)) => slot.routes(edge, chain.as_deref()),
         (_, Entry::Serve(_) | Entry::Call(_) | Entry::Edge(_)) => build(mesh, key, &Instances::new()),
     }
@@ -218,6 +221,7 @@ impl ResourceKey {
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Jwks(..)
+            | Self::EdgeJwks(..)
             | Self::Collector(_) => Kind::Cluster,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(..) | Self::Edge(_) => Kind::Listener,
@@ -240,6 +244,7 @@ impl ResourceKey {
             | Self::Collector(_)
             | Self::Route { .. }
             | Self::Edge(_)
+            | Self::EdgeJwks(..)
             | Self::EdgeRoute(..) => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
@@ -259,6 +264,7 @@ impl ResourceKey {
             | Self::Route { .. }
             | Self::Edge(_)
             | Self::EdgeRoute(..)
+            | Self::EdgeJwks(..)
             | Self::Proxyless(_) => None,
         }
     }
@@ -270,13 +276,14 @@ impl ResourceKey {
                 cluster_name(destination).into()
             }
             Self::LocalCluster(slot) => slot.name("app").into(),
-            Self::Jwks(slot, provider) => jwt::cluster_name(slot, provider).into(),
+            Self::Jwks(slot, provider) => jwt::cluster_name(&slot.name("jwks"), provider).into(),
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot, _) => slot.name("out").into(),
             Self::Collector(provider) => collector::own_name(provider.name.as_str()).into(),
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
             Self::Edge(slot) => slot.name().into(),
             Self::EdgeRoute(slot, chain) => slot.route(chain.as_deref()).into(),
+            Self::EdgeJwks(slot, provider) => jwt::cluster_name(&slot.keys(), provider).into(),
             Self::Proxyless(key) => key.name(),
         }
     }
@@ -337,6 +344,11 @@ impl EdgeSlot {
     fn route(&self, chain: Option<&str>) -> String {
         let name = self.name();
         chain.map_or(name.clone(), |chain| format!("{name}/{chain}"))
+    }
+
+    /// `jwks/front/edge/0.0.0.0:80`.
+    fn keys(&self) -> String {
+        format!("jwks/{}/{}", self.gateway, self.listen)
     }
 
     fn routes(&self, edge: &Edge, chain: Option<&str>) -> Resource {

@@ -186,11 +186,13 @@ fn traffic_spec() -> impl Strategy<Value = String> {
     let inbound = prop::option::of(prop::sample::select(vec![
         "{rateLimit: {requests: 5, per: 1s, key: caller}}",
         "{maxConnections: 5, bufferLimit: 65536}",
+        "{rateLimit: {requests: 5, per: 1s, key: ip}, fault: {abort: {status: 503}}}",
         "{fault: {abort: {status: 503}}, requestTimeout: 1s, adaptiveConcurrency: {}}",
     ]));
     (target, outbound, inbound).prop_map(|(target, outbound, inbound)| {
         let inbound = inbound.map(|inbound| format!(", inbound: {inbound}")).unwrap_or_default();
-        format!("{{target: {target}, outbound: {outbound}{inbound}}}")
+        let outbound = if target.contains("gateway") { String::new() } else { format!(", outbound: {outbound}") };
+        format!("{{target: {target}{outbound}{inbound}}}")
     })
 }
 
@@ -201,6 +203,8 @@ fn target() -> impl Strategy<Value = &'static str> {
         "{service: s2}",
         "{scope: namespace}",
         "{service: s0, port: raw}",
+        "{gateway: g0}",
+        "{gateway: g0, listener: two}",
     ])
 }
 
@@ -217,6 +221,8 @@ fn access_spec() -> impl Strategy<Value = String> {
         "allow: [{from: [any], to: [{paths: [\"/x\"]}]}]",
         "mode: audit, default: deny, deny: [{from: [{ip: 10.0.0.0/8}], to: [{ports: [80]}]}]",
         "allow: [{jwt: {provider: login}}]",
+        "default: deny, allow: [{from: [{gateway: a/g0}, {gateway: g1}]}]",
+        "default: deny, allow: [{from: [{ip: 10.0.0.0/8}]}], deny: [{from: [{ip: 10.1.0.0/16}]}]",
         "mode: audit, deny: [{jwt: {provider: login, claims: {role: [a]}}}, {jwt: {provider: other}}]",
     ]);
     (target(), rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))

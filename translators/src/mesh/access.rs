@@ -139,6 +139,11 @@ impl Access {
         self.default.value == AccessDefault::Deny || !self.deny.is_empty() || self.audit.is_some()
     }
 
+    /// Whether no rule says anything, and everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        self.default.value == AccessDefault::Allow && self.origins().next().is_none()
+    }
+
     /// Every rule that it comes from.
     pub fn origins(&self) -> impl Iterator<Item = &RuleRef> {
         let audit = self.audit.iter();

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    Authorities, Certificate, Destination, HostMatch, HttpRule, Outbound, Protocol, Scheme, TcpRule, TlsVersion,
-    is_built_in,
+    Access, Authorities, Certificate, Destination, HostMatch, HttpRule, Inbound, Outbound, Protocol, Scheme, TcpRule,
+    TlsVersion, is_built_in, takes_anything,
 };
 use crate::name::{ObjectKind, QualifiedName, RuleRef};
 
@@ -43,6 +43,12 @@ pub struct EdgeChain {
     /// TLS, where it ends here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<EdgeTls>,
+    /// Who may do what.
+    #[serde(skip_serializing_if = "Access::is_open")]
+    pub access: Access,
+    /// What is taken of it.
+    #[serde(skip_serializing_if = "takes_anything")]
+    pub inbound: Arc<Inbound>,
     /// What comes over them.
     #[serde(flatten)]
     pub carried: EdgeCarried,

@@ -1,6 +1,6 @@
 //! Rules become the mesh: names resolved, defaults filled in, mistakes as findings.
 //!
-//! Owns: the order of resolution (settings, services, workloads, what is behind services, modes, policies, routes,
+//! Owns: the order of resolution (settings, services, workloads, what is behind services, modes, gateways, policies, routes,
 //! the services put together), and what of each stage has to be looked at again after a change. May use: `rules`,
 //! `finding`. Never: fails, or lets a bad object change what does not refer to it.
 
@@ -166,13 +166,13 @@ impl Resolver {
         self.follow_snapshots(&mut dirty);
         self.follow_backings(&mut dirty);
         self.follow_modes(&mut dirty);
+        self.follow_certificates(&mut dirty);
+        self.follow_gateways(&mut dirty);
+        self.choose_workloads(&mut dirty);
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
         self.follow_telemetry(&mut dirty);
-        self.follow_certificates(&mut dirty);
-        self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
-        self.choose_workloads(&mut dirty);
         self.put_together(&mut dirty);
         self.place_edges(&mut dirty);
         self.warn(dirty);
@@ -311,6 +311,8 @@ impl Resolver {
             services: &self.services,
             backings: &self.backings,
             providers: &self.settings.jwt_providers,
+            gateways: &self.gateways,
+            callers: &self.callers,
         };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::AccessPolicy(spec) => {
@@ -333,10 +335,10 @@ impl Resolver {
 
     fn follow_traffic(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficPolicy);
-        let services = &self.services;
+        let (services, gateways) = (&self.services, &self.gateways);
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::TrafficPolicy(spec) => {
-                let policy = traffic::Policy::of(spec, services, report)?;
+                let policy = traffic::Policy::of(spec, services, gateways, report)?;
                 let subject = policy.subject.clone();
                 Some((policy, Some(subject)))
             }

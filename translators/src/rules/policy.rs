@@ -29,7 +29,8 @@ pub struct MtlsSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessSpec {
-    /// Which ports.
+    /// Which ports; or a gateway or one listener of it, about which no wider target says anything: there everybody is
+    /// admitted unless such a policy refuses them, and callers are known by `ip` and by a token, never by an identity.
     pub target: Target,
     /// Whether it is enforced; `enforce` by default.
     #[serde(default, skip_serializing_if = "AccessMode::is_enforce")]
@@ -98,6 +99,8 @@ pub enum CallerSpec {
     Service(RelativeName),
     /// Every identity of a namespace.
     Namespace(#[schemars(with = "String", example = &"front")] Label),
+    /// The workloads that have a gateway: what came in by it, as far as it sends that on itself.
+    Gateway(RelativeName),
     /// One service account.
     ServiceAccount(AccountName),
     /// Identities that a pattern takes; `*` is any characters.

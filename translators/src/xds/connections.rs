@@ -24,7 +24,7 @@ use matcher_pb::matcher::{MatcherList, MatcherType, OnMatch, on_match};
 /// How long a client may take until it has said which host it asks for.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// The name of the chain that closes what another one's rules leave over.
-const REFUSED: &str = "refused";
+pub(super) const REFUSED: &str = "refused";
 
 /// Which connections one chain takes.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,8 @@ pub(super) fn told_apart(listener: listener_pb::Listener, ways: &[Way<'_>]) -> l
     let reached: BTreeSet<&str> = groups.values().flatten().map(|way| way.chain).collect();
     let named = groups.keys().any(|(_, name)| name.is_some());
     let of_listener = listener.filter_chains.into_iter().filter(|chain| reached.contains(chain.name.as_str()));
-    let mut listener = listener_pb::Listener { filter_chains: of_listener.collect(), ..listener };
+    let refusing = reached.contains(REFUSED).then(refused);
+    let mut listener = listener_pb::Listener { filter_chains: of_listener.chain(refusing).collect(), ..listener };
     if named {
         listener.listener_filters = vec![listener::inspector()];
         listener.listener_filters_timeout = Some(wire::duration(HANDSHAKE));
@@ -103,15 +104,18 @@ pub(super) fn told_apart(listener: listener_pb::Listener, ways: &[Way<'_>]) -> l
             refuses = true;
         }
     }
-    if refuses {
-        let filters = vec![tcp::refusal()];
-        let refused = listener_pb::FilterChain { name: REFUSED.into(), filters, ..Default::default() };
-        listener.filter_chains.push(refused);
+    if refuses && !reached.contains(REFUSED) {
+        listener.filter_chains.push(refused());
     }
     let list = (!matchers.is_empty()).then_some(MatcherType::MatcherList(MatcherList { matchers }));
     let on_no_match = otherwise.map(|chain| Box::new(chosen(chain)));
     listener.filter_chain_matcher = Some(matcher_pb::Matcher { matcher_type: list, on_no_match });
     listener
+}
+
+/// The chain that closes.
+fn refused() -> listener_pb::FilterChain {
+    listener_pb::FilterChain { name: REFUSED.into(), filters: vec![tcp::refusal()], ..Default::default() }
 }
 
 /// What is tried first is greater.

@@ -4,6 +4,7 @@
 //! than those of services.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -14,8 +15,10 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 
 use super::connections::{self, Way};
 use super::raw::Raw;
-use super::{EdgeSlot, calling, checks, http, origins, route, tcp, tls, wire};
-use crate::mesh::{Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeRedirect, HostMatch, Network, Protocol, Scheme};
+use super::rbac::{self, Strangers};
+use super::{EdgeSlot, calling, checks, http, jwt, limits, origins, route, tcp, tls, wire};
+use crate::mesh::{Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeRedirect, HostMatch, Mesh, Network, Protocol, Scheme};
+use crate::name::TrustDomain;
 use crate::resource::{Kind, Resource};
 
 use hcm_pb::http_connection_manager as manager_pb;
@@ -35,41 +38,108 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const CLIENT_CERTIFICATE: &str = "x-edge-client-cert";
 
 /// The listener of one socket.
-pub(super) fn listener(edge: &Edge, slot: &EdgeSlot) -> Resource {
+pub(super) fn listener(mesh: &Mesh, edge: &Edge, slot: &EdgeSlot) -> Resource {
+    let trust_domain = &mesh.trust_domain.value;
     let name = slot.name();
     let plain = listener_pb::Listener {
         name: name.clone(),
         address: Some(wire::address(edge.listen)),
-        filter_chains: edge.chains.iter().map(|chain| self::chain(chain, slot)).collect(),
-        per_connection_buffer_limit_bytes: Some(wire::number(HELD)),
+        filter_chains: edge.chains.iter().map(|chain| self::chain(chain, slot, trust_domain)).collect(),
+        per_connection_buffer_limit_bytes: Some(wire::number(held(edge))),
         traffic_direction: core_pb::TrafficDirection::Inbound.into(),
         ..Default::default()
     };
-    let ways: Vec<Way<'_>> = edge.chains.iter().filter_map(way).collect();
+    let admitted: Vec<Admitted> = edge.chains.iter().map(Admitted::of).collect();
+    let ways: Vec<Way<'_>> =
+        edge.chains.iter().zip(&admitted).flat_map(|(chain, admitted)| admitted.ways(chain)).collect();
     let listener = if ways.is_empty() { plain } else { connections::told_apart(plain, &ways) };
+    let of_policies = edge.chains.iter().flat_map(|chain| chain.access.origins().chain(chain.inbound.origins()));
     let of_bytes = edge.connections().flat_map(|of| of.outbound.origins().chain([&of.rule.origin]));
-    Resource::new(Kind::Listener, name, &listener, origins(edge.origins.iter().chain(of_bytes)))
+    Resource::new(Kind::Listener, name, &listener, origins(edge.origins.iter().chain(of_bytes).chain(of_policies)))
 }
 
-/// Which connections a chain takes, where it may not be the only one.
-fn way(chain: &EdgeChain) -> Option<Way<'_>> {
-    static ANYWHERE: BTreeSet<Network> = BTreeSet::new();
-    let networks = chain.bytes().map_or(&ANYWHERE, |of| &of.rule.networks);
-    Some(Way { chain: chain.name.as_deref()?, names: &chain.names, networks })
+/// Under a name of its own: what a route says of its requests is not said of this filter.
+fn of_gateway(filter: hcm_pb::HttpFilter) -> hcm_pb::HttpFilter {
+    hcm_pb::HttpFilter { name: format!("gateway/{}", filter.name), ..filter }
 }
 
-fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
+/// How much of a connection is held: as much as the listeners of the socket say, the least of it.
+fn held(edge: &Edge) -> u32 {
+    let said = edge.chains.iter().filter_map(|chain| chain.inbound.buffer_limit.value);
+    said.min().map_or(HELD, NonZeroU32::get)
+}
+
+/// From where the connections of a chain may come, and from where not: what access rules would see with the first byte
+/// of a client only is decided before.
+struct Admitted {
+    /// Empty is from anywhere.
+    from: BTreeSet<Network>,
+    refused: BTreeSet<Network>,
+    /// Whether none is admitted: those of `refused`, or all where that is empty, are closed.
+    nobody: bool,
+}
+
+// === impl Admitted ===
+
+impl Admitted {
+    fn of(chain: &EdgeChain) -> Self {
+        let anywhere = BTreeSet::new();
+        let Some(of) = chain.bytes() else { return Self { from: anywhere.clone(), refused: anywhere, nobody: false } };
+        let (admitted, refused) = match rbac::strangers(&chain.access) {
+            Strangers::Refused => return Self { from: anywhere.clone(), refused: anywhere, nobody: true },
+            Strangers::AllBut(refused) => (anywhere, refused),
+            Strangers::Only(admitted, refused) => (admitted, refused),
+        };
+        let of_rule = &of.rule.networks;
+        if admitted.is_empty() || of_rule.is_empty() {
+            let from = admitted.into_iter().chain(of_rule.iter().copied()).collect();
+            return Self { from, refused, nobody: false };
+        }
+        // Of two ranges that have addresses in common one lies in the other.
+        let both = admitted.iter().flat_map(|one| of_rule.iter().filter_map(|other| narrower(*one, *other)));
+        let from: BTreeSet<Network> = both.collect();
+        if from.is_empty() {
+            // Whom the rule would take is not admitted, and goes by no other rule.
+            return Self { from, refused: of_rule.clone(), nobody: true };
+        }
+        Self { from, refused, nobody: false }
+    }
+
+    fn ways<'a>(&'a self, chain: &'a EdgeChain) -> impl Iterator<Item = Way<'a>> {
+        let names = &chain.names;
+        let refuses = self.nobody || !self.refused.is_empty();
+        let refused = refuses.then_some(Way { chain: connections::REFUSED, names, networks: &self.refused });
+        let taken = chain.name.as_deref().filter(|_| !self.nobody);
+        refused.into_iter().chain(taken.map(|chain| Way { chain, names, networks: &self.from }))
+    }
+}
+
+fn narrower(one: Network, other: Network) -> Option<Network> {
+    if one.contains(other) { Some(other) } else { other.contains(one).then_some(one) }
+}
+
+fn chain(chain: &EdgeChain, slot: &EdgeSlot, trust_domain: &TrustDomain) -> listener_pb::FilterChain {
     let name = slot.route(chain.name.as_deref());
-    let (filter, alpn): (_, &[&str]) = match &chain.carried {
-        EdgeCarried::Hosts(_) => (requests(chain, &name), &["h2", "http/1.1"]),
-        EdgeCarried::Nothing => (tcp::refusal(), &[]),
-        EdgeCarried::Bytes(of) => (tcp::shared_out(&name, &of.rule.to, &of.outbound, Vec::new()), &[]),
+    let limited = limits::connections(&chain.inbound, &name);
+    let (filters, alpn): (Vec<_>, &[&str]) = match &chain.carried {
+        EdgeCarried::Nothing => (vec![tcp::refusal()], &[]),
+        EdgeCarried::Hosts(_) => {
+            let access = jwt::filters(&chain.access, &slot.keys()).into_iter();
+            let before = access
+                .chain(rbac::http(&chain.access, trust_domain))
+                .chain(limits::http(&chain.inbound, false).into_iter().map(of_gateway));
+            let manager = requests(chain, &name, before.collect());
+            (limited.into_iter().chain([manager]).collect(), &["h2", "http/1.1"])
+        }
+        EdgeCarried::Bytes(of) => {
+            let mut filters = rbac::network(&chain.access, trust_domain, &name);
+            filters.extend(limited);
+            filters.push(tcp::shared_out(&name, &of.rule.to, &of.outbound, Vec::new()));
+            (filters, &[])
+        }
     };
-    let plain = listener_pb::FilterChain {
-        name: chain.name.clone().unwrap_or_default(),
-        filters: vec![filter],
-        ..Default::default()
-    };
+    let plain =
+        listener_pb::FilterChain { name: chain.name.clone().unwrap_or_default(), filters, ..Default::default() };
     let Some(tls) = &chain.tls else { return plain };
     listener_pb::FilterChain {
         transport_socket: Some(tls::edge(tls, alpn)),
@@ -79,7 +149,7 @@ fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
 }
 
 /// The manager of requests from outside: it trusts nothing that a client says of itself.
-fn requests(chain: &EdgeChain, route: &str) -> listener_pb::Filter {
+fn requests(chain: &EdgeChain, route: &str, before: Vec<hcm_pb::HttpFilter>) -> listener_pb::Filter {
     let manager = http::manager(route, Protocol::Http);
     let limits = core_pb::Http2ProtocolOptions {
         max_concurrent_streams: Some(wire::number(STREAMS)),
@@ -92,7 +162,7 @@ fn requests(chain: &EdgeChain, route: &str) -> listener_pb::Filter {
     let no_port = chain.only_redirects().then_some(manager_pb::StripPortMode::StripAnyHostPort(true));
     http::filter(http::normalising(hcm_pb::HttpConnectionManager {
         route_specifier: Some(manager_pb::RouteSpecifier::Rds(by_stream)),
-        http_filters: checks::idle().into_iter().chain([http::router()]).collect(),
+        http_filters: before.into_iter().chain(checks::idle()).chain([http::router()]).collect(),
         http2_protocol_options: Some(limits),
         request_headers_timeout: Some(wire::duration(HEADERS)),
         // Applications learn the address of the client from here.

@@ -242,7 +242,7 @@ impl Inbound<'_> {
         let trust_domain = &self.mesh.trust_domain.value;
         let limited = limits::connections(&self.port.inbound, &stat_prefix).into_iter();
         let filters = if self.port.protocol.is_http() {
-            let access = jwt::filters(&self.port.access, self.slot)
+            let access = jwt::filters(&self.port.access, &self.slot.name("jwks"))
                 .into_iter()
                 .chain(rbac::http(&self.port.access, trust_domain))
                 .collect();

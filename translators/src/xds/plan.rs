@@ -66,7 +66,7 @@ pub enum Part {
     Outbound,
     /// [`ResourceKey::Route`].
     Route,
-    /// [`ResourceKey::Edge`] and [`ResourceKey::EdgeRoute`].
+    /// [`ResourceKey::Edge`], [`ResourceKey::EdgeRoute`] and [`ResourceKey::EdgeJwks`].
     Edge,
 }
 
@@ -201,6 +201,10 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         let slot = EdgeSlot::of(workload, edge);
         let routes = edge.chains.iter().filter(|chain| chain.hosts().is_some()).map(|chain| chain.name.clone());
         added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
+        let requests = edge.chains.iter().filter(|chain| chain.hosts().is_some());
+        let fetched: BTreeSet<&str> =
+            requests.flat_map(|chain| jwt::fetched(&chain.access)).map(|provider| provider.name.as_str()).collect();
+        added.own.extend(fetched.into_iter().map(|name| ResourceKey::EdgeJwks(slot.clone(), name.to_owned())));
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
             let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
@@ -268,7 +272,9 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         | ResourceKey::Inbound(slot, _)
         | ResourceKey::Outbound(slot, _) => parts_alike(key.part(), &slot.port, former, next),
         // They are about no service, though one might be called the same.
-        ResourceKey::Collector(_) | ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) => true,
+        ResourceKey::Collector(_) | ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) | ResourceKey::EdgeJwks(..) => {
+            true
+        }
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
@@ -419,7 +425,7 @@ impl ResourceKey {
             Self::Outbound(..) => Part::Outbound,
             Self::Collector(_) => Part::Collector,
             Self::Route { .. } => Part::Route,
-            Self::Edge(_) | Self::EdgeRoute(..) => Part::Edge,
+            Self::Edge(_) | Self::EdgeRoute(..) | Self::EdgeJwks(..) => Part::Edge,
             Self::Proxyless(key) => key.part(),
         }
     }
@@ -436,7 +442,7 @@ impl ResourceKey {
             }
             Self::Collector(provider) => provider,
             Self::Route { service, .. } => service,
-            Self::Edge(_) | Self::EdgeRoute(..) => return None,
+            Self::Edge(_) | Self::EdgeRoute(..) | Self::EdgeJwks(..) => return None,
             Self::Proxyless(key) => key.service(),
         })
     }

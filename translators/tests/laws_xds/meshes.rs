@@ -69,7 +69,7 @@ struct WorkloadPart {
     calls: Vec<(Index, Index)>,
     /// What is said of its calls, and of what it serves.
     telemetry: (Option<TelemetryPart>, Option<TelemetryPart>),
-    edges: Vec<(Vec<EdgePart>, Option<Vec<TlsPart>>)>,
+    edges: Vec<(Vec<EdgePart>, Option<Vec<TlsPart>>, (Access, Inbound))>,
 }
 
 /// A listener that ends TLS: its name in handshakes, its version, and whether clients are asked, and services told.
@@ -88,8 +88,8 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
     let version = prop::sample::select(vec![TlsVersion::V12, TlsVersion::V13]);
     let tls = prop::collection::vec((host_match(), version, prop::option::of(any::<(bool, bool)>())), 1..3);
-    let edges =
-        prop::collection::vec((prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls)), 0..3);
+    let edges = (prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls), (access(), inbound()));
+    let edges = prop::collection::vec(edges, 0..3);
     let workload = (labels(), index_pairs(), index_pairs(), (telemetry(), telemetry()), edges);
     let workload = workload.prop_map(|(labels, serves, calls, telemetry, edges)| WorkloadPart {
         labels,
@@ -695,7 +695,7 @@ fn workload(
             .edges
             .iter()
             .enumerate()
-            .map(|(n, (hosts, tls))| Arc::new(edge(n, hosts, tls.as_deref(), &at)))
+            .map(|(n, (hosts, tls, said))| Arc::new(edge(n, hosts, tls.as_deref(), said, &at)))
             .collect(),
     };
     (name, Arc::new(workload))
@@ -705,8 +705,18 @@ fn edge(
     n: usize,
     parts: &[EdgePart],
     tls: Option<&[TlsPart]>,
+    (access, inbound): &(Access, Inbound),
     at: impl Fn(&(Index, Index)) -> (QualifiedName, String),
 ) -> Edge {
+    let inbound = Arc::new(inbound.clone());
+    let chain_of = |name: Option<String>, names, tls, carried| EdgeChain {
+        name,
+        names,
+        tls,
+        access: access.clone(),
+        inbound: Arc::clone(&inbound),
+        carried,
+    };
     let mut hosts: BTreeMap<HostMatch, EdgeAction> = BTreeMap::new();
     for part in parts {
         let rules = part.rules.iter().enumerate().map(|(n, (rule, outbound))| EdgeRule {
@@ -720,19 +730,12 @@ fn edge(
     let hosts: Vec<_> = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action }).collect();
     let bytes = parts.iter().flat_map(|part| &part.rules).enumerate().map(|(n, (part, outbound))| {
         let mut rule = tcp_rule(n, part, &at);
-        EdgeChain {
-            name: Some(format!("bytes/{n}")),
-            names: std::mem::take(&mut rule.names),
-            tls: None,
-            carried: EdgeCarried::Bytes(Box::new(EdgeTcpRule { rule, outbound: Arc::new(outbound.clone()) })),
-        }
+        let names = std::mem::take(&mut rule.names);
+        let carried = EdgeCarried::Bytes(Box::new(EdgeTcpRule { rule, outbound: Arc::new(outbound.clone()) }));
+        chain_of(Some(format!("bytes/{n}")), names, None, carried)
     });
-    let nothing = EdgeChain {
-        name: Some("nothing".to_owned()),
-        names: BTreeSet::from([HostMatch::Exact("nothing".to_owned())]),
-        tls: None,
-        carried: EdgeCarried::Nothing,
-    };
+    let names = BTreeSet::from([HostMatch::Exact("nothing".to_owned())]);
+    let nothing = chain_of(Some("nothing".to_owned()), names, None, EdgeCarried::Nothing);
     let bytes = bytes.chain([nothing]);
     let chain = |(n, (name, min_version, clients)): (usize, &TlsPart)| {
         let certificate = Certificate {
@@ -752,19 +755,14 @@ fn edge(
             clients,
         };
         let others = EdgeHosts { hosts: [HostMatch::Exact("other".into())].into(), action: EdgeAction::Misdirected };
-        EdgeChain {
-            name: Some(format!("l{n}")),
-            names: [name.clone()].into(),
-            tls: Some(tls),
-            carried: EdgeCarried::Hosts(hosts.iter().cloned().chain([others]).collect()),
-        }
+        let carried = EdgeCarried::Hosts(hosts.iter().cloned().chain([others]).collect());
+        chain_of(Some(format!("l{n}")), [name.clone()].into(), Some(tls), carried)
     };
     let chains = match tls {
         Some(tls) => tls.iter().enumerate().map(chain).chain(bytes).collect(),
         None if n % 2 == 1 => bytes.collect(),
         None => {
-            let carried = EdgeCarried::Hosts(hosts);
-            vec![EdgeChain { name: None, names: BTreeSet::new(), tls: None, carried }]
+            vec![chain_of(None, BTreeSet::new(), None, EdgeCarried::Hosts(hosts))]
         }
     };
     Edge {

@@ -3,6 +3,7 @@
 //! Owns: the ladder of access rules. May use: `rules`, `levels`, `entries`, `coverage`. Never: decides about mTLS.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 use super::claims::Claim;
 use super::coverage::Summary;
@@ -53,19 +54,24 @@ impl Claim for DefaultOf {
 impl Policy {
     /// What `spec` says.
     pub(super) fn of(spec: &AccessSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let level = Level::of(&spec.target, known.services, report);
+        let level = Level::with_gateways(&spec.target, known.services, known.gateways, report);
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
         let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
         let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
         let policy = Self { level: level?, mode: spec.mode, default, deny, allow };
-        policy.check_ports(known.services, report);
+        match &policy.level {
+            Level::Gateway(gateway, listener) => policy.check_listeners(known, gateway, listener.as_deref(), report),
+            Level::Mesh | Level::Namespace(_) | Level::Service(_) | Level::Port(..) => {
+                policy.check_ports(known.services, report);
+            }
+        }
         Some(policy)
     }
 
     /// Holds the entries against the ports of the service that the policy targets, if it targets one.
     fn check_ports(&self, services: &Services, report: &mut Report<'_>) {
         let (name, port) = match &self.level {
-            Level::Mesh | Level::Namespace(_) => return,
+            Level::Mesh | Level::Namespace(_) | Level::Gateway(..) => return,
             Level::Service(name) => (name, None),
             Level::Port(name, port) => (name, Some(port)),
         };
@@ -103,6 +109,46 @@ impl Policy {
                 List::Allow => {
                     report.warning(Code::NoEffect, pointer, format!("{parts} never match on a tcp port"));
                 }
+            }
+        }
+    }
+
+    /// Holds the entries against the listeners of the gateway that the policy targets.
+    fn check_listeners(
+        &self,
+        known: &Known<'_>,
+        gateway: &QualifiedName,
+        listener: Option<&str>,
+        report: &mut Report<'_>,
+    ) {
+        let Some(found) = known.gateways.get(gateway) else { return };
+        let ports: BTreeSet<u16> = found.chosen(listener).map(|(port, _)| port).collect();
+        let of_bytes = found.chosen(listener).all(|(_, of)| !of.takes_requests());
+        for (list, index, entry) in self.entries() {
+            let at = format!("{}/{index}", list.pointer());
+            if entry.from().iter().any(has_identity) {
+                let message = "clients of a gateway come from outside of the mesh and have no identity of it";
+                report.error(Code::NoIdentity, format!("{at}/from"), message).choices =
+                    ["ip", "any"].map(str::to_owned).to_vec();
+            }
+            for (n, (of_operation, _)) in entry.operations().enumerate() {
+                for unknown in of_operation.iter().filter(|number| !ports.contains(&number.get())) {
+                    let message = format!("the policy targets no listener on port {unknown}");
+                    let finding = report.error(Code::NotFound, format!("{at}/to/{n}/ports"), message);
+                    finding.choices = ports.iter().map(ToString::to_string).collect();
+                }
+            }
+            if !of_bytes {
+                continue;
+            }
+            let token = entry.asks_for_token().then_some("a token");
+            let parts = http_parts(entry.operations().map(|(_, operation)| operation));
+            for part in token.map(str::to_owned).into_iter().chain(parts) {
+                let message = format!("{part} cannot match on a listener that takes no requests");
+                match list {
+                    List::Deny => report.error(Code::WrongProtocol, &at, message),
+                    List::Allow => report.warning(Code::NoEffect, &at, message),
+                };
             }
         }
     }
@@ -168,31 +214,45 @@ impl Policies {
         port: &DeclaredPort,
         below: &Sourced<AccessDefault>,
     ) -> Access {
-        use AccessMode::{Audit as Audited, Enforce};
-        let at_levels = || self.0.covering(service, &port.name).map(|at| at.values().map(|kept| &*kept.value));
-        let covering =
-            |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
-        let on_port =
-            |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(port.number)).collect::<Vec<_>>();
-        let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
-        let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
-        // The most specific level decides, and at one level the later of these modes.
-        let default = |modes: &[AccessMode]| {
-            let at_level = |mut policies: Vec<&Policy>| {
-                policies.retain(|policy| modes.contains(&policy.mode));
-                policies.sort_by_key(|policy| policy.mode);
-                policies.into_iter().rev().find_map(|policy| policy.default.clone())
-            };
-            at_levels().rev().find_map(|policies| at_level(policies.collect())).unwrap_or_else(|| below.clone())
-        };
-        let is_audited = covering(&[Audited]).next().is_some();
-        let audit = is_audited.then(|| Audit {
-            deny: deny(&[Audited]),
-            allow: allow(&[Enforce, Audited]),
-            default: default(&[Enforce, Audited]),
-        });
-        Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), checks: None, audit }
+        put_together(&self.0.covering(service, &port.name).collect::<Vec<_>>(), port.number, below)
     }
+
+    /// What applies to a listener of a gateway, if one is named, which has this port.
+    pub(super) fn at_listener(&self, gateway: &QualifiedName, listener: Option<&str>, port: NonZeroU16) -> Access {
+        let open = Sourced::built_in(AccessDefault::Allow);
+        put_together(&self.0.of_gateway(gateway, listener).collect::<Vec<_>>(), port, &open)
+    }
+}
+
+/// What the policies of `levels`, from the widest to the most specific, make of what is `below` on a port.
+fn put_together(
+    levels: &[&BTreeMap<QualifiedName, Kept<Policy>>],
+    port: NonZeroU16,
+    below: &Sourced<AccessDefault>,
+) -> Access {
+    use AccessMode::{Audit as Audited, Enforce};
+    let at_levels = || levels.iter().map(|at| at.values().map(|kept| &*kept.value));
+    let covering =
+        |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
+    let on_port = |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(port)).collect::<Vec<_>>();
+    let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
+    let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
+    // The most specific level decides, and at one level the later of these modes.
+    let default = |modes: &[AccessMode]| {
+        let at_level = |mut policies: Vec<&Policy>| {
+            policies.retain(|policy| modes.contains(&policy.mode));
+            policies.sort_by_key(|policy| policy.mode);
+            policies.into_iter().rev().find_map(|policy| policy.default.clone())
+        };
+        at_levels().rev().find_map(|policies| at_level(policies.collect())).unwrap_or_else(|| below.clone())
+    };
+    let is_audited = covering(&[Audited]).next().is_some();
+    let audit = is_audited.then(|| Audit {
+        deny: deny(&[Audited]),
+        allow: allow(&[Enforce, Audited]),
+        default: default(&[Enforce, Audited]),
+    });
+    Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), checks: None, audit }
 }
 
 /// The ports of `service` that nobody may call, though workloads serve it.

@@ -91,7 +91,7 @@ impl Coverage {
                 let from = services.range(QualifiedName::first_of(namespace)..);
                 from.take_while(|(name, _)| name.namespace == *namespace).map(|(_, service)| service.as_ref()).collect()
             }
-            Level::Service(_) | Level::Port(..) => return,
+            Level::Service(_) | Level::Port(..) | Level::Gateway(..) => return,
         };
         if !self.wide.contains_key(level) {
             let mut covered = Covered::default();
@@ -128,6 +128,8 @@ impl Coverage {
                 let service = services.get(name).into_iter();
                 service.flat_map(|service| service.port(port)).for_each(|port| covered.add_port(name, port));
             }
+            // It says by itself what is wrong there.
+            Level::Gateway(..) => return Summary::default(),
         }
         covered.summary()
     }

@@ -55,6 +55,7 @@ impl Dirty {
             Level::Service(service) | Level::Port(service, _) => {
                 self.services.insert(service.clone());
             }
+            Level::Gateway(gateway, _) => self.gateways.insert(gateway.clone()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::gateway_routes::OfGateway;
@@ -15,8 +16,8 @@ use super::stage::{Change, Kept};
 use super::workloads::{Taken, sockets};
 use crate::finding::{Code, Finding};
 use crate::mesh::{
-    Destination, Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTcpRule, EdgeTls, HostMatch,
-    Outbound, Protocol, Workload, closest,
+    Access, Destination, Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTcpRule, EdgeTls,
+    HostMatch, Inbound, Outbound, Protocol, Workload, closest,
 };
 use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef};
 use crate::rules::Objects;
@@ -25,6 +26,15 @@ use crate::suggest;
 
 /// How the calls of a gateway's namespace to a destination are made, and what is spoken there.
 pub(super) type Calls<'a> = dyn Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
+
+/// What policies say of a listener of a gateway.
+pub(super) struct Said {
+    pub access: Access,
+    pub inbound: Arc<Inbound>,
+}
+
+/// What policies say of a listener of a gateway, if one is named, and of its port.
+pub(super) type Policies<'a> = dyn Fn(Option<&str>, NonZeroU16) -> Said + 'a;
 
 /// The sockets of every gateway, and who has them.
 #[derive(Debug, Default)]
@@ -119,6 +129,7 @@ impl Edges {
         candidates: impl Iterator<Item = &'a Workload>,
         usual: &Arc<Outbound>,
         calls: &Calls<'_>,
+        said: &Policies<'_>,
     ) -> BTreeSet<QualifiedName> {
         let before = self.gateways.remove(name).unwrap_or_default();
         let mut after = Placed::default();
@@ -126,7 +137,7 @@ impl Edges {
             let chosen = candidates.filter(|workload| is_chosen(&gateway.workload, workload));
             after.workloads = chosen.map(|workload| workload.name.clone()).collect();
             let edges = gateway.sockets.iter().map(|(listen, listeners)| {
-                let edge = self.edge(name, gateway, (*listen, listeners), usual, calls);
+                let edge = self.edge(name, gateway, (*listen, listeners), usual, (calls, said));
                 let same = before.edges.iter().find(|before| ***before == edge);
                 same.cloned().unwrap_or_else(|| Arc::new(edge))
             });
@@ -231,8 +242,12 @@ impl Edges {
         gateway: &Gateway,
         (listen, listeners): (SocketAddr, &Vec<Listener>),
         usual: &Arc<Outbound>,
-        calls: &Calls<'_>,
+        (calls, said): (&Calls<'_>, &Policies<'_>),
     ) -> Edge {
+        let said = |listener: Option<&Listener>| {
+            let port = NonZeroU16::new(listen.port()).unwrap_or(NonZeroU16::MAX);
+            said(listener.map(|listener| listener.name.as_str()), port)
+        };
         let nothing = BTreeMap::new();
         let routes = self.routes.get(name).unwrap_or(&nothing);
         let mut origins: BTreeSet<RuleRef> = listeners.iter().map(|listener| listener.origin.clone()).collect();
@@ -261,7 +276,12 @@ impl Edges {
                 hosts.push(EdgeHosts { hosts: of, action: action(decided) });
             }
             hosts.sort_by(|one, other| one.hosts.cmp(&other.hosts));
+            // In plaintext what is said of one is said of all of them, or of the only one.
+            let only = listeners.iter().next().filter(|_| listeners.len() == 1);
+            let Said { access, inbound } = said(end.or(only));
             chains.push(EdgeChain {
+                access,
+                inbound,
                 name: end.map(|end| end.name.to_string()),
                 names: end.into_iter().flat_map(|end| &end.hosts).cloned().collect(),
                 tls: end.and_then(ended),
@@ -281,7 +301,10 @@ impl Edges {
                 origins.extend(routes.get(&route).map(|route| route.origin.clone()));
                 rule.rule.names.clear();
                 unasked.retain(|host| !names.contains(host));
+                let Said { access, inbound } = said(Some(listener));
                 chains.push(EdgeChain {
+                    access,
+                    inbound,
                     name: Some(format!("{}/{}/{}", listener.name, route.name, rule.rule.name)),
                     names: if listener.is_secured() { names } else { BTreeSet::new() },
                     tls: ended(listener),
@@ -290,7 +313,10 @@ impl Edges {
             }
             // What it has no rule for is no wider listener's.
             if !unasked.is_empty() {
+                let Said { access, inbound } = said(Some(listener));
                 chains.push(EdgeChain {
+                    access,
+                    inbound,
                     name: Some(listener.name.to_string()),
                     names: if listener.is_secured() { unasked } else { BTreeSet::new() },
                     tls: None,

@@ -8,6 +8,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::backing::Backings;
+use super::facts::Fact;
+use super::gateways::Gateways;
+use super::health::Callers;
 use super::hosts::host;
 use super::keys::Providers;
 use super::matches;
@@ -27,6 +30,8 @@ pub(super) struct Known<'a> {
     pub services: &'a Services,
     pub backings: &'a Backings,
     pub providers: &'a Providers,
+    pub gateways: &'a Gateways,
+    pub callers: &'a Callers,
 }
 
 /// An entry of a policy, whatever the port.
@@ -124,6 +129,12 @@ fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report
             let name = name.within(&home);
             known.services.service(&name, format_args!("{at}/service"), report)?;
             known.backings.identities(&name, report).cloned().map(Caller::Identities)
+        }
+        CallerSpec::Gateway(name) => {
+            let name = name.within(&home);
+            known.gateways.gateway(&name, format_args!("{at}/gateway"), report)?;
+            report.reads.push(Fact::AtGateway(name.clone()));
+            Some(Caller::Identities(known.callers.at_gateway(&name)))
         }
         CallerSpec::ServiceAccount(name) => {
             let namespace = name.namespace.as_ref().unwrap_or(&home);

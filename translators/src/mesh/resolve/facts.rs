@@ -21,6 +21,8 @@ pub(super) enum Fact {
     AllNames,
     /// Whether there is a gateway of this name, and its hosts.
     Gateway(QualifiedName),
+    /// Who the proxies of a gateway are.
+    AtGateway(QualifiedName),
     /// The names of the gateways of a namespace.
     Gateways(Label),
     /// Whether there is a certificate of this name, and where it comes from.

@@ -153,6 +153,33 @@ impl Gateway {
         Self { origin: report.origin(""), workload: spec.workload.clone(), sockets }
     }
 
+    /// Whether what is said of the listener called `wanted` can be said of it alone; a finding where there is none, or
+    /// where it is told from others of its socket by what requests say.
+    pub(super) fn check_alone(&self, name: &QualifiedName, wanted: &str, report: &mut Report<'_>) -> Option<()> {
+        let at = "/spec/target/listener";
+        let socket = self.sockets.values().find(|of| of.iter().any(|listener| listener.name.as_str() == wanted));
+        let Some(socket) = socket else {
+            let choices: Vec<String> = self.listeners().map(|(_, listener)| listener.name.to_string()).collect();
+            let finding = report.error(Code::NotFound, at, format!("the gateway {name} has no listener {wanted}"));
+            finding.hint = suggest::did_you_mean(wanted, &choices);
+            finding.choices = choices;
+            return None;
+        };
+        let others = socket.iter().filter(|other| other.name.as_str() != wanted && !other.is_secured());
+        if let Some(other) = others.map(|other| &other.name).next() {
+            let message = format!("in plaintext the listeners {wanted} and {other} are one: they have the same port");
+            report.error(Code::InvalidValue, at, message).hint =
+                Some("give it a port of its own, or leave listener out".to_owned());
+            return None;
+        }
+        Some(())
+    }
+
+    /// Those of one listener, or all.
+    pub(super) fn chosen(&self, listener: Option<&str>) -> impl Iterator<Item = (u16, &Listener)> {
+        self.listeners().filter(move |(_, of)| listener.is_none_or(|name| of.name.as_str() == name))
+    }
+
     /// Every listener, and the port of each.
     pub(super) fn listeners(&self) -> impl Iterator<Item = (u16, &Listener)> {
         self.sockets.iter().flat_map(|(socket, of)| of.iter().map(|listener| (socket.port(), listener)))

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::Fact;
+use super::gateways::Gateways;
 use super::report::Report;
 use super::services::Services;
 use super::settings::ROOT_NAMESPACE;
@@ -20,6 +21,8 @@ pub(super) enum Level {
     Namespace(Label),
     Service(QualifiedName),
     Port(QualifiedName, String),
+    /// A gateway, or one listener of it.
+    Gateway(QualifiedName, Option<String>),
 }
 
 /// What there is at each level.
@@ -30,6 +33,8 @@ pub(super) struct ByLevel<T> {
     services: BTreeMap<QualifiedName, T>,
     /// By the name of the port.
     ports: BTreeMap<QualifiedName, BTreeMap<String, T>>,
+    /// By the name of the listener.
+    gateways: BTreeMap<QualifiedName, BTreeMap<Option<String>, T>>,
 }
 
 // === impl Level ===
@@ -46,6 +51,29 @@ impl Level {
             return None;
         }
         Some(level)
+    }
+
+    /// What `target` covers, where that may be a gateway of the object's own namespace.
+    pub(super) fn with_gateways(
+        target: &Target,
+        services: &Services,
+        gateways: &Gateways,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let Target::Gateway(name, listener) = target else { return Self::of(target, services, report) };
+        let home = &report.object.key.name.namespace;
+        let name = name.within(home);
+        if name.namespace != *home {
+            let message = format!("a policy of {home} cannot target the gateway {name}");
+            let hint = format!("write the policy in the namespace {}", name.namespace);
+            report.error(Code::Foreign, "/spec/target/gateway", message).hint = Some(hint);
+            return None;
+        }
+        let gateway = gateways.gateway(&name, format_args!("/spec/target/gateway"), report)?;
+        if let Some(listener) = listener {
+            gateway.check_alone(&name, listener, report)?;
+        }
+        Some(Self::Gateway(name, listener.clone()))
     }
 
     /// The calls to what `target` covers: of the callers of one namespace, where the object stands in theirs.
@@ -80,7 +108,12 @@ impl Level {
             Target::Service(name) => (name, None),
             Target::Port(name, port) => (name, Some(port)),
             Target::Labels(_) => return unusable("labels", report),
-            Target::Gateway(..) => return unusable("gateway", report),
+            Target::Gateway(..) => {
+                let message = "this kind says nothing of gateways, where clients from outside of the mesh come in";
+                report.error(Code::InvalidValue, "/spec/target/gateway", message).choices =
+                    vec!["scope".to_owned(), "service".to_owned()];
+                return None;
+            }
             Target::Route(..) => return unusable("route", report),
         };
         let service = name.within(home);
@@ -94,7 +127,7 @@ impl Level {
     /// The one service that it covers, or a port of it.
     pub(super) fn service(&self) -> Option<&QualifiedName> {
         match self {
-            Self::Mesh | Self::Namespace(_) => None,
+            Self::Mesh | Self::Namespace(_) | Self::Gateway(..) => None,
             Self::Service(service) | Self::Port(service, _) => Some(service),
         }
     }
@@ -109,14 +142,16 @@ impl Level {
 
 impl<T> Default for ByLevel<T> {
     fn default() -> Self {
-        Self { mesh: None, namespaces: BTreeMap::new(), services: BTreeMap::new(), ports: BTreeMap::new() }
+        let (services, ports, gateways) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { mesh: None, namespaces: BTreeMap::new(), services, ports, gateways }
     }
 }
 
 impl<T> ByLevel<T> {
     /// Whether there is nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.mesh.is_none() && self.namespaces.is_empty() && self.services.is_empty() && self.ports.is_empty()
+        let Self { mesh, namespaces, services, ports, gateways } = self;
+        mesh.is_none() && namespaces.is_empty() && services.is_empty() && ports.is_empty() && gateways.is_empty()
     }
 
     /// What is at `level`.
@@ -126,6 +161,7 @@ impl<T> ByLevel<T> {
             Level::Namespace(namespace) => self.namespaces.get(namespace),
             Level::Service(service) => self.services.get(service),
             Level::Port(service, port) => self.ports.get(service)?.get(port),
+            Level::Gateway(gateway, listener) => self.gateways.get(gateway)?.get(listener),
         }
     }
 
@@ -137,6 +173,9 @@ impl<T> ByLevel<T> {
             Level::Service(service) => self.services.entry(service.clone()).or_insert_with(new),
             Level::Port(service, port) => {
                 self.ports.entry(service.clone()).or_default().entry(port.clone()).or_insert_with(new)
+            }
+            Level::Gateway(gateway, listener) => {
+                self.gateways.entry(gateway.clone()).or_default().entry(listener.clone()).or_insert_with(new)
             }
         }
     }
@@ -167,6 +206,13 @@ impl<T> ByLevel<T> {
                     self.ports.remove(service);
                 }
             }
+            Level::Gateway(gateway, listener) => {
+                let Some(listeners) = self.gateways.get_mut(gateway) else { return };
+                listeners.remove(listener);
+                if listeners.is_empty() {
+                    self.gateways.remove(gateway);
+                }
+            }
         }
     }
 
@@ -188,6 +234,13 @@ impl<T> ByLevel<T> {
     ) -> impl DoubleEndedIterator<Item = &T> + use<'_, T> {
         let of_port = self.ports.get(service).and_then(|ports| ports.get(port));
         [self.services.get(service), of_port].into_iter().flatten()
+    }
+
+    /// What covers a listener of a gateway, if one is named, from the gateway to the listener.
+    pub(super) fn of_gateway(&self, gateway: &QualifiedName, listener: Option<&str>) -> impl Iterator<Item = &T> {
+        let of_gateway = self.gateways.get(gateway);
+        let named = listener.and_then(|name| of_gateway?.get(&Some(name.to_owned())));
+        of_gateway.and_then(|of| of.get(&None)).into_iter().chain(named)
     }
 
     /// What covers only `service` or ports of it.

@@ -71,6 +71,7 @@ impl Reach {
     pub(super) fn takes(&self, workload: &Workload) -> bool {
         match self {
             Self::Ports(Level::Mesh) => true,
+            Self::Ports(Level::Gateway(..)) => false,
             Self::Ports(Level::Namespace(namespace)) => workload.name.namespace == *namespace,
             Self::Ports(Level::Service(service)) => workload.serves.iter().any(|serve| serve.service == *service),
             Self::Ports(Level::Port(service, port)) => {
@@ -85,7 +86,7 @@ impl Reach {
         match self {
             Self::Ports(Level::Mesh) => None,
             Self::Ports(Level::Namespace(namespace)) | Self::Workloads(namespace, _) => Some(namespace),
-            Self::Ports(Level::Service(service) | Level::Port(service, _)) => Some(&service.namespace),
+            Self::Ports(Level::Service(name) | Level::Port(name, _) | Level::Gateway(name, _)) => Some(&name.namespace),
         }
     }
 

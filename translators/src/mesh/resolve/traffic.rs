@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::claims::Claim;
+use super::gateways::Gateways;
 use super::levels::{ByLevel, Level};
 use super::matches::{cookie_name, header_name};
 use super::report::Report;
@@ -20,6 +21,7 @@ use crate::finding::Code;
 use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
 use crate::rules::scalar::{Setting, Span};
+use crate::rules::target::Target;
 use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
 
 /// What a TrafficPolicy says.
@@ -75,16 +77,32 @@ impl Claim for Subject {
 
 impl Policy {
     /// What `spec` says.
-    pub(super) fn of(spec: &TrafficSpec, services: &Services, report: &mut Report<'_>) -> Option<Self> {
+    pub(super) fn of(
+        spec: &TrafficSpec,
+        services: &Services,
+        gateways: &Gateways,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
         if let Some(outbound) = &spec.outbound {
             check(outbound, report);
         } else if spec.inbound.is_none() {
             report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
         let inbound = spec.inbound.as_ref().map(|written| inbound::Settings::of(written, report));
-        let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
+        let (level, consumer) = match &spec.target {
+            Target::Gateway(..) => {
+                if spec.outbound.is_some() {
+                    let message = "how a gateway calls is said of what it calls";
+                    report.error(Code::InvalidValue, "/spec/outbound", message).hint =
+                        Some("write target: {service: ...}".to_owned());
+                }
+                (Level::with_gateways(&spec.target, services, gateways, report)?, None)
+            }
+            _ => Level::of_calls(&spec.target, services, report)?,
+        };
         if let Some(inbound) = &inbound {
             inbound.check_port(&level, services, report);
+            inbound.check_gateway(&level, gateways, report);
             if consumer.is_some() {
                 let message = "what a service takes is said in its own namespace alone";
                 report.error(Code::Foreign, "/spec/inbound", message);
@@ -158,16 +176,26 @@ impl Traffic {
 
     /// What a port takes.
     pub(super) fn taken(&self, service: &QualifiedName, port: &str) -> Arc<Inbound> {
-        let mut policies = self.producers.covering(service, port).map(|policy| &policy.layer).peekable();
-        if policies.peek().is_none() {
-            return Arc::clone(Inbound::built_in());
-        }
-        let mut inbound = Inbound::default();
-        policies.for_each(|layer| {
-            layer.inbound.apply(&mut inbound, |pointer| RuleRef::new(layer.key.clone(), pointer.to_owned()));
-        });
-        Arc::new(inbound)
+        taken(self.producers.covering(service, port))
     }
+
+    /// What a listener of a gateway takes, if one is named.
+    pub(super) fn taken_by_gateway(&self, gateway: &QualifiedName, listener: Option<&str>) -> Arc<Inbound> {
+        taken(self.producers.of_gateway(gateway, listener))
+    }
+}
+
+/// What is taken by what `policies` are about, the last one above the others.
+fn taken<'a>(policies: impl Iterator<Item = &'a Arc<Policy>>) -> Arc<Inbound> {
+    let mut policies = policies.map(|policy| &policy.layer).peekable();
+    if policies.peek().is_none() {
+        return Arc::clone(Inbound::built_in());
+    }
+    let mut inbound = Inbound::default();
+    policies.for_each(|layer| {
+        layer.inbound.apply(&mut inbound, |pointer| RuleRef::new(layer.key.clone(), pointer.to_owned()));
+    });
+    Arc::new(inbound)
 }
 
 /// What `policies` make of `below`, the last one above the others.
