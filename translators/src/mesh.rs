@@ -33,7 +33,7 @@ mod snapshot;
 mod telemetry;
 mod traffic;
 
-pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
+pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, External, GrpcMethod, Network, Operation};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
 pub use connection::{TcpRoute, TcpRule};
 pub use edge::{

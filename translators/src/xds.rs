@@ -22,6 +22,7 @@ mod collector;
 mod connections;
 mod edge;
 mod endpoint;
+mod external;
 mod health;
 mod http;
 mod jwt;

@@ -223,6 +223,7 @@ fn access_spec() -> impl Strategy<Value = String> {
         "allow: [{jwt: {provider: login}}]",
         "default: deny, allow: [{from: [{gateway: a/g0}, {gateway: g1}]}]",
         "default: deny, allow: [{from: [{ip: 10.0.0.0/8}]}], deny: [{from: [{ip: 10.1.0.0/16}]}]",
+        "default: deny, allow: [{external: {service: a/s0, port: http}}, {from: [{namespace: a}], external: {service: b/s2, port: http, failOpen: true}}]",
         "mode: audit, deny: [{jwt: {provider: login, claims: {role: [a]}}}, {jwt: {provider: other}}]",
     ]);
     (target(), rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))

@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless,
+    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, external, jwt, port,
+    proxyless,
 };
-use crate::mesh::{Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use crate::mesh::{Access, Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
 use crate::name::{Label, QualifiedName, RuleRef};
 
 /// One entry of a workload.
@@ -109,6 +110,9 @@ pub fn contribution(
                 let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
                 added.own.extend(fetched.map(|name| ResourceKey::Jwks(slot.clone(), name.clone())));
                 added.own.push(ResourceKey::LocalCluster(slot));
+                for external in access.into_iter().flat_map(Access::externals) {
+                    added.ask(mesh, external::destination(external), workload);
+                }
             }
         }
         Entry::Call(call) => {
@@ -139,10 +143,7 @@ pub fn contribution(
             }
             if envoys().next().is_some() {
                 for (destination, service, reached) in leads_to {
-                    added.shared.push(cluster(&destination, reached, workload));
-                    if endpoint::is_told(service, &destination) {
-                        added.shared.push(ResourceKey::Endpoints(destination));
-                    }
+                    added.reach(destination, (service, reached), workload);
                 }
                 if used.protocol.is_http() {
                     added.shared.push(ResourceKey::Route { service, port, consumer });
@@ -156,12 +157,7 @@ pub fn contribution(
             }
         }
     }
-    added.own.sort_unstable();
-    added.shared.sort_unstable();
-    added.shared.dedup();
-    added.follows_from.sort_unstable();
-    added.follows_from.dedup();
-    added
+    added.ordered()
 }
 
 /// What an entry needs to tell providers what is said of its requests.
@@ -174,13 +170,7 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
     for collector in telemetry.collectors() {
         match collector::destination(collector) {
             Some(to) => {
-                added.follows_from.push(to.service.clone());
-                if let Some((service, reached)) = port(mesh, &to.service, &to.port) {
-                    added.shared.push(cluster(&to, reached, workload));
-                    if endpoint::is_told(service, &to) {
-                        added.shared.push(ResourceKey::Endpoints(to));
-                    }
-                }
+                added.ask(mesh, to, workload);
             }
             None if mesh.telemetry_providers.contains_key(&collector.provider.name) => {
                 added.shared.extend(collector::collector_key(&collector.provider));
@@ -198,6 +188,9 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         ..Contribution::default()
     };
     if features.iter().any(|features| !features.client.is_proxyless()) {
+        for external in edge.chains.iter().flat_map(|chain| chain.access.externals()) {
+            added.ask(mesh, external::destination(external), workload);
+        }
         let slot = EdgeSlot::of(workload, edge);
         let routes = edge.chains.iter().filter(|chain| chain.hosts().is_some()).map(|chain| chain.name.clone());
         added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
@@ -207,33 +200,11 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         added.own.extend(fetched.into_iter().map(|name| ResourceKey::EdgeJwks(slot.clone(), name.to_owned())));
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
-            let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
-            added.shared.push(cluster(destination, reached, workload));
-            if endpoint::is_told(service, destination) {
-                added.shared.push(ResourceKey::Endpoints(destination.clone()));
-            }
+            let Some(reached) = port(mesh, &destination.service, &destination.port) else { continue };
+            added.reach(destination.clone(), reached, workload);
         }
     }
-    added.own.sort_unstable();
-    added.shared.sort_unstable();
-    added.follows_from.sort_unstable();
-    added.follows_from.dedup();
-    added
-}
-
-/// The cluster by which `workload` reaches `destination`, a part of the port `reached`.
-fn cluster(destination: &Destination, reached: &Port, workload: &Workload) -> ResourceKey {
-    let namespace = &workload.name.namespace;
-    if reached.outbound_of.contains_key(namespace) {
-        ResourceKey::ConsumerCluster(destination.clone(), namespace.clone())
-    } else {
-        ResourceKey::Cluster(destination.clone())
-    }
-}
-
-/// Whether callers are told the endpoints of a service; otherwise they ask a name server.
-fn is_listed(service: &Service) -> bool {
-    !matches!(service.backing, Backing::Dns(_))
+    added.ordered()
 }
 
 /// Whether no plan can tell the two forms of a service apart.
@@ -247,13 +218,14 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let fetched =
         |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };
     former.ports.len() == next.ports.len()
-        && is_listed(former) == is_listed(next)
+        && endpoint::is_listed(former) == endpoint::is_listed(next)
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
-                && (former.access == next.access || fetched(former) == fetched(next))
+                && (former.access == next.access
+                    || (fetched(former) == fetched(next) && former.access.externals() == next.access.externals()))
         })
 }
 
@@ -287,7 +259,7 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         && match part {
             Part::Cluster => {
                 let of_workloads = |service: &Service| matches!(service.backing, Backing::Workloads(_));
-                let named = |service: &Service| is_listed(service) || former.backing == next.backing;
+                let named = |service: &Service| endpoint::is_listed(service) || former.backing == next.backing;
                 (&a.mtls, &former.identities, &former.outside) == (&b.mtls, &next.identities, &next.outside)
                     && calls(a) == calls(b)
                     && named(former)
@@ -329,6 +301,39 @@ fn calls(port: &Port) -> (&Arc<Outbound>, &BTreeMap<Label, Arc<Outbound>>) {
 
 pub(super) fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> Option<(&'a Port, &'a Port)> {
     Some((former.port(name)?, next.port(name)?))
+}
+
+// === impl Contribution ===
+
+impl Contribution {
+    /// Adds how `workload` reaches `destination`, which is a part of this port of this service.
+    fn reach(&mut self, destination: Destination, (service, port): (&Service, &Port), workload: &Workload) {
+        let namespace = &workload.name.namespace;
+        self.shared.push(match port.outbound_of.contains_key(namespace) {
+            true => ResourceKey::ConsumerCluster(destination.clone(), namespace.clone()),
+            false => ResourceKey::Cluster(destination.clone()),
+        });
+        if endpoint::is_told(service, &destination) {
+            self.shared.push(ResourceKey::Endpoints(destination));
+        }
+    }
+
+    /// Adds how `workload` asks `to`. Resolution refuses rules that ask what is nowhere.
+    fn ask(&mut self, mesh: &Mesh, to: Destination, workload: &Workload) {
+        self.follows_from.push(to.service.clone());
+        if let Some(reached) = port(mesh, &to.service, &to.port) {
+            self.reach(to, reached, workload);
+        }
+    }
+
+    fn ordered(mut self) -> Self {
+        self.own.sort_unstable();
+        self.shared.sort_unstable();
+        self.shared.dedup();
+        self.follows_from.sort_unstable();
+        self.follows_from.dedup();
+        self
+    }
 }
 
 // === impl Entry ===

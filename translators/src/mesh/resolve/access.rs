@@ -58,6 +58,11 @@ impl Policy {
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
         let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
         let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
+        for (index, _) in deny.iter().enumerate().filter(|(_, entry)| entry.is_external()) {
+            let message = "a service that is asked has the last word: it admits, and does not only refuse";
+            report.error(Code::InvalidValue, format!("/spec/deny/{index}/external"), message).hint =
+                Some("write the entry in allow, where the default is deny".to_owned());
+        }
         let policy = Self { level: level?, mode: spec.mode, default, deny, allow };
         match &policy.level {
             Level::Gateway(gateway, listener) => policy.check_listeners(known, gateway, listener.as_deref(), report),
@@ -91,9 +96,8 @@ impl Policy {
                 let mut taken = targeted.iter().filter(|port| entries::is_among(port.number, ports)).peekable();
                 taken.peek().is_some() && taken.all(|port| !port.protocol.is_http())
             };
-            if entry.asks_for_token() && on_tcp_alone(&BTreeSet::new()) {
-                let pointer = format!("{}/{index}/jwt", list.pointer());
-                let message = "a connection of a tcp port carries no token";
+            for (part, message) in entry.of_requests().filter(|_| on_tcp_alone(&BTreeSet::new())) {
+                let pointer = format!("{}/{index}/{part}", list.pointer());
                 match list {
                     List::Deny => report.error(Code::WrongProtocol, pointer, message),
                     List::Allow => report.warning(Code::NoEffect, pointer, message),
@@ -141,9 +145,9 @@ impl Policy {
             if !of_bytes {
                 continue;
             }
-            let token = entry.asks_for_token().then_some("a token");
+            let of_requests = entry.of_requests().map(|(part, _)| part.to_owned());
             let parts = http_parts(entry.operations().map(|(_, operation)| operation));
-            for part in token.map(str::to_owned).into_iter().chain(parts) {
+            for part in of_requests.chain(parts) {
                 let message = format!("{part} cannot match on a listener that takes no requests");
                 match list {
                     List::Deny => report.error(Code::WrongProtocol, &at, message),
@@ -214,19 +218,22 @@ impl Policies {
         port: &DeclaredPort,
         below: &Sourced<AccessDefault>,
     ) -> Access {
-        put_together(&self.0.covering(service, &port.name).collect::<Vec<_>>(), port.number, below)
+        let levels: Vec<_> = self.0.covering(service, &port.name).collect();
+        put_together(&levels, Some(service), port.number, below)
     }
 
     /// What applies to a listener of a gateway, if one is named, which has this port.
     pub(super) fn at_listener(&self, gateway: &QualifiedName, listener: Option<&str>, port: NonZeroU16) -> Access {
         let open = Sourced::built_in(AccessDefault::Allow);
-        put_together(&self.0.of_gateway(gateway, listener).collect::<Vec<_>>(), port, &open)
+        put_together(&self.0.of_gateway(gateway, listener).collect::<Vec<_>>(), None, port, &open)
     }
 }
 
-/// What the policies of `levels`, from the widest to the most specific, make of what is `below` on a port.
+/// What the policies of `levels`, from the widest to the most specific, make of what is `below` on a port, which may be one
+/// of `service`.
 fn put_together(
     levels: &[&BTreeMap<QualifiedName, Kept<Policy>>],
+    service: Option<&QualifiedName>,
     port: NonZeroU16,
     below: &Sourced<AccessDefault>,
 ) -> Access {
@@ -234,7 +241,7 @@ fn put_together(
     let at_levels = || levels.iter().map(|at| at.values().map(|kept| &*kept.value));
     let covering =
         |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
-    let on_port = |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(port)).collect::<Vec<_>>();
+    let on_port = |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(service, port)).collect::<Vec<_>>();
     let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
     let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
     // The most specific level decides, and at one level the later of these modes.
