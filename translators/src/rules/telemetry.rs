@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::route::TextSpec;
 use super::scalar::{Percent, RelativeName, Setting, Span, TextOf, text};
 use super::target::Target;
+use super::tls::CaSpec;
 use crate::mesh::{Comparison, Dropped};
 use crate::name::Label;
 
@@ -199,10 +200,12 @@ pub struct CollectorSpec {
     /// A host and a port, `collector.example:4317`; left out where there is `service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// With `address`: whether it is spoken to by TLS, with a certificate that the proxy's system trusts; `false` by
-    /// default.
+    /// With `address`: whether it is spoken to by TLS; `false` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
+    /// With `tls: true`: who vouches for the certificate of the collector; `system` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaSpec>,
     /// A MeshService, `observe/collector`, which is called as any other: by mTLS where it takes it. Nothing that it serves
     /// itself is told to any provider; left out where there is `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

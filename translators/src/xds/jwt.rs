@@ -157,7 +157,7 @@ pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
     let resource = match &provider.keys {
         JwtKeys::Inline(_) => cluster_pb::Cluster::default(),
         JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => {
-            let server = Server { host, port: port.get(), tls: *tls };
+            let server = Server { host, port: port.get(), tls: tls.as_ref() };
             outside::cluster(&name, &server, Protocol::Http, mesh.connect_timeout.value)
         }
     };

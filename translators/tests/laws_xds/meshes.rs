@@ -362,8 +362,12 @@ fn token() -> impl Strategy<Value = Jwt> {
         header: (name == "p").then(|| "x-token".to_owned()),
         forward: name == "q",
     };
-    let url =
-        |tls| KeysUrl { tls, host: "keys".into(), port: 443.try_into().expect("not 0"), url: "https://keys/k".into() };
+    let url = |tls: bool| KeysUrl {
+        tls: tls.then(|| Authorities::Inline("pem".into())),
+        host: "keys".into(),
+        port: 443.try_into().expect("not 0"),
+        url: "https://keys/k".into(),
+    };
     let provider = prop::sample::select(vec![
         Arc::new(provider("p", JwtKeys::Inline("{}".into()))),
         Arc::new(provider("q", JwtKeys::Remote(url(true)))),
