@@ -24,6 +24,7 @@ mod host;
 mod inbound;
 mod instance;
 mod jwt;
+mod locality;
 mod node;
 mod outside;
 pub mod resolve;
@@ -40,6 +41,7 @@ pub use host::{HostMatch, closest};
 pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
+pub use locality::{Failover, Locality, Nearness, Prefer, Vantage};
 pub use node::{NodeMatch, Precision};
 pub use outside::{Authorities, DnsEndpoints, DnsFamily, DnsMode, Originate, Outside, TlsVersion};
 pub use route::{
@@ -130,6 +132,9 @@ pub struct Serving {
     pub port: String,
     /// Where its proxies listen; a wildcard address stands for the proxy's own.
     pub listen: SocketAddr,
+    /// Where its proxies are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Arc<Locality>>,
 }
 
 /// One endpoint of a MeshService's list.
@@ -143,6 +148,9 @@ pub struct StaticEndpoint {
     pub weight: u32,
     /// What `version` and `labels` of a route select.
     pub labels: BTreeMap<String, String>,
+    /// Where it is; endpoints next to each other that are at one place share it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Arc<Locality>>,
 }
 
 /// One port of a service, with everything that applies to it.
@@ -217,6 +225,9 @@ pub struct Workload {
     pub identity: SpiffeId,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Where its proxies are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Arc<Locality>>,
     /// Which nodes are its proxies, for proxies whose credential names no workload.
     pub matches: Option<NodeMatch>,
     /// What it serves.

@@ -18,6 +18,7 @@ mod envelope;
 pub mod gateway;
 pub mod health;
 pub mod inbound;
+pub mod locality;
 pub mod mesh;
 mod mistake;
 mod node;

@@ -7,7 +7,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{
+    Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Vantage, Workload,
+};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
@@ -56,8 +58,8 @@ pub enum ResourceKey {
     ConsumerCluster(Destination, Label),
     /// How a proxy reaches the application behind it.
     LocalCluster(Slot),
-    /// Where a destination is.
-    Endpoints(Destination),
+    /// Where a destination is, as callers see it from one place where that makes a difference.
+    Endpoints(Destination, Option<Arc<Vantage>>),
     /// How a proxy fetches the keys of a provider, by name, whose tokens a port asks for.
     Jwks(Slot, String),
     /// The listener of a port that a workload serves.
@@ -175,7 +177,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination, None),
         ResourceKey::ConsumerCluster(destination, consumer) => cluster::outbound(mesh, destination, Some(consumer)),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
-        ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
+        ResourceKey::Endpoints(destination, from) => {
+            endpoint::endpoints(mesh, destination, from.as_deref(), instances, Client::Envoy)
+        }
         ResourceKey::Jwks(slot, provider) => jwt::cluster(mesh, slot, provider),
         ResourceKey::Inbound(slot, features) => {
             let (workload, serve) = slot.serve(mesh);
@@ -218,7 +222,7 @@ impl ResourceKey {
             | Self::LocalCluster(_)
             | Self::Jwks(..)
             | Self::Collector(_) => Kind::Cluster,
-            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Endpoints(..) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(..) | Self::Edge(_) => Kind::Listener,
             Self::Route { .. } | Self::EdgeRoute(..) => Kind::Route,
             Self::Proxyless(key) => key.kind(),
@@ -234,7 +238,7 @@ impl ResourceKey {
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Jwks(..)
-            | Self::Endpoints(_)
+            | Self::Endpoints(..)
             | Self::Outbound(_, None)
             | Self::Collector(_)
             | Self::Route { .. }
@@ -247,7 +251,9 @@ impl ResourceKey {
     /// The destination whose endpoints it says, if it does.
     pub fn endpoints_of(&self) -> Option<&Destination> {
         match self {
-            Self::Endpoints(destination) | Self::Proxyless(Proxyless::Endpoints(destination)) => Some(destination),
+            Self::Endpoints(destination, _) | Self::Proxyless(Proxyless::Endpoints(destination, _)) => {
+                Some(destination)
+            }
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
@@ -265,7 +271,7 @@ impl ResourceKey {
     /// The name of the resource.
     pub fn name(&self) -> Name {
         match self {
-            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination, _) => {
                 cluster_name(destination).into()
             }
             Self::LocalCluster(slot) => slot.name("app").into(),

@@ -135,6 +135,8 @@ fn take(field: usize, service: &mut Service, other: &Service) {
                     8 => port.protocol = other.protocol,
                     9 => port.routes = other.routes.clone(),
                     10 => port.number = other.number,
+                    11 => port.outbound = Arc::clone(&other.outbound),
+                    12 => port.outbound_of = other.outbound_of.clone(),
                     _ => drop(port.routes.pop_last()),
                 }
             }
@@ -151,7 +153,7 @@ proptest! {
         mesh in meshes::mesh(),
         other in meshes::mesh(),
         chosen in any::<prop::sample::Index>(),
-        field in 0usize..12,
+        field in 0usize..14,
         features in features(),
     ) {
         let name = mesh.services.keys().nth(chosen.index(mesh.services.len())).expect("in range").clone();

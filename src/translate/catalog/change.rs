@@ -205,5 +205,5 @@ fn is_same(id: &EntryId, old: (&Workload, &Slots), new: (&Workload, &Slots)) -> 
     let told_apart = |slots: &Slots, entry: Entry<'_>| {
         (slots.listen(entry), entry.port().map(|(service, _)| slots.is_only_port(service)))
     };
-    a == b && told_apart(old.1, a) == told_apart(new.1, b) && same_labels()
+    a == b && told_apart(old.1, a) == told_apart(new.1, b) && same_labels() && old.0.locality == new.0.locality
 }

@@ -66,6 +66,7 @@ fn service_spec() -> impl Strategy<Value = String> {
         "",
         ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}",
         ", endpoints: {static: [{address: 127.0.0.2, port: 9, labels: {version: v1}}]}",
+        ", endpoints: {static: [{address: 127.0.0.3, port: 9, locality: {region: a}}]}",
         ", endpoints: {dns: {hostname: one.example}}",
         ", endpoints: {dns: {hostname: two.example, mode: logical}}, external: true",
         ", endpoints: {dns: {hostname: two.example}}, external: true, tls: {}",
@@ -81,7 +82,14 @@ fn port() -> impl Strategy<Value = &'static str> {
 fn workload_spec() -> impl Strategy<Value = String> {
     let serves = prop::collection::btree_set((prop::sample::select(vec!["s0", "s1", "s2"]), port()), 0..3);
     let calls = prop::collection::vec((prop::sample::select(SERVICES.as_slice()), port(), 0..6u16), 0..5);
-    let labels = prop::sample::select(vec!["", ", labels: {version: v1}", ", labels: {version: v2}"]);
+    let labels = prop::sample::select(vec![
+        "",
+        ", labels: {version: v1}",
+        ", labels: {version: v2}",
+        ", labels: {version: v1}, locality: {region: a, zone: x}",
+        ", locality: {region: a, zone: z, subzone: s}",
+        ", locality: {region: b}",
+    ]);
     (serves, calls, labels).prop_map(|(serves, calls, labels)| {
         let serves: Vec<String> = (0..)
             .zip(serves)
@@ -175,6 +183,9 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         "{healthCheck: {http: {path: /healthz}}}",
         "{healthCheck: {grpc: {}}, proxyProtocol: v2}",
         "{loadBalancing: {policy: maglev, hashOn: caller}}",
+        "{locality: {prefer: zone, failover: [{from: a, to: b}]}}",
+        "{locality: {prefer: region, overprovisioning: 2}}",
+        "{locality: null}",
     ]);
     let inbound = prop::option::of(prop::sample::select(vec![
         "{rateLimit: {requests: 5, per: 1s, key: caller}}",

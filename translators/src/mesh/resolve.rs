@@ -63,6 +63,7 @@ mod levels;
 mod limits;
 mod matches;
 mod mtls;
+mod nearness;
 mod observing;
 mod outside;
 mod pattern;

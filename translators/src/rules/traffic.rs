@@ -1,6 +1,6 @@
 //! `TrafficPolicy`: how the calls to services are made, and what services take.
 //!
-//! Owns: the shape of the spec. May use: `inbound`, `scalar`, `target`. Never: merges two policies.
+//! Owns: the shape of the spec. May use: `inbound`, `locality`, `scalar`, `target`. Never: merges two policies.
 
 use std::num::NonZeroU32;
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::HealthCheckSpec;
 use super::inbound::InboundSpec;
+use super::locality::NearnessSpec;
 use super::route::RetrySpec;
 use super::scalar::{Percent, Setting, Span};
 use super::target::Target;
@@ -65,6 +66,9 @@ pub struct OutboundSpec {
     /// How idle connections are kept open; left out, the system decides.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub keepalive: Setting<KeepaliveSpec>,
+    /// Which endpoints are preferred for where they are.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub locality: Setting<NearnessSpec>,
 }
 
 /// How long things may take; `0s` is without limit.

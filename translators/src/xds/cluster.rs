@@ -20,7 +20,7 @@ use proto::google::protobuf as google_pb;
 use super::raw::{Fields, Raw};
 use super::{Slot, calling, cluster_name, endpoint, health, origins, planned_port, tls, wire};
 use crate::mesh::{
-    Backing, Destination, DnsEndpoints, DnsFamily, DnsMode, Mesh, MtlsMode, Outbound, Protocol, Serve, Service,
+    Backing, Destination, DnsEndpoints, DnsFamily, DnsMode, Mesh, MtlsMode, Outbound, Prefer, Protocol, Serve, Service,
 };
 use crate::name::{Label, SpiffeId};
 use crate::resource::{Kind, Resource};
@@ -54,6 +54,9 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
         }
         if let Some(server) = service.outside.as_ref().and_then(|outside| outside.tls.as_ref()) {
             cluster.transport_socket = Some(tls::outside(server, spoken(port.protocol)));
+        }
+        if calls.locality.prefer.value != Prefer::None && endpoint::is_told(service, destination) {
+            cluster.common_lb_config = Some(by_locality());
         }
         cluster.connect_timeout = Some(wire::duration(calls.connect_timeout.value));
         if let Some(secured) = secured {
@@ -217,4 +220,11 @@ fn no_panic() -> cluster_pb::cluster::CommonLbConfig {
         healthy_panic_threshold: Some(type_pb::Percent { value: 0.0 }),
         ..Default::default()
     }
+}
+
+/// Each locality of a priority gets its share as long as enough of it is healthy, and less when it is not.
+fn by_locality() -> cluster_pb::cluster::CommonLbConfig {
+    use cluster_pb::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    cluster_pb::cluster::CommonLbConfig { locality_config_specifier: Some(weighted), ..no_panic() }
 }

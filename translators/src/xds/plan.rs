@@ -11,7 +11,9 @@ use std::sync::Arc;
 use super::{
     EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless,
 };
-use crate::mesh::{Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use crate::mesh::{
+    Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Prefer, Serve, Service, Vantage, Workload,
+};
 use crate::name::{Label, QualifiedName, RuleRef};
 
 /// One entry of a workload.
@@ -132,17 +134,14 @@ pub fn contribution(
                     used,
                     &consumer,
                     is_only,
-                    leads_to.clone().map(|(to, ..)| to),
+                    leads_to.clone().map(|(to, _, reached)| (to, vantage(reached, workload))),
                     &clients,
                 );
                 added.shared.extend(keys.map(ResourceKey::Proxyless));
             }
             if envoys().next().is_some() {
                 for (destination, service, reached) in leads_to {
-                    added.shared.push(cluster(&destination, reached, workload));
-                    if endpoint::is_told(service, &destination) {
-                        added.shared.push(ResourceKey::Endpoints(destination));
-                    }
+                    added.reach(destination, (service, reached), workload);
                 }
                 if used.protocol.is_http() {
                     added.shared.push(ResourceKey::Route { service, port, consumer });
@@ -176,10 +175,7 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
             Some(to) => {
                 added.follows_from.push(to.service.clone());
                 if let Some((service, reached)) = port(mesh, &to.service, &to.port) {
-                    added.shared.push(cluster(&to, reached, workload));
-                    if endpoint::is_told(service, &to) {
-                        added.shared.push(ResourceKey::Endpoints(to));
-                    }
+                    added.reach(to, (service, reached), workload);
                 }
             }
             None if mesh.telemetry_providers.contains_key(&collector.provider.name) => {
@@ -204,10 +200,7 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
             let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
-            added.shared.push(cluster(destination, reached, workload));
-            if endpoint::is_told(service, destination) {
-                added.shared.push(ResourceKey::Endpoints(destination.clone()));
-            }
+            added.reach(destination.clone(), (service, reached), workload);
         }
     }
     added.own.sort_unstable();
@@ -225,6 +218,16 @@ fn cluster(destination: &Destination, reached: &Port, workload: &Workload) -> Re
     } else {
         ResourceKey::Cluster(destination.clone())
     }
+}
+
+/// From where `workload` sees the endpoints of a port, where that makes a difference.
+fn vantage(reached: &Port, workload: &Workload) -> Option<Arc<Vantage>> {
+    let namespace = &workload.name.namespace;
+    let (consumer, calls) = match reached.outbound_of.get_key_value(namespace) {
+        Some((consumer, calls)) => (Some(consumer), calls),
+        None => (None, &reached.outbound),
+    };
+    calls.locality.vantage(consumer, workload.locality.as_deref()).map(Arc::new)
 }
 
 /// Whether callers are told the endpoints of a service; otherwise they ask a name server.
@@ -247,6 +250,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
+                && preferred(former).eq(preferred(next))
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
                 && (former.access == next.access || fetched(former) == fetched(next))
@@ -260,9 +264,10 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
             (&former.origin, a.protocol, a.routes.get(consumer)) == (&next.origin, b.protocol, b.routes.get(consumer))
                 && calls(a) == calls(b)
         }),
-        ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => {
+        ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) => {
             parts_alike(key.part(), &to.port, former, next)
         }
+        ResourceKey::Endpoints(to, from) => endpoints_alike(to, from.as_deref(), former, next),
         ResourceKey::LocalCluster(slot)
         | ResourceKey::Jwks(slot, _)
         | ResourceKey::Inbound(slot, _)
@@ -271,6 +276,12 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         ResourceKey::Collector(_) | ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) => true,
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
+}
+
+/// Whether the endpoints of a destination are the same in both forms of its service, seen from one place.
+pub(super) fn endpoints_alike(to: &Destination, from: Option<&Vantage>, former: &Service, next: &Service) -> bool {
+    let ranked = |service: &Service| Some(endpoint::nearness(service.port(&to.port)?, from?).clone());
+    parts_alike(Part::Endpoints, &to.port, former, next) && ranked(former) == ranked(next)
 }
 
 /// Whether what `part` reads of the port called `port` is the same in both forms of its service.
@@ -309,6 +320,11 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         }
 }
 
+/// Which endpoints the callers of a port prefer.
+fn preferred(port: &Port) -> impl Iterator<Item = Prefer> {
+    [&port.outbound].into_iter().chain(port.outbound_of.values()).map(|calls| calls.locality.prefer.value)
+}
+
 /// Which callers of a port are told apart by who they are.
 fn tell_callers(port: &Port) -> impl Iterator<Item = (Option<&Label>, Option<&RuleRef>)> {
     let of_namespaces = port.outbound_of.iter().map(|(namespace, calls)| (Some(namespace), calls));
@@ -342,6 +358,18 @@ impl<'a> Entry<'a> {
             Entry::Serve(serve) => serve.listen,
             Entry::Call(call) => call.listen,
             Entry::Edge(edge) => edge.listen,
+        }
+    }
+}
+
+// === impl Contribution ===
+
+impl Contribution {
+    /// Adds what `workload` needs to reach a destination, a part of a port of a service.
+    fn reach(&mut self, to: Destination, (service, reached): (&Service, &Port), workload: &Workload) {
+        self.shared.push(cluster(&to, reached, workload));
+        if endpoint::is_told(service, &to) {
+            self.shared.push(ResourceKey::Endpoints(to, vantage(reached, workload)));
         }
     }
 }
@@ -414,7 +442,7 @@ impl ResourceKey {
             Self::Cluster(_) | Self::ConsumerCluster(..) => Part::Cluster,
             Self::LocalCluster(_) => Part::LocalCluster,
             Self::Jwks(..) => Part::Jwks,
-            Self::Endpoints(_) => Part::Endpoints,
+            Self::Endpoints(..) => Part::Endpoints,
             Self::Inbound(..) => Part::Inbound,
             Self::Outbound(..) => Part::Outbound,
             Self::Collector(_) => Part::Collector,
@@ -428,7 +456,7 @@ impl ResourceKey {
     /// and never shared.
     pub fn service(&self) -> Option<&QualifiedName> {
         Some(match self {
-            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination, _) => {
                 &destination.service
             }
             Self::LocalCluster(slot) | Self::Jwks(slot, _) | Self::Inbound(slot, _) | Self::Outbound(slot, _) => {

@@ -7,6 +7,7 @@ mod route;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
@@ -15,7 +16,7 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 
 use super::{Audience, Client, Features, Part, cluster, cluster_name, endpoint, http, origins, plan, planned_port};
 use super::{route_name, tls, wire};
-use crate::mesh::{Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Service};
+use crate::mesh::{Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Service, Vantage};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Name, Resource};
 
@@ -53,8 +54,8 @@ pub enum Proxyless {
         /// As in [`Client::Grpc`].
         certificates: bool,
     },
-    /// Where a destination is.
-    Endpoints(Destination),
+    /// Where a destination is, as [`super::ResourceKey::Endpoints`].
+    Endpoints(Destination, Option<Arc<Vantage>>),
 }
 
 /// What one entry of `calls` adds to what these `clients` need: nothing where the port carries no gRPC. `is_only`
@@ -65,7 +66,7 @@ pub(super) fn contribution(
     port: &Port,
     consumer: &Consumer,
     is_only: bool,
-    leads_to: impl Iterator<Item = Destination>,
+    leads_to: impl Iterator<Item = (Destination, Option<Arc<Vantage>>)>,
     clients: &BTreeSet<Client>,
 ) -> impl Iterator<Item = Proxyless> {
     let mut keys = Vec::new();
@@ -78,10 +79,10 @@ pub(super) fn contribution(
             keys.push(Proxyless::Listener { service, port, number, consumer });
         }
         keys.push(Proxyless::Route { service, port: name, consumer: consumer.clone() });
-        for to in leads_to {
+        for (to, from) in leads_to {
             let certificates = clients.iter().filter_map(|client| client.certificates());
             keys.extend(certificates.map(|certificates| Proxyless::Cluster { to: to.clone(), certificates }));
-            keys.push(Proxyless::Endpoints(to));
+            keys.push(Proxyless::Endpoints(to, from));
         }
     }
     keys.into_iter()
@@ -103,7 +104,9 @@ impl Proxyless {
             Self::Listener { service, port, consumer, .. } => self.listener(mesh, service, port, consumer),
             Self::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
             Self::Cluster { to, certificates } => reached(mesh, to, *certificates),
-            Self::Endpoints(to) => endpoint::endpoints(mesh, to, instances, Client::Grpc { certificates: false }),
+            Self::Endpoints(to, from) => {
+                endpoint::endpoints(mesh, to, from.as_deref(), instances, Client::Grpc { certificates: false })
+            }
         }
     }
 
@@ -112,7 +115,7 @@ impl Proxyless {
             Self::Listener { .. } => Kind::Listener,
             Self::Route { .. } => Kind::Route,
             Self::Cluster { .. } => Kind::Cluster,
-            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Endpoints(..) => Kind::Endpoints,
         }
     }
 
@@ -123,13 +126,13 @@ impl Proxyless {
                 format!("{}.{}:{number}", service.name, service.namespace).into()
             }
             Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
-            Self::Cluster { to, .. } | Self::Endpoints(to) => cluster_name(to).into(),
+            Self::Cluster { to, .. } | Self::Endpoints(to, _) => cluster_name(to).into(),
         }
     }
 
     pub(super) fn audience(&self) -> Audience {
         match self {
-            Self::Listener { .. } | Self::Route { .. } | Self::Endpoints(_) => Audience::Proxyless,
+            Self::Listener { .. } | Self::Route { .. } | Self::Endpoints(..) => Audience::Proxyless,
             Self::Cluster { certificates, .. } => Audience::Only(Features::of_grpc(*certificates)),
         }
     }
@@ -137,7 +140,7 @@ impl Proxyless {
     pub(super) fn service(&self) -> &QualifiedName {
         match self {
             Self::Listener { service, .. } | Self::Route { service, .. } => service,
-            Self::Cluster { to, .. } | Self::Endpoints(to) => &to.service,
+            Self::Cluster { to, .. } | Self::Endpoints(to, _) => &to.service,
         }
     }
 
@@ -146,7 +149,7 @@ impl Proxyless {
             Self::Listener { .. } => Part::Outbound,
             Self::Route { .. } => Part::Route,
             Self::Cluster { .. } => Part::Cluster,
-            Self::Endpoints(_) => Part::Endpoints,
+            Self::Endpoints(..) => Part::Endpoints,
         }
     }
 
@@ -161,7 +164,7 @@ impl Proxyless {
                 let secured = |service: &Service| service.port(&to.port).map(|port| is_secured(service, port, true));
                 plan::parts_alike(Part::Cluster, &to.port, former, next) && secured(former) == secured(next)
             }
-            Self::Endpoints(to) => plan::parts_alike(Part::Endpoints, &to.port, former, next),
+            Self::Endpoints(to, from) => plan::endpoints_alike(to, from.as_deref(), former, next),
         }
     }
 

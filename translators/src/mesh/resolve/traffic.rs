@@ -15,7 +15,7 @@ use super::retry;
 use super::services::Services;
 use super::settings::limit;
 use super::stage::{Change, Kept};
-use super::{health, inbound};
+use super::{health, inbound, nearness};
 use crate::finding::Code;
 use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
@@ -284,6 +284,7 @@ impl Layer {
 
         let written = self.outbound.keepalive.clone().map(|keepalive| Some(self::keepalive(&keepalive)));
         self.set(&mut outbound.keepalive, written, None, "keepalive");
+        nearness::apply(&self.outbound.locality, &mut outbound.locality, |field| self.origin(field));
     }
 
     fn set<T>(&self, place: &mut Sourced<T>, written: Setting<T>, built_in: T, field: &str) {
@@ -330,6 +331,7 @@ fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
         circuit_breaker,
         health_check,
         keepalive,
+        locality,
         proxy_protocol: _,
     } = outbound;
     if timeouts.within(|t| t.connect) == Setting::Given(Span(Duration::ZERO)) {
@@ -361,6 +363,9 @@ fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
     }
     if let Setting::Given(written) = health_check {
         health::check(written, &at("healthCheck"), report);
+    }
+    if let Setting::Given(written) = locality {
+        nearness::check(written, &at("locality"), report);
     }
     if let Setting::Given(written) = keepalive {
         for (field, span) in [("time", written.time), ("interval", written.interval)] {
