@@ -30,6 +30,7 @@ mod outside;
 pub mod resolve;
 mod route;
 mod snapshot;
+mod source;
 mod telemetry;
 mod traffic;
 
@@ -50,6 +51,7 @@ pub use route::{
     Scheme, TcpRoute, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
+pub use source::{Senders, Source};
 pub use telemetry::{
     AccessLog, Collector, CollectorAt, Comparison, Dropped, Language, LogFormat, LogSink, LogWhen, Observed, TagValue,
     Telemetry, TelemetryProvider,

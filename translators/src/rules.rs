@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod health;
 pub mod inbound;
 pub mod locality;
+pub mod matching;
 pub mod mesh;
 mod mistake;
 mod node;

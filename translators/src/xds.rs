@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::mesh::{
-    Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Vantage, Workload,
+    Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Senders, Serve, Service, Vantage, Workload,
 };
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
@@ -76,6 +76,8 @@ pub enum ResourceKey {
         port: String,
         /// Which callers.
         consumer: Consumer,
+        /// Who they are, where rules tell them apart.
+        senders: Senders,
     },
     /// The listener of a socket of a gateway.
     Edge(EdgeSlot),
@@ -190,7 +192,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
             listener::outbound(mesh, workload, call, slot, *otlp)
         }
         ResourceKey::Collector(provider) => collector::cluster(mesh, provider),
-        ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+        ResourceKey::Route { service, port, consumer, senders } => {
+            route::configuration(mesh, service, port, (consumer, senders))
+        }
         ResourceKey::Edge(slot) => edge::listener(slot.edge(mesh), slot),
         ResourceKey::EdgeRoute(slot, chain) => slot.routes(slot.edge(mesh), chain.as_deref()),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
@@ -279,7 +283,7 @@ impl ResourceKey {
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot, _) => slot.name("out").into(),
             Self::Collector(provider) => collector::own_name(provider.name.as_str()).into(),
-            Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Route { service, port, consumer, .. } => route_name(service, port, consumer).into(),
             Self::Edge(slot) => slot.name().into(),
             Self::EdgeRoute(slot, chain) => slot.route(chain.as_deref()).into(),
             Self::Proxyless(key) => key.name(),
@@ -440,6 +444,11 @@ fn consumer(called: &Port, workload: &Workload) -> Consumer {
     called.route_for(&workload.name.namespace).map_or(Consumer::Everyone, |(consumer, _)| consumer.clone())
 }
 
+/// What the callers of this workload are, where the rules of their route tell them apart.
+fn senders(called: &Port, workload: &Workload) -> Senders {
+    called.route_for(&workload.name.namespace).and_then(|(_, route)| route.senders(workload))
+}
+
 /// Where the calls through one outbound listener may end, each once.
 fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destination> {
     if !called.protocol.is_http() {
@@ -451,7 +460,7 @@ fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destinat
         return destinations;
     }
     let route = called.route_for(&workload.name.namespace);
-    let rules = route.iter().flat_map(|(_, route)| &route.rules);
+    let rules = route.iter().flat_map(|(_, route)| &route.rules).filter(|rule| rule.is_about(workload));
     let mut destinations: Vec<&Destination> = rules.flat_map(HttpRule::destinations).collect();
     destinations.sort_unstable();
     destinations.dedup();

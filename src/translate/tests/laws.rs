@@ -119,6 +119,8 @@ fn route_spec() -> impl Strategy<Value = String> {
         "http: [{to: TO, stickyBy: {header: x-user}}]",
         "http: [{to: TO, retry: {attempts: 2}, cors: {allowOrigins: [\"*\"]}}]",
         "grpc: [{match: [{service: a.B}], to: TO}]",
+        "http: [{match: [{from: [{namespace: a}, {service: s1}]}], to: TO}, {to: [{service: a/s0}]}]",
+        "grpc: [{match: [{from: [{serviceAccount: w0}]}], to: TO}]",
         "tcp: [{to: TO}]",
     ]);
     (prop::sample::select(SERVICES.as_slice()), prop::collection::vec(to, 1..3), rule).prop_map(
@@ -162,6 +164,7 @@ fn edge_route_spec() -> impl Strategy<Value = String> {
         "http: [{to: [{service: TO}]}]",
         "http: [{to: [{service: TO, version: v1}, {service: a/s0}], timeout: 3s}, {respond: {status: 204}}]",
         "grpc: [{to: [{service: TO}], stickyBy: {header: x-user}}]",
+        "http: [{match: [{from: [{ip: 10.0.0.0/8}]}], to: [{service: TO}]}]",
     ]);
     (subject, rule, prop::sample::select(SERVICES.as_slice()))
         .prop_map(|(subject, rule, to)| format!("{{for: {subject}, {}}}", rule.replace("TO", to)))

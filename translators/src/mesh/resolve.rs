@@ -77,6 +77,7 @@ mod services;
 mod settings;
 mod sharing;
 mod snapshots;
+mod sources;
 mod stage;
 mod telemetry;
 mod template;

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::{
     EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless,
+    senders,
 };
 use crate::mesh::{
-    Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Prefer, Serve, Service, Vantage, Workload,
+    Backing, Call, Destination, Edge, HttpMatch, HttpRoute, HttpRule, Mesh, Outbound, Port, Prefer, Serve, Service,
+    Source, Vantage, Workload,
 };
 use crate::name::{Label, QualifiedName, RuleRef};
 
@@ -125,6 +127,7 @@ pub fn contribution(
             added.follows_from.extend(elsewhere.map(|destination| destination.service.clone()));
             let leads_to = leads_to.into_iter().filter_map(known);
             let (service, port, consumer) = (call.service.clone(), call.port.clone(), consumer(used, workload));
+            let senders = senders(used, workload);
             let clients: BTreeSet<_> = features.iter().map(|features| features.client).collect();
             if clients.iter().any(|client| client.is_proxyless()) {
                 let is_only = slots.is_only_port(&call.service);
@@ -132,7 +135,7 @@ pub fn contribution(
                     mesh,
                     call,
                     used,
-                    &consumer,
+                    (&consumer, &senders),
                     is_only,
                     leads_to.clone().map(|(to, _, reached)| (to, vantage(reached, workload))),
                     &clients,
@@ -144,7 +147,7 @@ pub fn contribution(
                     added.reach(destination, (service, reached), workload);
                 }
                 if used.protocol.is_http() {
-                    added.shared.push(ResourceKey::Route { service, port, consumer });
+                    added.shared.push(ResourceKey::Route { service, port, consumer, senders });
                 }
                 if mesh.telemetry_of_calls(workload).logs_by_otlp() {
                     let forms: BTreeSet<_> = envoys().map(|features| features.otlp_logs).collect();
@@ -238,10 +241,19 @@ fn is_listed(service: &Service) -> bool {
 /// Whether no plan can tell the two forms of a service apart.
 pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let leads_to = |port: &Port| -> Vec<_> {
-        let destinations = |route: &crate::mesh::HttpRoute| -> BTreeSet<Destination> {
-            route.rules.iter().flat_map(HttpRule::destinations).cloned().collect()
+        // Who is led there: nobody told apart, for most.
+        type Led = BTreeSet<(Vec<Option<BTreeSet<Source>>>, Option<Destination>)>;
+        let led = |route: &HttpRoute| -> Led {
+            let of_rule = |rule: &HttpRule| {
+                let is_told = rule.sources().next().is_some();
+                let of_one = |one: &HttpMatch| one.from.as_deref().cloned();
+                let who: Vec<_> = rule.matches.iter().filter(|_| is_told).map(of_one).collect();
+                let to = rule.destinations().map(|to| Some(to.clone()));
+                to.chain(is_told.then_some(None)).map(|to| (who.clone(), to)).collect::<Vec<_>>()
+            };
+            route.rules.iter().flat_map(of_rule).collect()
         };
-        port.routes.iter().map(|(consumer, route)| (consumer.clone(), destinations(route))).collect()
+        port.routes.iter().map(|(consumer, route)| (consumer.clone(), led(route))).collect()
     };
     let fetched =
         |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };

@@ -16,7 +16,9 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 
 use super::{Audience, Client, Features, Part, cluster, cluster_name, endpoint, http, origins, plan, planned_port};
 use super::{route_name, tls, wire};
-use crate::mesh::{Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Service, Vantage};
+use crate::mesh::{
+    Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Senders, Service, Vantage,
+};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Name, Resource};
 
@@ -46,6 +48,8 @@ pub enum Proxyless {
         port: String,
         /// Which callers.
         consumer: Consumer,
+        /// Who they are, where rules tell them apart.
+        senders: Senders,
     },
     /// How clients reach a destination.
     Cluster {
@@ -64,7 +68,7 @@ pub(super) fn contribution(
     mesh: &Mesh,
     call: &Call,
     port: &Port,
-    consumer: &Consumer,
+    (consumer, senders): (&Consumer, &Senders),
     is_only: bool,
     leads_to: impl Iterator<Item = (Destination, Option<Arc<Vantage>>)>,
     clients: &BTreeSet<Client>,
@@ -78,7 +82,8 @@ pub(super) fn contribution(
             let (service, port, consumer) = (service.clone(), name.clone(), consumer.clone());
             keys.push(Proxyless::Listener { service, port, number, consumer });
         }
-        keys.push(Proxyless::Route { service, port: name, consumer: consumer.clone() });
+        let (consumer, senders) = (consumer.clone(), senders.clone());
+        keys.push(Proxyless::Route { service, port: name, consumer, senders });
         for (to, from) in leads_to {
             let certificates = clients.iter().filter_map(|client| client.certificates());
             keys.extend(certificates.map(|certificates| Proxyless::Cluster { to: to.clone(), certificates }));
@@ -102,7 +107,9 @@ impl Proxyless {
     pub(super) fn build(&self, mesh: &Mesh, instances: &Instances) -> Resource {
         match self {
             Self::Listener { service, port, consumer, .. } => self.listener(mesh, service, port, consumer),
-            Self::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+            Self::Route { service, port, consumer, senders } => {
+                route::configuration(mesh, service, port, (consumer, senders))
+            }
             Self::Cluster { to, certificates } => reached(mesh, to, *certificates),
             Self::Endpoints(to, from) => {
                 endpoint::endpoints(mesh, to, from.as_deref(), instances, Client::Grpc { certificates: false })
@@ -125,7 +132,7 @@ impl Proxyless {
             Self::Listener { service, number: Some(number), .. } => {
                 format!("{}.{}:{number}", service.name, service.namespace).into()
             }
-            Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Route { service, port, consumer, .. } => route_name(service, port, consumer).into(),
             Self::Cluster { to, .. } | Self::Endpoints(to, _) => cluster_name(to).into(),
         }
     }

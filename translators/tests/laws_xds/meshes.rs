@@ -516,8 +516,16 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
     let within = prop::option::weighted(0.2, "/p|/p/|/a\\.b");
-    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"))
-        .prop_map(|(path, within, methods, headers, query)| HttpMatch { path, within, methods, headers, query })
+    let source = prop_oneof![
+        "[ab]".prop_map(|namespace| Source::Namespace(namespace.parse().expect("a label"))),
+        "[ab]/s[01]".prop_map(|service| Source::Service(name(&service))),
+        "[ab]/w[01]".prop_map(|of| Source::Identity(SpiffeId::of_workload(&TrustDomain::built_in(), &name(&of)))),
+        network().prop_map(Source::Ip),
+    ];
+    let from = prop::option::weighted(0.3, prop::collection::btree_set(source, 1..3).prop_map(Box::new));
+    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"), from).prop_map(
+        |(path, within, methods, headers, query, from)| HttpMatch { path, within, methods, headers, query, from },
+    )
 }
 
 /// How a header or a parameter is matched.

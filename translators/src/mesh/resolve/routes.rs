@@ -19,6 +19,7 @@ use super::report::Report;
 use super::retry;
 use super::services::{Declared, DeclaredPort, Services};
 use super::settings::Settings;
+use super::sources::sources;
 use super::stage::Change;
 use super::traffic::Calls;
 use crate::finding::Code;
@@ -304,8 +305,12 @@ pub(super) fn rules(
     let (mut rules, mut limits): (Vec<HttpRule>, Vec<Limits>) = Default::default();
     for (index, written) in grpc {
         let (at, written_as) = (format!("/spec/grpc/{index}"), written.to_http());
-        let matches =
-            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| grpc_match(one, at, report));
+        let matches = written.matches.iter().map(|one| {
+            move |at: &str, report: &mut Report<'_>| HttpMatch {
+                from: sources(&one.from, &format!("{at}/from"), routed, known, report),
+                ..grpc_match(one, at, report)
+            }
+        });
         let matches = alternatives(matches, prefix, &at, report);
         // Without a port whose protocol it would be.
         let routed = Routed { protocol: routed.called.map_or(Protocol::Grpc, |(_, port)| port.protocol), ..routed };
@@ -315,8 +320,12 @@ pub(super) fn rules(
     }
     for (index, written) in http {
         let at = format!("/spec/http/{index}");
-        let matches =
-            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| http_match(one, at, report));
+        let matches = written.matches.iter().map(|one| {
+            move |at: &str, report: &mut Report<'_>| HttpMatch {
+                from: sources(&one.from, &format!("{at}/from"), routed, known, report),
+                ..http_match(one, at, report)
+            }
+        });
         let matches = alternatives(matches, prefix, &at, report);
         let name = format!("rule-{index}");
         enter(&mut rules, http_rule(written, &at, name, matches, routed, known, report), &at, report);
