@@ -17,6 +17,7 @@ use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 use crate::rules::scalar::Setting;
 
 mod access;
+mod apart;
 mod certificate;
 mod edge;
 mod health;
@@ -35,6 +36,7 @@ mod telemetry;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
+pub use apart::{AllApart, Apart};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
 pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
 pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
@@ -183,6 +185,9 @@ pub struct Port {
     /// What its proxies take.
     #[serde(skip_serializing_if = "takes_anything")]
     pub inbound: Arc<Inbound>,
+    /// The workloads of whose proxies policies by labels say something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apart: AllApart,
     /// How callers route; empty for TCP ports.
     pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
     /// Where connections go if not to the port itself; empty for HTTP ports.

@@ -208,6 +208,8 @@ fn target() -> impl Strategy<Value = &'static str> {
         "{service: s2}",
         "{scope: namespace}",
         "{service: s0, port: raw}",
+        "{labels: {version: v1}}",
+        "{labels: {version: v2}}",
     ])
 }
 

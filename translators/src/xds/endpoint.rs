@@ -11,6 +11,7 @@ use prost::Message;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
+use super::cluster::modes;
 use super::raw::Raw;
 use super::{Client, Slot, cluster_name, origins, port, wire};
 use crate::mesh::{
@@ -53,6 +54,8 @@ struct Found<'a> {
     address: SocketAddr,
     weight: u32,
     locality: Option<&'a Arc<Locality>>,
+    /// Whether it is reached by mTLS.
+    mtls: bool,
 }
 
 /// How callers at one place rank endpoints.
@@ -74,20 +77,18 @@ pub(super) fn endpoints(
 ) -> Resource {
     let name = cluster_name(destination);
     let Some((service, port)) = port(mesh, &destination.service, &destination.port) else {
-        let nowhere = assignment(&name, &[], None, false, client);
+        let nowhere = assignment(&name, &[], None, client);
         return Resource::from_bytes(Kind::Endpoints, name.into(), &nowhere, [].into());
     };
-    let mode = port.mtls.value;
-    let mtls = mode != MtlsMode::Disabled && port.callers_use_mtls;
-    let (found, by_mtls) = match &service.backing {
-        Backing::Workloads(servings) => (connected(servings, destination, mtls, instances), mtls),
-        Backing::Static(endpoints) => (listed(endpoints, destination), mode == MtlsMode::Strict),
+    let found = match &service.backing {
+        Backing::Workloads(servings) => connected(servings, destination, port, instances),
+        Backing::Static(endpoints) => listed(endpoints, destination, port.mtls.value == MtlsMode::Strict),
         // No address of a name carries a label; without one, proxies ask for them.
-        Backing::Dns(_) => (Vec::new(), false),
+        Backing::Dns(_) => Vec::new(),
     };
     let ranking = from.map(|from| (nearness(port, from), from.place.as_ref()));
-    let value = assignment(&name, &found, ranking, by_mtls, client);
-    let rules = port.mtls.origin.iter().chain([&service.origin]);
+    let value = assignment(&name, &found, ranking, client);
+    let rules = modes(port).chain([&service.origin]);
     let origins = origins(rules.chain(ranking.into_iter().flat_map(|(nearness, _)| nearness.origins())));
     Resource::from_bytes(Kind::Endpoints, name.into(), &value, origins)
 }
@@ -96,7 +97,7 @@ pub(super) fn endpoints(
 fn connected<'a>(
     servings: &'a [Serving],
     destination: &Destination,
-    mtls: bool,
+    port: &Port,
     instances: &Instances,
 ) -> Vec<Found<'a>> {
     let mut found = BTreeMap::new();
@@ -105,6 +106,8 @@ fn connected<'a>(
         *listeners.entry(&serving.workload).or_default() += 1;
     }
     for serving in servings.iter().filter(|s| s.port == destination.port && carries(&s.labels, destination)) {
+        let (mode, callers_use_mtls) = port.mode_of(&serving.workload);
+        let mtls = mode != MtlsMode::Disabled && callers_use_mtls;
         let twice = listeners.get(&serving.workload).is_some_and(|listeners| *listeners > 1);
         let listen = twice.then_some(serving.listen);
         let listener = Slot::new(&serving.workload, &destination.service, &serving.port, listen).name("in");
@@ -114,7 +117,7 @@ fn connected<'a>(
             let listen = serving.listen;
             let ip = if listen.ip().is_unspecified() { instance.address } else { listen.ip() };
             let address = SocketAddr::new(ip, listen.port());
-            found.insert(address, Found { address, weight: 1, locality: serving.locality.as_ref() });
+            found.insert(address, Found { address, weight: 1, locality: serving.locality.as_ref(), mtls });
         }
     }
     found.into_values().collect()
@@ -122,13 +125,13 @@ fn connected<'a>(
 
 /// Nothing is known of what stands behind a listed address, so it is reached by mTLS only where nothing else is
 /// allowed.
-fn listed<'a>(endpoints: &'a [StaticEndpoint], destination: &Destination) -> Vec<Found<'a>> {
+fn listed<'a>(endpoints: &'a [StaticEndpoint], destination: &Destination, mtls: bool) -> Vec<Found<'a>> {
     let counts = endpoints.iter().filter(|listed| listed.weight > 0 && carries(&listed.labels, destination));
     let mut found = Vec::with_capacity(endpoints.len());
     found.extend(counts.filter_map(|listed| {
         let port = listed.ports.get(&destination.port)?;
         let address = SocketAddr::new(listed.address, port.get());
-        Some(Found { address, weight: listed.weight, locality: listed.locality.as_ref() })
+        Some(Found { address, weight: listed.weight, locality: listed.locality.as_ref(), mtls })
     }));
     found.sort_by_key(|found| found.address);
     found.dedup_by(|one, same| {
@@ -146,20 +149,14 @@ fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool
 }
 
 /// A load assignment; each address is there once. A gRPC client has one transport for all of them.
-fn assignment(
-    cluster_name: &str,
-    endpoints: &[Found<'_>],
-    ranking: Option<Ranking<'_>>,
-    mtls: bool,
-    client: Client,
-) -> Vec<u8> {
+fn assignment(cluster_name: &str, endpoints: &[Found<'_>], ranking: Option<Ranking<'_>>, client: Client) -> Vec<u8> {
     let is_proxyless = client.is_proxyless();
-    let mtls = mtls && !is_proxyless;
-    let each = ENDPOINT_BYTES + if mtls { MTLS_METADATA.len() } else { 0 };
+    let by_mtls = |found: &Found<'_>| found.mtls && !is_proxyless;
+    let each = ENDPOINT_BYTES + if endpoints.first().is_some_and(by_mtls) { MTLS_METADATA.len() } else { 0 };
     let mut assignment = Raw::with_capacity(cluster_name.len() + 16 + endpoints.len() * each);
     assignment.text(1, cluster_name);
     if ranking.is_some() || endpoints.iter().any(|found| found.locality.is_some()) {
-        by_place(&mut assignment, endpoints, ranking, mtls);
+        by_place(&mut assignment, endpoints, ranking, by_mtls);
     } else if !endpoints.is_empty() {
         let [name, share] = &*GRPC_LOCALITY;
         assignment.message(2, |locality| {
@@ -167,7 +164,7 @@ fn assignment(
                 locality.encoded(name);
             }
             for found in endpoints {
-                locality.message(2, |endpoint| lb_endpoint(endpoint, found, mtls));
+                locality.message(2, |endpoint| lb_endpoint(endpoint, found, by_mtls(found)));
             }
             if is_proxyless {
                 locality.encoded(share);
@@ -179,7 +176,12 @@ fn assignment(
 
 /// The endpoints of each place together, the place's share being the sum of theirs. Priorities have no gaps, whatever is
 /// missing.
-fn by_place(assignment: &mut Raw, endpoints: &[Found<'_>], ranking: Option<Ranking<'_>>, mtls: bool) {
+fn by_place(
+    assignment: &mut Raw,
+    endpoints: &[Found<'_>],
+    ranking: Option<Ranking<'_>>,
+    by_mtls: impl Fn(&Found<'_>) -> bool,
+) {
     type OfPlace<'a> = BTreeMap<Option<&'a Arc<Locality>>, Vec<&'a Found<'a>>>;
     let mut by_rank: BTreeMap<usize, OfPlace<'_>> = BTreeMap::new();
     for found in endpoints {
@@ -196,7 +198,7 @@ fn by_place(assignment: &mut Raw, endpoints: &[Found<'_>], ranking: Option<Ranki
             assignment.large(2, |locality| {
                 locality.message(1, |name| place.iter().for_each(|place| put_locality(name, place)));
                 for found in endpoints {
-                    locality.message(2, |endpoint| lb_endpoint(endpoint, found, mtls));
+                    locality.message(2, |endpoint| lb_endpoint(endpoint, found, by_mtls(found)));
                 }
                 let share: u64 = endpoints.iter().map(|found| u64::from(found.weight)).sum();
                 locality.message(3, |value| value.number(1, (share / scale).max(1)));
@@ -279,6 +281,7 @@ mod tests {
             outbound: Arc::default(),
             outbound_of: BTreeMap::new(),
             inbound: Default::default(),
+            apart: None,
             routes: BTreeMap::new(),
             tcp_routes: BTreeMap::new(),
         };

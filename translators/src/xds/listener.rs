@@ -35,6 +35,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
 pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, features: Features) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
+    let port = &*port.served_by(&workload.name);
     let telemetry = mesh.telemetry_of_serve(workload, serve);
     let counted = Counted::new(workload, slot, port.protocol, telemetry);
     let name = slot.name("in");

@@ -13,8 +13,8 @@ use super::{
     senders,
 };
 use crate::mesh::{
-    Backing, Call, Destination, Edge, HttpMatch, HttpRoute, HttpRule, Mesh, Outbound, Port, Prefer, Serve, Service,
-    Source, Vantage, Workload,
+    Access, Backing, Call, Destination, Edge, HttpMatch, HttpRoute, HttpRule, Mesh, Outbound, Port, Prefer, Serve,
+    Service, Source, Vantage, Workload,
 };
 use crate::name::{Label, QualifiedName, RuleRef};
 
@@ -109,7 +109,8 @@ pub fn contribution(
         Entry::Serve(_) => {
             added.own = envoys().map(|features| ResourceKey::Inbound(slot.clone(), *features)).collect();
             if !added.own.is_empty() {
-                let access = used.protocol.is_http().then_some(&used.access);
+                let access = used.apart_of(&workload.name).map_or(&used.access, |own| &own.access);
+                let access = used.protocol.is_http().then_some(access);
                 let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
                 added.own.extend(fetched.map(|name| ResourceKey::Jwks(slot.clone(), name.clone())));
                 added.own.push(ResourceKey::LocalCluster(slot));
@@ -255,8 +256,11 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
         };
         port.routes.iter().map(|(consumer, route)| (consumer.clone(), led(route))).collect()
     };
-    let fetched =
-        |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };
+    let fetched = |access: &Access| -> Vec<_> { jwt::fetched(access).map(|provider| provider.name.clone()).collect() };
+    let fetched = |port: &Port| -> Vec<_> {
+        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), fetched(&own.access)));
+        [(None, fetched(&port.access))].into_iter().chain(apart).collect()
+    };
     former.ports.len() == next.ports.len()
         && is_listed(former) == is_listed(next)
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
@@ -265,7 +269,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
                 && preferred(former).eq(preferred(next))
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
-                && (former.access == next.access || fetched(former) == fetched(next))
+                && ((&former.access, &former.apart) == (&next.access, &next.apart) || fetched(former) == fetched(next))
         })
 }
 
@@ -305,20 +309,24 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
             Part::Cluster => {
                 let of_workloads = |service: &Service| matches!(service.backing, Backing::Workloads(_));
                 let named = |service: &Service| is_listed(service) || former.backing == next.backing;
-                (&a.mtls, &former.identities, &former.outside) == (&b.mtls, &next.identities, &next.outside)
+                (&a.mtls, &a.apart, &former.identities, &former.outside)
+                    == (&b.mtls, &b.apart, &next.identities, &next.outside)
+                    && (a.apart.is_none() || former.backing == next.backing)
                     && calls(a) == calls(b)
                     && named(former)
                     && named(next)
                     && of_workloads(former) == of_workloads(next)
             }
-            Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit,
+            Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit && a.apart == b.apart,
             Part::Collector => true,
-            Part::Jwks => a.access == b.access,
+            Part::Jwks => (&a.access, &a.apart) == (&b.access, &b.apart),
             Part::Endpoints => {
-                (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
+                (&a.mtls, a.callers_use_mtls, &a.apart, &former.backing)
+                    == (&b.mtls, b.callers_use_mtls, &b.apart, &next.backing)
             }
             Part::Inbound => {
-                (a.server_first, &a.mtls, &a.access, &a.inbound) == (b.server_first, &b.mtls, &b.access, &b.inbound)
+                (a.server_first, &a.mtls, &a.access, &a.inbound, &a.apart)
+                    == (b.server_first, &b.mtls, &b.access, &b.inbound, &b.apart)
             }
             Part::Outbound => {
                 a.routes.keys().eq(b.routes.keys())

@@ -208,13 +208,17 @@ fn reached(mesh: &Mesh, to: &Destination, certificates: bool) -> Resource {
         transport_socket: secured.then(|| tls::proxyless(&cluster::identities(mesh, service))),
         ..cluster::discovered()
     };
-    Resource::new(Kind::Cluster, name, &cluster, origins([&service.origin].into_iter().chain(&port.mtls.origin)))
+    Resource::new(Kind::Cluster, name, &cluster, origins([&service.origin].into_iter().chain(cluster::modes(port))))
 }
 
 /// Whether a client comes by mTLS: it has one transport for all endpoints, and can use mTLS only with a certificate.
 /// Where plaintext is taken as well, those that are connected proxies all answer mTLS; of others it is not known.
 fn is_secured(service: &Service, port: &Port, certificates: bool) -> bool {
-    match port.mtls.value {
+    if port.apart.is_some() && !service.modes(port).any(|mode| mode == MtlsMode::Strict) {
+        // Those who differ take plaintext, all of them.
+        return service.modes(port).all(|mode| mode == MtlsMode::Permissive) && certificates && port.callers_use_mtls;
+    }
+    match if port.apart.is_some() { MtlsMode::Strict } else { port.mtls.value } {
         MtlsMode::Strict => true,
         MtlsMode::Permissive => {
             certificates && port.callers_use_mtls && matches!(service.backing, Backing::Workloads(_))

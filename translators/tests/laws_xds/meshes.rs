@@ -43,6 +43,8 @@ struct PortPart {
     /// How the callers of a namespace make their calls.
     outbound_of: Option<Outbound>,
     inbound: Inbound,
+    /// What holds for one workload.
+    apart: Option<Apart>,
     rules: Vec<RulePart>,
     own_route: bool,
 }
@@ -193,9 +195,18 @@ fn outside() -> impl Strategy<Value = Outside> {
 fn port() -> impl Strategy<Value = PortPart> {
     let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
     let rules = prop::collection::vec(http_rule(), 0..3);
-    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound());
+    let apart = (mode(), any::<bool>(), access(), inbound()).prop_map(|(mode, used, access, inbound)| Apart {
+        mtls: Sourced::from_rule(mode, rule("a/labels", "/spec/mode")),
+        callers_use_mtls: used,
+        access,
+        inbound: Arc::new(inbound),
+    });
+    let apart = apart.boxed();
+    let outbound = || outbound().boxed();
+    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound(), prop::option::weighted(0.3, apart));
     (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
-        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound), rules, own_route)| PortPart {
+        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound, apart), rules, own_route)| PortPart {
+            apart,
             protocol,
             server_first,
             mode,
@@ -640,6 +651,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         outbound: Arc::new(part.outbound.clone()),
         outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
         inbound: Arc::new(part.inbound.clone()),
+        apart: part.apart.clone().map(|own| Box::new([(name("a/w0"), own)].into())),
         routes,
         tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
     }

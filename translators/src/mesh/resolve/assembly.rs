@@ -3,8 +3,10 @@
 //! Owns: which parts a service has, and what is wrong with it as a whole. May use: every stage, as it is kept. Never: evaluates
 //! an object.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::backing::Behind;
 use super::dirty::Dirty;
 use super::facts::Fact;
 use super::ledger::Part;
@@ -12,7 +14,7 @@ use super::report::Report;
 use super::services::DeclaredPort;
 use super::traffic::Calls;
 use super::{Resolver, access, mtls};
-use crate::mesh::{MtlsMode, Port, Service, Sourced, Workload};
+use crate::mesh::{Access, AllApart, Apart, Backing, MtlsMode, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 
 impl Resolver {
@@ -63,6 +65,37 @@ impl Resolver {
         workloads.filter_map(|key| self.kept_workloads.get(&key.name)).map(AsRef::as_ref)
     }
 
+    /// The workloads that serve a port and of which labels say something else than what is `usual`.
+    fn apart(
+        &self,
+        service: &QualifiedName,
+        port: &DeclaredPort,
+        behind: &Behind,
+        usual: &Apart,
+        admit: impl Fn(&mut Access),
+    ) -> AllApart {
+        let namespace = &service.namespace;
+        let by_labels = self.modes.is_by_labels(namespace)
+            || self.policies.is_by_labels(namespace)
+            || self.traffic.is_by_labels(namespace);
+        let Backing::Workloads(servings) = &behind.backing else { return None };
+        let servings = servings.iter().filter(|serving| by_labels && serving.port == port.name);
+        let of_workload = |workload: &Workload| {
+            let mut access = self.policies.effective(service, port, Some(workload), &self.settings.access);
+            admit(&mut access);
+            let own = Apart {
+                mtls: self.modes.effective(service, &port.name, Some(workload), &self.settings.mtls),
+                callers_use_mtls: usual.callers_use_mtls,
+                access,
+                inbound: self.traffic.taken(service, &port.name, Some(workload)),
+            };
+            (own != *usual).then(|| (workload.name.clone(), own))
+        };
+        let workloads = servings.filter_map(|serving| self.kept_workloads.get(&serving.workload));
+        let apart: BTreeMap<_, _> = workloads.filter_map(|workload| of_workload(workload)).collect();
+        (!apart.is_empty()).then(|| Box::new(apart))
+    }
+
     /// The service `name` with everything that applies to it; routes that are as they were `before` are shared.
     fn service(&self, name: &QualifiedName, before: Option<&Service>) -> Option<Service> {
         let declared = self.services.get(name)?;
@@ -71,36 +104,45 @@ impl Resolver {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
             let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
-            let mut access = self.policies.effective(name, port, &self.settings.access);
-            if self.traffic.checks() && access.may_refuse() {
-                let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
-                let directly = |service: &QualifiedName| {
-                    let callers = self.callers_of(service);
-                    let callers = callers.filter(|from| from.calls.iter().any(|call| call.service == *service));
-                    callers.map(|from| from.identity.clone()).collect()
-                };
-                access.checks = self.callers.admitted(name, port.protocol, calls, directly).map(Box::new);
-            }
+            let mut access = self.policies.effective(name, port, None, &self.settings.access);
+            let admit = |access: &mut Access| {
+                if self.traffic.checks() && access.may_refuse() {
+                    let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
+                    let directly = |service: &QualifiedName| {
+                        let callers = self.callers_of(service);
+                        let callers = callers.filter(|from| from.calls.iter().any(|call| call.service == *service));
+                        callers.map(|from| from.identity.clone()).collect()
+                    };
+                    access.checks = self.callers.admitted(name, port.protocol, calls, directly).map(Box::new);
+                }
+            };
+            admit(&mut access);
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
                 if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
                     *route = Arc::clone(same);
                 }
             }
+            let mtls = match &declared.outside {
+                None => self.modes.effective(name, &port.name, None, &self.settings.mtls),
+                Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
+            };
+            let inbound = self.traffic.taken(name, &port.name, None);
+            let usual = Apart { mtls, callers_use_mtls: true, access, inbound };
+            let apart = self.apart(name, port, behind, &usual, admit);
+            let Apart { mtls, callers_use_mtls, access, inbound } = usual;
             Port {
                 name: port.name.clone(),
                 number: port.number,
                 protocol: port.protocol,
                 server_first: port.server_first,
-                mtls: match &declared.outside {
-                    None => self.modes.effective(name, &port.name, &self.settings.mtls),
-                    Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
-                },
-                callers_use_mtls: true,
+                mtls,
+                callers_use_mtls,
                 access,
+                apart,
                 outbound,
                 outbound_of,
-                inbound: self.traffic.taken(name, &port.name),
+                inbound,
                 routes,
                 tcp_routes: self.routes.of_tcp_port((name, port)),
             }

@@ -17,6 +17,8 @@ pub(super) enum Fact {
     Identities(QualifiedName),
     /// The names of the services of a namespace.
     Names(Label),
+    /// Which labels the workloads of a namespace carry.
+    Labels(Label),
     /// The names of all services.
     AllNames,
     /// Whether there is a gateway of this name, and its hosts.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::claims::Claim;
 use super::levels::{ByLevel, Level};
 use super::matches::{cookie_name, header_name};
+use super::reach::{ByReach, Reach, Said, Workloads};
 use super::report::Report;
 use super::retry;
 use super::services::Services;
@@ -17,9 +18,10 @@ use super::settings::limit;
 use super::stage::{Change, Kept};
 use super::{health, inbound, nearness};
 use crate::finding::Code;
-use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
+use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced, Workload};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
 use crate::rules::scalar::{Setting, Span};
+use crate::rules::target::Target;
 use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
 
 /// What a TrafficPolicy says.
@@ -32,7 +34,7 @@ pub(super) struct Policy {
 /// Which calls: those to what a level covers, by the callers of one namespace or by all.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
-    pub level: Level,
+    pub reach: Reach,
     consumer: Option<Label>,
 }
 
@@ -49,7 +51,7 @@ struct Layer {
 pub(super) struct Traffic {
     /// How many of them have endpoints asked whether they are well.
     checking: usize,
-    producers: ByLevel<Arc<Policy>>,
+    producers: ByReach<Arc<Policy>>,
     /// Those of callers, by what they call and their namespace.
     consumers: BTreeMap<QualifiedName, BTreeMap<Label, ByLevel<Arc<Policy>>>>,
 }
@@ -65,26 +67,59 @@ pub(super) struct Calls {
 
 // === impl Subject ===
 
-/// One policy decides about the calls of the same callers to the same target.
-impl Claim for Subject {
+/// What one policy alone may say: about the calls of the same callers to the same target, and in a field about a workload that
+/// it takes by labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claimed {
+    Calls(Subject),
+    Field(&'static str, Said),
+}
+
+impl Claim for Claimed {
     const POINTER: &'static str = "/spec/target";
     const WHY: &'static str = "has the same target";
+
+    fn why(&self) -> String {
+        match self {
+            Self::Calls(_) => Self::WHY.to_owned(),
+            Self::Field(field, Said::By(_, workload)) => {
+                format!("says inbound.{field} of the workload {workload} too, by as many labels")
+            }
+            Self::Field(_, Said::Of(_)) => Self::WHY.to_owned(),
+        }
+    }
 }
 
 // === impl Policy ===
 
 impl Policy {
     /// What `spec` says.
-    pub(super) fn of(spec: &TrafficSpec, services: &Services, report: &mut Report<'_>) -> Option<Self> {
+    pub(super) fn of(
+        spec: &TrafficSpec,
+        services: &Services,
+        workloads: &Workloads,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
         if let Some(outbound) = &spec.outbound {
             check(outbound, report);
         } else if spec.inbound.is_none() {
             report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
         let inbound = spec.inbound.as_ref().map(|written| inbound::Settings::of(written, report));
-        let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
+        let (reach, consumer) = if let Target::Labels(_) = &spec.target {
+            if spec.outbound.is_some() {
+                let message =
+                    "labels are those of workloads, and calls are made to services: all endpoints are called alike";
+                report.error(Code::InvalidValue, "/spec/outbound", message).hint =
+                    Some("target the service, or leave outbound out".to_owned());
+            }
+            (Reach::of_served(&spec.target, services, workloads, report)?, None)
+        } else {
+            let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
+            (Reach::Ports(level), consumer)
+        };
         if let Some(inbound) = &inbound {
-            inbound.check_port(&level, services, report);
+            reach.level().into_iter().for_each(|level| inbound.check_port(level, services, report));
             if consumer.is_some() {
                 let message = "what a service takes is said in its own namespace alone";
                 report.error(Code::Foreign, "/spec/inbound", message);
@@ -95,7 +130,15 @@ impl Policy {
             outbound: spec.outbound.clone().unwrap_or_default(),
             inbound: inbound.unwrap_or_default(),
         };
-        Some(Self { subject: Subject { level, consumer }, layer })
+        Some(Self { subject: Subject { reach, consumer }, layer })
+    }
+
+    /// What only this policy may say.
+    pub(super) fn claims(&self, workloads: &Workloads) -> Vec<Claimed> {
+        let fields = self.layer.inbound.fields();
+        let by_labels = self.subject.reach.said(workloads).into_iter().skip(1);
+        let by_labels = by_labels.flat_map(|said| fields.iter().map(move |field| Claimed::Field(field, said.clone())));
+        [Claimed::Calls(self.subject.clone())].into_iter().chain(by_labels).collect()
     }
 }
 
@@ -108,16 +151,21 @@ impl Traffic {
         self.checking += changes.iter().filter_map(|change| change.after.as_ref()).filter(checking).count();
         self.checking -= changes.iter().filter_map(|change| change.before.as_ref()).filter(checking).count();
         for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
-            let Subject { level, consumer } = &kept.value.subject;
-            self.of(level, consumer.as_ref()).remove(level);
-            if let (Some(consumer), Some(service)) = (consumer, level.service()) {
+            let Subject { reach, consumer } = &kept.value.subject;
+            match self.of(reach, consumer.as_ref()) {
+                Some((levels, level)) => levels.remove(level),
+                None => self.producers.remove(reach),
+            }
+            if let (Some(consumer), Some(service)) = (consumer, reach.level().and_then(Level::service)) {
                 self.prune(service, consumer);
             }
         }
         for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
-            let Subject { level, consumer } = &kept.value.subject;
-            let of_level = self.of(level, consumer.as_ref()).entry(level, || Arc::clone(&kept.value));
-            *of_level = Arc::clone(&kept.value);
+            let Subject { reach, consumer } = &kept.value.subject;
+            match self.of(reach, consumer.as_ref()) {
+                Some((levels, level)) => levels.put(level, Arc::clone(&kept.value)),
+                None => self.producers.put(reach, Arc::clone(&kept.value)),
+            }
         }
     }
 
@@ -137,18 +185,21 @@ impl Traffic {
         self.checking > 0
     }
 
-    fn of(&mut self, level: &Level, consumer: Option<&Label>) -> &mut ByLevel<Arc<Policy>> {
-        match (consumer, level) {
-            (Some(consumer), Level::Service(service) | Level::Port(service, _)) => {
-                self.consumers.entry(service.clone()).or_default().entry(consumer.clone()).or_default()
-            }
-            (Some(_) | None, _) => &mut self.producers,
-        }
+    /// Where the policies of a consumer are, and where there.
+    fn of<'a>(&mut self, reach: &'a Reach, consumer: Option<&Label>) -> Option<(&mut ByLevel<Arc<Policy>>, &'a Level)> {
+        let (consumer, level) = (consumer?, reach.level()?);
+        let of_service = self.consumers.entry(level.service()?.clone()).or_default();
+        Some((of_service.entry(consumer.clone()).or_default(), level))
+    }
+
+    /// Whether labels say anything of the workloads of a namespace.
+    pub(super) fn is_by_labels(&self, namespace: &Label) -> bool {
+        self.producers.is_by_labels(namespace)
     }
 
     /// How the calls to a port are made; `below` is what holds where no policy says anything.
     pub(super) fn calls(&self, service: &QualifiedName, port: &str, below: &Arc<Outbound>) -> Calls {
-        let everyone = above(below, self.producers.covering(service, port));
+        let everyone = above(below, self.producers.covering(service, port, None));
         let consumers = self.consumers.get(service).into_iter().flatten();
         let consumers = consumers.filter(|(_, levels)| levels.covering(service, port).next().is_some());
         let of_consumer = |levels: &ByLevel<_>| above(&everyone, levels.covering(service, port));
@@ -156,9 +207,9 @@ impl Traffic {
         Calls { everyone, consumers }
     }
 
-    /// What a port takes.
-    pub(super) fn taken(&self, service: &QualifiedName, port: &str) -> Arc<Inbound> {
-        let mut policies = self.producers.covering(service, port).map(|policy| &policy.layer).peekable();
+    /// What a port takes as `workload` serves it, or those of whom labels say nothing.
+    pub(super) fn taken(&self, service: &QualifiedName, port: &str, workload: Option<&Workload>) -> Arc<Inbound> {
+        let mut policies = self.producers.covering(service, port, workload).map(|policy| &policy.layer).peekable();
         if policies.peek().is_none() {
             return Arc::clone(Inbound::built_in());
         }
