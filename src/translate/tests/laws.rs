@@ -176,9 +176,12 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         4 => target().prop_map(str::to_owned),
         2 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}}}")),
         1 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}, port: http}}")),
+        2 => prop::sample::select(vec!["{route: r0}", "{route: r0, rule: all}", "{route: r1}", "{route: e0, rule: rule-0}"])
+            .prop_map(str::to_owned),
     ];
     let outbound = prop::sample::select(vec![
         "{timeouts: {connect: 1s}}",
+        "{timeouts: {request: 4s}, retry: {attempts: 3, when: [5xx]}}",
         "{timeouts: {request: 3s, idle: 9s}, retry: {attempts: 2}}",
         "{timeouts: null, retry: null}",
         "{loadBalancing: {policy: ring-hash, hashOn: ip}}",

@@ -65,6 +65,7 @@ mod matches;
 mod mtls;
 mod nearness;
 mod observing;
+mod on_route;
 mod outside;
 mod pattern;
 mod providers;
@@ -155,6 +156,10 @@ impl Resolver {
             match change {
                 DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => {
                     dirty.object(key);
+                    if key.kind == ObjectKind::TrafficRoute {
+                        self.changed(Fact::Route(key.name.clone()), &mut dirty);
+                        self.changed(Fact::Routes(key.name.namespace.clone()), &mut dirty);
+                    }
                 }
             }
         }
@@ -338,11 +343,15 @@ impl Resolver {
 
     fn follow_traffic(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficPolicy);
-        let (services, workloads) = (&self.services, &self.kept_workloads);
+        let known = traffic::Known {
+            services: &self.services,
+            workloads: &self.kept_workloads,
+            objects: &self.common.objects.clone(),
+        };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::TrafficPolicy(spec) => {
-                let policy = traffic::Policy::of(spec, services, workloads, report)?;
-                let claims = policy.claims(workloads);
+                let policy = traffic::Policy::of(spec, &known, report)?;
+                let claims = policy.claims(known.workloads);
                 Some((policy, claims))
             }
             _ => None,
@@ -350,7 +359,14 @@ impl Resolver {
         let changes = self.traffic_policies.update(ObjectKind::TrafficPolicy, names, &mut self.common, evaluate);
         self.traffic.follow(&changes);
         for policy in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
-            dirty.reached(&policy.subject.reach, &self.services, &self.kept_workloads);
+            match &policy.subject {
+                traffic::Subject::Calls(reach, _) => dirty.reached(reach, &self.services, &self.kept_workloads),
+                traffic::Subject::Route(on) => match self.traffic_routes.get(&on.route).map(AsRef::as_ref) {
+                    Some(Routing::Service(of)) => dirty.services.insert(of.service.clone()),
+                    Some(Routing::Gateway(of)) => dirty.gateways.insert(of.gateway.clone()),
+                    None => {}
+                },
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::report::Report;
 use super::services::DeclaredPort;
 use super::traffic::Calls;
 use super::{Resolver, access, mtls};
-use crate::mesh::{Access, AllApart, Apart, Backing, MtlsMode, Port, Service, Sourced, Workload};
+use crate::mesh::{Access, AllApart, Apart, Backing, HttpRule, MtlsMode, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 
 impl Resolver {
@@ -102,7 +102,9 @@ impl Resolver {
         let behind = self.backings.get(name)?;
         let port = |port: &DeclaredPort| {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
-            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
+            let on_route =
+                |rule: &HttpRule, below: &Arc<_>| self.traffic.on_route(rule.origin.as_ref(), &rule.name, below);
+            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings, &on_route);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
             let mut access = self.policies.effective(name, port, None, &self.settings.access);
             let admit = |access: &mut Access| {

@@ -19,6 +19,10 @@ pub(super) enum Fact {
     Names(Label),
     /// Which labels the workloads of a namespace carry.
     Labels(Label),
+    /// Whether there is a route of this name, and what its rules are called.
+    Route(QualifiedName),
+    /// The names of the routes of a namespace.
+    Routes(Label),
     /// The names of all services.
     AllNames,
     /// Whether there is a gateway of this name, and its hosts.

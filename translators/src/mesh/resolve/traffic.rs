@@ -10,16 +10,18 @@ use std::time::Duration;
 use super::claims::Claim;
 use super::levels::{ByLevel, Level};
 use super::matches::{cookie_name, header_name};
+use super::on_route::OnRoute;
 use super::reach::{ByReach, Reach, Said, Workloads};
 use super::report::Report;
 use super::retry;
 use super::services::Services;
 use super::settings::limit;
 use super::stage::{Change, Kept};
-use super::{health, inbound, nearness};
+use super::{health, inbound, nearness, on_route};
 use crate::finding::Code;
 use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced, Workload};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
+use crate::rules::Objects;
 use crate::rules::scalar::{Setting, Span};
 use crate::rules::target::Target;
 use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
@@ -31,11 +33,28 @@ pub(super) struct Policy {
     layer: Layer,
 }
 
-/// Which calls: those to what a level covers, by the callers of one namespace or by all.
+/// Which calls.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Subject {
-    pub reach: Reach,
-    consumer: Option<Label>,
+pub(super) enum Subject {
+    /// Those to what it reaches, by the callers of one namespace or by all.
+    Calls(Reach, Option<Label>),
+    /// Those that rules take.
+    Route(OnRoute),
+}
+
+/// What policies may refer to.
+pub(super) struct Known<'a> {
+    pub services: &'a Services,
+    pub workloads: &'a Workloads,
+    pub objects: &'a Objects,
+}
+
+/// What one policy alone may say: about the calls of the same callers to the same target, and in a field about a workload that
+/// it takes by labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claimed {
+    Calls(Subject),
+    Field(&'static str, Said),
 }
 
 /// What one policy says of calls.
@@ -54,6 +73,8 @@ pub(super) struct Traffic {
     producers: ByReach<Arc<Policy>>,
     /// Those of callers, by what they call and their namespace.
     consumers: BTreeMap<QualifiedName, BTreeMap<Label, ByLevel<Arc<Policy>>>>,
+    /// Those of routes, and of rules by their names.
+    routes: BTreeMap<QualifiedName, BTreeMap<Option<String>, Arc<Policy>>>,
 }
 
 /// How the calls to one port are made.
@@ -65,15 +86,7 @@ pub(super) struct Calls {
     pub consumers: BTreeMap<Label, Arc<Outbound>>,
 }
 
-// === impl Subject ===
-
-/// What one policy alone may say: about the calls of the same callers to the same target, and in a field about a workload that
-/// it takes by labels.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Claimed {
-    Calls(Subject),
-    Field(&'static str, Said),
-}
+// === impl Claimed ===
 
 impl Claim for Claimed {
     const POINTER: &'static str = "/spec/target";
@@ -94,18 +107,24 @@ impl Claim for Claimed {
 
 impl Policy {
     /// What `spec` says.
-    pub(super) fn of(
-        spec: &TrafficSpec,
-        services: &Services,
-        workloads: &Workloads,
-        report: &mut Report<'_>,
-    ) -> Option<Self> {
+    pub(super) fn of(spec: &TrafficSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let Known { services, workloads, objects } = known;
         if let Some(outbound) = &spec.outbound {
             check(outbound, report);
         } else if spec.inbound.is_none() {
             report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
         let inbound = spec.inbound.as_ref().map(|written| inbound::Settings::of(written, report));
+        let layer = Layer {
+            key: report.object.key.clone(),
+            outbound: spec.outbound.clone().unwrap_or_default(),
+            inbound: inbound.clone().unwrap_or_default(),
+        };
+        if let Target::Route(route, rule) = &spec.target {
+            on_route::check(spec, report);
+            let on = OnRoute::of(route, rule.as_ref(), objects, report)?;
+            return Some(Self { subject: Subject::Route(on), layer });
+        }
         let (reach, consumer) = if let Target::Labels(_) = &spec.target {
             if spec.outbound.is_some() {
                 let message =
@@ -125,18 +144,17 @@ impl Policy {
                 report.error(Code::Foreign, "/spec/inbound", message);
             }
         }
-        let layer = Layer {
-            key: report.object.key.clone(),
-            outbound: spec.outbound.clone().unwrap_or_default(),
-            inbound: inbound.unwrap_or_default(),
-        };
-        Some(Self { subject: Subject { reach, consumer }, layer })
+        Some(Self { subject: Subject::Calls(reach, consumer), layer })
     }
 
     /// What only this policy may say.
     pub(super) fn claims(&self, workloads: &Workloads) -> Vec<Claimed> {
         let fields = self.layer.inbound.fields();
-        let by_labels = self.subject.reach.said(workloads).into_iter().skip(1);
+        let said = match &self.subject {
+            Subject::Calls(reach, _) => reach.said(workloads),
+            Subject::Route(_) => Vec::new(),
+        };
+        let by_labels = said.into_iter().filter(|said| matches!(said, Said::By(..)));
         let by_labels = by_labels.flat_map(|said| fields.iter().map(move |field| Claimed::Field(field, said.clone())));
         [Claimed::Calls(self.subject.clone())].into_iter().chain(by_labels).collect()
     }
@@ -151,7 +169,17 @@ impl Traffic {
         self.checking += changes.iter().filter_map(|change| change.after.as_ref()).filter(checking).count();
         self.checking -= changes.iter().filter_map(|change| change.before.as_ref()).filter(checking).count();
         for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
-            let Subject { reach, consumer } = &kept.value.subject;
+            let (reach, consumer) = match &kept.value.subject {
+                Subject::Calls(reach, consumer) => (reach, consumer),
+                Subject::Route(on) => {
+                    let Some(of_route) = self.routes.get_mut(&on.route) else { continue };
+                    of_route.remove(&on.rule);
+                    if of_route.is_empty() {
+                        self.routes.remove(&on.route);
+                    }
+                    continue;
+                }
+            };
             match self.of(reach, consumer.as_ref()) {
                 Some((levels, level)) => levels.remove(level),
                 None => self.producers.remove(reach),
@@ -161,7 +189,14 @@ impl Traffic {
             }
         }
         for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
-            let Subject { reach, consumer } = &kept.value.subject;
+            let (reach, consumer) = match &kept.value.subject {
+                Subject::Calls(reach, consumer) => (reach, consumer),
+                Subject::Route(on) => {
+                    let of_route = self.routes.entry(on.route.clone()).or_default();
+                    of_route.insert(on.rule.clone(), Arc::clone(&kept.value));
+                    continue;
+                }
+            };
             match self.of(reach, consumer.as_ref()) {
                 Some((levels, level)) => levels.put(level, Arc::clone(&kept.value)),
                 None => self.producers.put(reach, Arc::clone(&kept.value)),
@@ -205,6 +240,14 @@ impl Traffic {
         let of_consumer = |levels: &ByLevel<_>| above(&everyone, levels.covering(service, port));
         let consumers = consumers.map(|(consumer, levels)| (consumer.clone(), of_consumer(levels))).collect();
         Calls { everyone, consumers }
+    }
+
+    /// How the calls that a rule takes are made, the rule being of the route `origin`; `below` is what holds where no policy
+    /// says anything of routes.
+    pub(super) fn on_route(&self, origin: Option<&RuleRef>, rule: &str, below: &Arc<Outbound>) -> Arc<Outbound> {
+        let of_route = origin.and_then(|origin| self.routes.get(&origin.object.name));
+        let Some(of_route) = of_route else { return Arc::clone(below) };
+        above(below, [None, Some(rule.to_owned())].iter().filter_map(|rule| of_route.get(rule)))
     }
 
     /// What a port takes as `workload` serves it, or those of whom labels say nothing.
