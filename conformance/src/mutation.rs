@@ -1,39 +1,23 @@
 //! Mutation: rules that nobody wrote, made of those that somebody did.
 //!
-//! Owns: which word of a case takes the place of which. May use: numbers that follow from a seed. Never: knows a kind: what
+//! Owns: which word of a case takes the place of which. May use: rand, from a seed. Never: knows a kind: what
 //! becomes of a document is for others to say.
 
 use std::ops::Range;
 
-/// Numbers that look like chance and follow from a seed (xorshift, Marsaglia 2003).
-#[derive(Debug)]
-struct Numbers(u64);
-
-// === impl Numbers ===
-
-impl Numbers {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 16).unwrap_or_default() % limit.max(1)
-    }
-}
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 
 /// One of `cases` with some of its words replaced by words of any, by the number `seed`.
 pub fn mutated(cases: &[String], seed: u64) -> String {
-    let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    for _ in 0..8 {
-        numbers.below(1);
-    }
-    let Some(case) = cases.get(numbers.below(cases.len())) else { return String::new() };
+    let mut numbers = StdRng::seed_from_u64(seed);
+    let Some(case) = cases.choose(&mut numbers) else { return String::new() };
     let mut text = case.clone();
-    for _ in 0..=numbers.below(4) {
-        let Some(from) = cases.get(numbers.below(cases.len())) else { continue };
+    for _ in 0..numbers.random_range(1..=4) {
+        let Some(from) = cases.choose(&mut numbers) else { continue };
         let (places, words) = (values(&text), values(from));
-        if let (Some(place), Some(word)) =
-            (places.get(numbers.below(places.len())), words.get(numbers.below(words.len())))
-        {
+        if let (Some(place), Some(word)) = (places.choose(&mut numbers), words.choose(&mut numbers)) {
             text.replace_range(place.clone(), &from[word.clone()]);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use conformance::harness::shop::{INVENTORY, SOON, Shop, rule};
+use conformance::harness::shop::{INVENTORY, SOON, Shop, client, listed, rule};
 use conformance::harness::{App, Chancery, Echo, EnvoyProxy, eventually};
 use futures::future::join_all;
 use reqwest::{Client, Response};
@@ -19,7 +19,7 @@ fn policy(outbound: &str) -> String {
 async fn shop(outbound: &str) -> anyhow::Result<(Shop, Client, String)> {
     let shop = Shop::start(&policy(outbound), &[]).await?;
     let here = format!("http://{}/", shop.web_cart());
-    Ok((shop, Client::builder().no_proxy().pool_max_idle_per_host(0).build()?, here))
+    Ok((shop, client()?, here))
 }
 
 async fn status(client: &Client, url: &str, headers: &[(&str, &str)]) -> anyhow::Result<u16> {
@@ -331,12 +331,8 @@ type Consumers = (Chancery, Vec<EnvoyProxy>, Vec<String>, Vec<chancery::ports::P
 /// A cart at one fixed address, and callers in the first `count` of the namespaces a and b.
 async fn consumers(cart: std::net::SocketAddr, policies: &str, count: usize) -> anyhow::Result<Consumers> {
     let ports: Vec<_> = (0..count).map(|_| chancery::ports::Port::reserve()).collect::<Result<_, _>>()?;
-    let list = format!(
-        "ports: [{{name: http, port: 80, protocol: http}}]\nendpoints: {{static: [{{address: {}, port: {}}}]}}",
-        cart.ip(),
-        cart.port()
-    );
-    let mut inventory = rule("MeshService", "cart", &list);
+    let spec = format!("ports: [{{name: http, port: 80, protocol: http}}]\n{}", listed(&[(cart, "")]));
+    let mut inventory = rule("MeshService", "cart", &spec);
     for (namespace, port) in ["a", "b"].iter().zip(&ports) {
         let calls = format!("calls: [{{service: shop/cart, port: http, listen: \"{}\"}}]", port.loopback());
         inventory += &rule("Workload", "web", &calls).replace("namespace: shop", &format!("namespace: {namespace}"));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use conformance::harness::Echo;
-use conformance::harness::shop::{Shop, rule};
+use conformance::harness::shop::{Shop, client, rule};
 use reqwest::{Client, Method};
 
 async fn shop(rules: &str) -> anyhow::Result<(Shop, Client, String)> {
@@ -139,7 +139,7 @@ async fn a_client_stays_at_its_endpoint_also_where_weights_share_clients_out() -
     )
     .await?;
     // A client has a connection of its own.
-    let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+    let client = client()?;
     let version = async |path: &str, name: &str, value: &str| {
         let answer = client.get(format!("{here}{path}")).header(name, value).send().await?;
         anyhow::Ok(answer.json::<Echo>().await?.version)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, Shop, rule};
+use conformance::harness::shop::{SOON, Shop, client, listed, rule};
 use conformance::harness::{App, Chancery, Echo, EnvoyProxy, eventually};
 use reqwest::Client;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -14,11 +14,6 @@ use tokio::net::TcpStream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Code;
 use tonic::transport::Endpoint;
-
-/// A client that opens a connection for each request.
-fn client() -> anyhow::Result<Client> {
-    Ok(Client::builder().no_proxy().pool_max_idle_per_host(0).build()?)
-}
 
 async fn ask(client: &Client, address: SocketAddr, path: &str) -> anyhow::Result<(u16, Option<String>)> {
     let response = client.get(format!("http://{address}{path}")).send().await?;
@@ -101,19 +96,15 @@ async fn caller(port: &Port, service: &str, rules: &str) -> anyhow::Result<(Chan
     Ok((chancery, envoy))
 }
 
-fn listed(protocol: &str, endpoints: &[SocketAddr]) -> String {
-    let endpoint = |at: &SocketAddr| format!("{{address: {}, port: {}}}", at.ip(), at.port());
-    let endpoints: Vec<String> = endpoints.iter().map(endpoint).collect();
-    format!(
-        "ports: [{{name: main, port: 80, protocol: {protocol}}}]\nendpoints: {{static: [{}]}}",
-        endpoints.join(", ")
-    )
+fn cart(protocol: &str, endpoints: &[SocketAddr]) -> String {
+    let endpoints: Vec<(SocketAddr, &str)> = endpoints.iter().map(|at| (*at, "")).collect();
+    format!("ports: [{{name: main, port: 80, protocol: {protocol}}}]\n{}", listed(&endpoints))
 }
 
 #[tokio::test]
 async fn an_endpoint_that_takes_no_connection_gets_nothing() -> anyhow::Result<()> {
     let (app, nobody, port) = (App::http("v1").await?, Port::reserve()?, Port::reserve()?);
-    let service = rule("MeshService", "cart", &listed("http", &[app.address(), nobody.loopback()]));
+    let service = rule("MeshService", "cart", &cart("http", &[app.address(), nobody.loopback()]));
     let check = "{retry: {attempts: 0}, healthCheck: {tcp: {}, interval: 200ms, unhealthyThreshold: 1}}";
     let _running = caller(&port, "cart", &(service + &policy("cart", check))).await?;
     let client = client()?;
@@ -144,7 +135,7 @@ async fn an_endpoint_is_asked_by_the_health_service_of_grpc() -> anyhow::Result<
 
 async fn asked_by_grpc(well: SocketAddr) -> anyhow::Result<()> {
     let (unwell, port) = (App::grpc("v1").await?, Port::reserve()?);
-    let service = rule("MeshService", "cart", &listed("grpc", &[well, unwell.address()]));
+    let service = rule("MeshService", "cart", &cart("grpc", &[well, unwell.address()]));
     let check =
         "{retry: {attempts: 0}, healthCheck: {grpc: {service: shop.Cart}, interval: 200ms, unhealthyThreshold: 1}}";
     let (_chancery, envoy) = caller(&port, "cart", &(service + &policy("cart", check))).await?;
@@ -173,7 +164,7 @@ async fn asked_by_grpc(well: SocketAddr) -> anyhow::Result<()> {
 #[tokio::test]
 async fn an_endpoint_without_a_proxy_is_told_whose_a_connection_is() -> anyhow::Result<()> {
     let (app, port) = (App::server_first("store").await?, Port::reserve()?);
-    let service = rule("MeshService", "store", &listed("tcp", &[app.address()]));
+    let service = rule("MeshService", "store", &cart("tcp", &[app.address()]));
     let _running = caller(&port, "store", &(service + &policy("store", "{proxyProtocol: v1}"))).await?;
     let mut stream = BufReader::new(TcpStream::connect(port.loopback()).await?);
     stream.get_mut().write_all(b"hello\n").await?;

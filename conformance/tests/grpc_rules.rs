@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, rule};
+use conformance::harness::shop::{SOON, listed, rule};
 use conformance::harness::{App, Chancery, Echo, EnvoyProxy, eventually};
 use tonic::client::Grpc;
 use tonic::transport::Channel;
@@ -36,12 +36,8 @@ async fn call(channel: &Channel, path: &'static str, tenant: &'static str) -> Re
 
 async fn rules_hold(protocol: &str) -> anyhow::Result<()> {
     let (v1, v2, port) = (App::grpc("v1").await?, App::grpc("v2").await?, Port::reserve()?);
-    let endpoint = |app: &App, version: &str| {
-        let at = app.address();
-        format!("{{address: {}, port: {}, labels: {{version: {version}}}}}", at.ip(), at.port())
-    };
-    let list = format!("[{}, {}]", endpoint(&v1, "v1"), endpoint(&v2, "v2"));
-    let ports = format!("ports: [{{name: api, port: 80, protocol: {protocol}}}]\nendpoints: {{static: {list}}}");
+    let list = listed(&[(v1.address(), "v1"), (v2.address(), "v2")]);
+    let ports = format!("ports: [{{name: api, port: 80, protocol: {protocol}}}]\n{list}");
     let calls = format!("calls: [{{service: cart, port: api, listen: \"{}\"}}]", port.loopback());
     let rules =
         rule("MeshService", "cart", &ports) + &rule("Workload", "web", &calls) + &rule("TrafficRoute", "cart", RULES);

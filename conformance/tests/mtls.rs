@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use conformance::harness::shop::{INVENTORY, SOON, Shop, rule};
+use conformance::harness::shop::{INVENTORY, SOON, Shop, listed, rule};
 use conformance::harness::{ClientIdentity, Load, TlsConnection, eventually};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -195,10 +195,7 @@ async fn a_caller_takes_only_the_identities_of_the_service_that_it_calls() -> an
     let fake = rule(
         "MeshService",
         "fake",
-        &format!(
-            "ports: [{{name: http, port: 80, protocol: http}}]\nendpoints: {{static: [{{address: 127.0.0.1, port: {}}}]}}",
-            shop.cart_v1().port()
-        ),
+        &format!("ports: [{{name: http, port: 80, protocol: http}}]\n{}", listed(&[(shop.cart_v1(), "")])),
     );
     let inventory = std::fs::read_to_string(shop.chancery.rules_directory().join(INVENTORY))?;
     let call = format!("calls: [{{service: fake, port: http, listen: \"{}\"}}, ", listen.loopback());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, rule};
+use conformance::harness::shop::{SOON, client, listed, rule};
 use conformance::harness::{App, Authority, Chancery, Echo, EnvoyProxy, eventually};
 use reqwest::Client;
 use rustls::version::TLS12;
@@ -31,7 +31,7 @@ impl Callers {
         let chancery = Chancery::start(&[("rules.yaml", &(declared + &web + rules))], &[]).await?;
         let envoy = EnvoyProxy::start(&chancery, "shop/web", &[]).await?;
         chancery.in_sync(1).await?;
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+        let client = client()?;
         Ok(Self { _envoy: envoy, _chancery: chancery, ports, client })
     }
 
@@ -102,10 +102,7 @@ async fn a_name_is_asked_for_and_requests_are_for_its_host() -> anyhow::Result<(
 }
 
 fn cart(app: &App) -> String {
-    let (ip, port) = (app.address().ip(), app.address().port());
-    format!(
-        "ports: [{{name: http, port: 80, protocol: http}}]\nendpoints: {{static: [{{address: {ip}, port: {port}}}]}}"
-    )
+    format!("ports: [{{name: http, port: 80, protocol: http}}]\n{}", listed(&[(app.address(), "")]))
 }
 
 #[tokio::test]

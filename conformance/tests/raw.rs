@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, rule};
+use conformance::harness::shop::{SOON, client, rule};
 use conformance::harness::{App, Chancery, Credential, Delta, EnvoyProxy, EnvoySource, Peer, bootstrap, eventually};
 use proto::envoy::service::discovery::v3 as discovery_pb;
 use proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -491,8 +491,8 @@ async fn what_lives_for_a_time_stays_while_it_is_served_and_goes_when_nobody_doe
     let url = format!("http://{}/", listen.loopback());
     // Each on a connection of its own: one that is open outlives its listener.
     let answers = async || {
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
-        Ok::<_, reqwest::Error>(client.get(&url).send().await?.status().as_u16())
+        let client = client()?;
+        anyhow::Ok(client.get(&url).send().await?.status().as_u16())
     };
     eventually(SOON, "an answer", async || Ok(answers().await?)).await?;
     // Longer than it lives by itself.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
-use conformance::harness::shop::{SOON, Shop, rule};
+use conformance::harness::shop::{SOON, Shop, client, rule};
 use conformance::harness::{EnvoyProxy, eventually};
 use futures::future::join_all;
 use reqwest::Client;
@@ -15,11 +15,6 @@ use tokio::time::timeout;
 
 fn policy(service: &str, inbound: &str) -> String {
     rule("TrafficPolicy", "taken", &format!("target: {{service: {service}}}\ninbound: {inbound}"))
-}
-
-/// A client that opens a connection for each request.
-fn client() -> anyhow::Result<Client> {
-    Ok(Client::builder().no_proxy().pool_max_idle_per_host(0).build()?)
 }
 
 async fn status(client: &Client, address: SocketAddr, headers: &[(&str, &str)]) -> anyhow::Result<u16> {

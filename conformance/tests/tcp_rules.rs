@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 use chancery::ports::Port;
-use conformance::harness::shop::{INVENTORY, POLICIES, SOON, rule};
+use conformance::harness::shop::{INVENTORY, POLICIES, SOON, listed, rule};
 use conformance::harness::{App, Chancery, EnvoyProxy, eventually};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -28,13 +28,8 @@ fn route(to: &str) -> String {
 #[tokio::test]
 async fn connections_are_shared_out_by_weight() -> anyhow::Result<()> {
     let (one, two, port) = (App::server_first("one").await?, App::server_first("two").await?, Port::reserve()?);
-    let endpoint = |app: &App, version: &str| {
-        let at = app.address();
-        format!("{{address: {}, port: {}, labels: {{version: {version}}}}}", at.ip(), at.port())
-    };
-    let list = format!("[{}, {}]", endpoint(&one, "v1"), endpoint(&two, "v2"));
-    let spec =
-        format!("ports: [{{name: line, port: 70, protocol: tcp, serverFirst: true}}]\nendpoints: {{static: {list}}}");
+    let list = listed(&[(one.address(), "v1"), (two.address(), "v2")]);
+    let spec = format!("ports: [{{name: line, port: 70, protocol: tcp, serverFirst: true}}]\n{list}");
     let calls = format!("calls: [{{service: store, port: line, listen: \"{}\"}}]", port.loopback());
     let inventory = rule("MeshService", "store", &spec) + &rule("Workload", "web", &calls);
     let only = route("{service: store, version: v2}");

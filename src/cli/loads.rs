@@ -35,12 +35,21 @@ fn render(answer: &Loads, wide: bool, now: SystemTime) -> String {
         return format!("{} proxies report their load; none has sent a request\n", answer.reporters);
     }
     let cells = |load: &Load, of: &LocalityLoad| {
-        let or_none = |text: &str| if text.is_empty() { table::NONE.to_owned() } else { text.to_owned() };
         let numbers = [of.requests, of.errors, of.in_progress, load.dropped].map(|number| number.to_string());
         let [requests, errors, active, dropped] = numbers;
         let over = Duration::try_from_secs_f64(load.seconds).map_or_else(|_| table::NONE.to_owned(), table::span);
         let (node, cluster) = (load.node.clone(), load.cluster.clone());
-        [node, cluster, or_none(&of.locality), requests, errors, active, dropped, over, table::age(&load.at, now)]
+        [
+            node,
+            cluster,
+            table::or_none(&of.locality),
+            requests,
+            errors,
+            active,
+            dropped,
+            over,
+            table::age(&load.at, now),
+        ]
     };
     let header = ["NODE", "CLUSTER", "LOCALITY", "REQUESTS", "ERRORS", "IN PROGRESS", "DROPPED", "IN", "REPORTED"];
     if !wide {

@@ -26,7 +26,6 @@ fn render(answer: &Logs, wide: bool) -> String {
         return "no proxy has logged a request; a TelemetryPolicy with `accessLogs: [{to: control-plane}]` makes them\n"
             .to_owned();
     }
-    let or_none = |text: &str| if text.is_empty() { table::NONE.to_owned() } else { text.to_owned() };
     let cells = |log: &Log| {
         let status = if log.status == 0 { table::NONE.to_owned() } else { log.status.to_string() };
         let took = format!("{:.1}ms", log.duration_ms);
@@ -34,8 +33,8 @@ fn render(answer: &Logs, wide: bool) -> String {
             log.time.clone(),
             log.node.clone(),
             log.listener.clone(),
-            or_none(&log.method),
-            or_none(&log.path),
+            table::or_none(&log.method),
+            table::or_none(&log.path),
             status,
             took,
         ]
@@ -48,7 +47,7 @@ fn render(answer: &Logs, wide: bool) -> String {
     let rows = answer.logs.iter().map(|log| {
         let [a, b, c, d, e, f, g] = cells(log);
         let [host, caller, source, upstream, details] =
-            [&log.host, &log.caller, &log.source, &log.upstream, &log.details].map(|text| or_none(text));
+            [&log.host, &log.caller, &log.source, &log.upstream, &log.details].map(|text| table::or_none(text));
         [a, b, c, d, host, e, f, g, caller, source, upstream, details]
     });
     table::render([a, b, c, d, "HOST", e, f, g, "CALLER", "SOURCE", "UPSTREAM", "DETAILS"], rows)

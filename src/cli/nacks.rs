@@ -26,14 +26,13 @@ fn render(answer: &Nacks, wide: bool) -> String {
         return "no proxy refuses anything\n".to_owned();
     }
     let rows = answer.nacks.iter().map(|row| {
-        let or_none = |text: String| if text.is_empty() { table::NONE.to_owned() } else { text };
         [
             row.nack.since.clone(),
             row.node.clone(),
             row.r#type.clone(),
-            or_none(row.nack.resources.join(", ")),
+            table::or_none(&row.nack.resources.join(", ")),
             table::cut(&row.nack.reason, 80, wide),
-            or_none(rules(&row.nack.rules, "")),
+            table::or_none(&rules(&row.nack.rules, "")),
         ]
     });
     table::render(["TIME", "PROXY", "TYPE", "RESOURCE", "REASON", "RULE"], rows)

@@ -13,6 +13,11 @@ use crate::escape::escaped;
 /// What stands for nothing.
 pub const NONE: &str = "-";
 
+/// The text, or what stands for nothing.
+pub fn or_none(text: &str) -> String {
+    if text.is_empty() { NONE.to_owned() } else { text.to_owned() }
+}
+
 /// The lines of a table; every cell escaped, no blanks at the end of a line.
 pub fn render<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();

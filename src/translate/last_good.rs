@@ -185,25 +185,48 @@ fn errors_of(resolution: &Resolution, key: &ObjectKey) -> Vec<Finding> {
     of_object.filter(|finding| finding.severity == Severity::Error).cloned().collect()
 }
 
-/// A workload that was accepted, and of which nothing was edited, without the entries that are wrong now: a service
-/// that goes away takes its own entry with it, not the proxies that have others.
+/// What was accepted, and of which nothing was edited, without the parts that are wrong now: a service that goes away takes
+/// its own entries of workloads with it, not the proxies that have others, and its own callers from access rules, not
+/// the door that they close.
 fn without(good: &Object, wrong: &[Finding]) -> Option<Object> {
-    let Spec::Workload(workload) = &good.spec else { return None };
-    let is_wrong = |list: &str, index: usize| {
-        let entry = format!("/spec/{list}/{index}");
+    let is_wrong = |part: &str| {
         let within =
-            |pointer: &str| pointer.strip_prefix(&entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            |pointer: &str| pointer.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         wrong.iter().any(|finding| within(&finding.pointer))
     };
-    let mut rest = workload.clone();
-    let mut index = 0..;
-    rest.serves.retain(|_| index.next().is_some_and(|index| !is_wrong("serves", index)));
-    let mut index = 0..;
-    rest.calls.retain(|_| index.next().is_some_and(|index| !is_wrong("calls", index)));
-    let fewer = rest.serves.len() + rest.calls.len() < workload.serves.len() + workload.calls.len();
-    fewer.then(|| {
-        let mut object = good.clone();
-        object.spec = Spec::Workload(rest);
-        object
+    let spec = match &good.spec {
+        Spec::Workload(workload) => {
+            let mut rest = workload.clone();
+            retain(&mut rest.serves, "/spec/serves", |_, entry| !is_wrong(entry));
+            retain(&mut rest.calls, "/spec/calls", |_, entry| !is_wrong(entry));
+            Spec::Workload(rest)
+        }
+        Spec::AccessPolicy(policy) => {
+            let mut rest = policy.clone();
+            for (entries, list) in [(&mut rest.allow, "/spec/allow"), (&mut rest.deny, "/spec/deny")] {
+                retain(entries, list, |entry, at| {
+                    let is_whole = !["to", "jwt", "external"].iter().any(|part| is_wrong(&format!("{at}/{part}")));
+                    // Without any of its callers an entry would match everybody.
+                    let has_callers = entry.from.as_mut().is_none_or(|callers| {
+                        retain(callers, &format!("{at}/from"), |_, caller| !is_wrong(caller));
+                        !callers.is_empty()
+                    });
+                    is_whole && has_callers
+                });
+            }
+            Spec::AccessPolicy(rest)
+        }
+        _ => return None,
+    };
+    (spec != good.spec).then(|| {
+        let mut rest = good.clone();
+        rest.spec = spec;
+        rest
     })
+}
+
+/// Keeps of a list at `pointer` what `keep` says, given each with where it stands.
+fn retain<T>(list: &mut Vec<T>, pointer: &str, mut keep: impl FnMut(&mut T, &str) -> bool) {
+    let mut index = 0..;
+    list.retain_mut(|one| index.next().is_some_and(|index: usize| keep(one, &format!("{pointer}/{index}"))));
 }

@@ -199,6 +199,43 @@ fn a_service_that_goes_takes_only_its_own_entries_from_the_workloads_that_name_i
     assert_eq!(back.rules.findings.all(), []);
 }
 
+/// The door stays closed: what is gone takes its own callers from the rules about who may call, and nothing else.
+#[test]
+fn a_service_that_goes_does_not_take_the_access_rules_that_name_it() {
+    let service = "{ports: [{name: http, port: 80, protocol: http}]}";
+    let mut world = world::World::default();
+    let [_, going, _] = ["a/s0", "a/s1", "b/s2"].map(|name| world.put("MeshService", name, service));
+    let rules = "{target: {service: s2}, default: deny, \
+                 allow: [{from: [{service: a/s0}, {namespace: c}]}, {from: [{service: a/s1}]}, \
+                 {to: [{paths: [/x]}], external: {service: a/s1}}], \
+                 deny: [{from: [{service: a/s1}, {namespace: d}]}]}";
+    world.put("AccessPolicy", "b/door", rules);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut translator, mut records) = Translator::open(Some(dir.path()));
+    let admitted = |translator: &Translator| {
+        let translation = translator.current.as_ref().expect("translated");
+        let access = &translation.mesh.services.values().next_back().expect("b/s2").ports[0].access;
+        let callers = |entries: &[translators::mesh::AccessEntry]| -> Vec<usize> {
+            entries.iter().map(|entry| entry.from.len()).collect()
+        };
+        (callers(&access.allow), callers(&access.deny), access.default.value)
+    };
+    let deny = translators::mesh::AccessDefault::Deny;
+    translator.translate(&world.inputs(), &features(), 0);
+    assert_eq!(admitted(&translator), (vec![2, 1, 0], vec![2], deny));
+    world.remove(&going);
+    for _ in 0..2 {
+        translator.translate(&world.inputs(), &features(), 0);
+        assert_eq!(admitted(&translator), (vec![2], vec![1], deny));
+        // The same after a restart.
+        records.write();
+        (translator, records) = Translator::open(Some(dir.path()));
+    }
+    world.put("MeshService", "a/s1", service);
+    translator.translate(&world.inputs(), &features(), 0);
+    assert_eq!(admitted(&translator), (vec![2, 1, 0], vec![2], deny));
+}
+
 /// What the group of `b/w2` with these features holds.
 fn listeners_of(translator: &Translator, features: Features) -> Vec<String> {
     let group = GroupKey::Workload { name: "b/w2".parse().expect("valid"), features };

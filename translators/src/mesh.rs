@@ -35,7 +35,7 @@ mod source;
 mod telemetry;
 mod traffic;
 
-pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, GrpcMethod, Network, Operation};
+pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, External, GrpcMethod, Network, Operation};
 pub use apart::{AllApart, Apart};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
 pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};

@@ -23,6 +23,7 @@ mod cluster;
 mod collector;
 mod edge;
 mod endpoint;
+mod external;
 mod health;
 mod http;
 mod jwt;

@@ -21,6 +21,21 @@ pub const POLICIES: &str = "policies.yaml";
 /// How long a change may take to be seen.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// A client that opens a connection for each request.
+pub fn client() -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?)
+}
+
+/// The `endpoints` of a service that are these, of these versions, or of none.
+pub fn listed(endpoints: &[(SocketAddr, &str)]) -> String {
+    let one = |(at, version): &(SocketAddr, &str)| {
+        let labels = if version.is_empty() { String::new() } else { format!(", labels: {{version: {version}}}") };
+        format!("{{address: {}, port: {}{labels}}}", at.ip(), at.port())
+    };
+    let endpoints: Vec<String> = endpoints.iter().map(one).collect();
+    format!("endpoints: {{static: [{}]}}\n", endpoints.join(", "))
+}
+
 /// The running mesh.
 #[derive(Debug)]
 pub struct Shop {

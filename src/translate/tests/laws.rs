@@ -229,6 +229,7 @@ fn access_spec() -> impl Strategy<Value = String> {
         "allow: [{from: [any], to: [{paths: [\"/x\"]}]}]",
         "mode: audit, default: deny, deny: [{from: [{ip: 10.0.0.0/8}], to: [{ports: [80]}]}]",
         "allow: [{jwt: {provider: login}}]",
+        "default: deny, allow: [{external: {service: a/s0, port: http}}, {from: [{namespace: a}], external: {service: b/s2, port: http, failOpen: true}}]",
         "mode: audit, deny: [{jwt: {provider: login, claims: {role: [a]}}}, {jwt: {provider: other}}]",
     ]);
     (target(), rest).prop_map(|(target, rest)| format!("{{target: {target}, {rest}}}"))

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{HostMatch, Jwt, JwtProvider, Sourced, TextMatch};
-use crate::name::{Label, RuleRef, SpiffeId};
+use crate::name::{Label, QualifiedName, RuleRef, SpiffeId};
 
 /// Who may do what on a port: deny beats allow beats the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +64,24 @@ pub struct AccessEntry {
     /// The token that a request must carry. On TCP ports such an entry never matches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
+    /// Who has the last word about a request that matches. On TCP ports such an entry never matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<Arc<External>>,
+}
+
+/// A service that is asked whether a request may come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct External {
+    /// The service.
+    pub service: QualifiedName,
+    /// The name of its port.
+    pub port: String,
+    /// Whether it is asked by gRPC; otherwise by HTTP.
+    pub by_grpc: bool,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Whether requests are admitted while it does not answer.
+    pub fail_open: bool,
 }
 
 /// A caller, recognised by the identity of its certificate or by where it connects from.
@@ -132,6 +152,19 @@ impl Access {
         let all = audited.map(|entry| (entry, false)).chain(enforced);
         let asking = all.filter_map(|(entry, enforced)| Some((entry.jwt.as_ref()?, enforced)));
         asking.map(|(jwt, enforced)| (jwt.provider.name.as_str(), (&*jwt.provider, enforced))).collect()
+    }
+
+    /// Whom the port asks about requests, each once, in the order of the entries.
+    pub fn externals(&self) -> Vec<&External> {
+        let mut asked: Vec<&External> = Vec::new();
+        if self.default.value == AccessDefault::Deny {
+            for external in self.allow.iter().filter_map(|entry| entry.external.as_deref()) {
+                if !asked.contains(&external) {
+                    asked.push(external);
+                }
+            }
+        }
+        asked
     }
 
     /// Whether anybody may be refused, or an audit may say so.

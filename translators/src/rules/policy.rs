@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::route::TextSpec;
-use super::scalar::{AccountName, Addresses, Method, RelativeName};
+use super::scalar::{AccountName, Addresses, Method, RelativeName, Span};
 use super::target::Target;
 use crate::mesh::{AccessDefault, MtlsMode};
 use crate::name::Label;
@@ -63,7 +63,7 @@ pub enum AccessMode {
 /// One entry: it matches when one caller and one operation match.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = [{"required": ["from"]}, {"required": ["to"]}, {"required": ["jwt"]}]))]
+#[schemars(extend("anyOf" = [{"required": ["from"]}, {"required": ["to"]}, {"required": ["jwt"]}, {"required": ["external"]}]))]
 pub struct EntrySpec {
     /// The callers; left out, anybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +75,33 @@ pub struct EntrySpec {
     /// answered with 401 (403 for another audience), whatever the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtSpec>,
+    /// A service that is asked about every request which the rest of the entry matches and no entry without `external`
+    /// admits; left out, none. Its answer is the last word: of several such entries that match, the first one's service
+    /// alone is asked. Only in `allow`, only where the default is deny, only on HTTP ports (on TCP ports such an entry
+    /// never matches), and never on the ports of the service itself, whose callers another entry must admit. In an
+    /// audit the entry counts as admitting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalSpec>,
+}
+
+/// A service that says whether a request may come: by the port's protocol, `envoy.service.auth.v3.Authorization` of gRPC
+/// on grpc and http2, or on http a request with the method, the path and the headers of the one in question (200 admits;
+/// anything else goes back to the caller).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalSpec {
+    /// The service, called as any other: by its rules and its mTLS mode.
+    pub service: RelativeName,
+    /// The name of its port; left out, its only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub port: Option<Label>,
+    /// How long it may take to answer; 1s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Whether requests are admitted while it cannot be asked or does not answer in time; false by default: 403.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fail_open: bool,
 }
 
 /// A good token.

@@ -94,7 +94,7 @@ struct Audited {
 /// Whom the audit of a port would refuse: by an entry, which its filter names, or else by its default.
 fn audits(access: &Access, protocol: Protocol) -> Vec<Audited> {
     let Some(audit) = &access.audit else { return Vec::new() };
-    let filter = if protocol.is_http() { "envoy.filters.http.rbac" } else { "envoy.filters.network.rbac" };
+    let filter = if protocol.is_http() { rbac::HTTP } else { "envoy.filters.network.rbac" };
     let says = |prefix: &str, result: &str| said(filter, &format!("{prefix}shadow_engine_result"), result);
     let by_entry = Audited {
         policy: format!("%DYNAMIC_METADATA({filter}:{}shadow_effective_policy_id)%", rbac::AUDIT_DENY),

@@ -43,9 +43,14 @@ static GRPC_LOCALITY: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [name, share].map(|locality| locality.encode_to_vec())
 });
 
-/// Whether callers are told where `destination` is; otherwise they ask a name server, who knows nothing of labels.
+/// Whether callers are told where a service is; otherwise they ask a name server.
+pub(super) fn is_listed(service: &Service) -> bool {
+    !matches!(service.backing, Backing::Dns(_))
+}
+
+/// Whether callers are told where `destination` is: a name server knows nothing of labels.
 pub(super) fn is_told(service: &Service, destination: &Destination) -> bool {
-    !matches!(service.backing, Backing::Dns(_)) || !destination.labels.is_empty()
+    is_listed(service) || !destination.labels.is_empty()
 }
 
 /// One endpoint.

@@ -19,8 +19,8 @@ pub(super) fn requests(to: &[Operation]) -> Vec<rbac_pb::Permission> {
 
 /// What an entry says about connections, which have nothing that a request has.
 pub(super) fn connections(entry: &AccessEntry) -> Vec<rbac_pb::Permission> {
-    let AccessEntry { to, jwt, .. } = entry;
-    let any = jwt.is_none() && (to.is_empty() || to.iter().any(|operation| !operation.is_http()));
+    let AccessEntry { to, jwt, external, .. } = entry;
+    let any = jwt.is_none() && external.is_none() && (to.is_empty() || to.iter().any(|operation| !operation.is_http()));
     if any { vec![permission(Rule::Any(true))] } else { Vec::new() }
 }
 
@@ -36,7 +36,7 @@ fn request(operation: &Operation) -> rbac_pb::Permission {
     all_of(alternatives.into_iter().filter_map(any_of).chain(headers).collect())
 }
 
-fn all_of(mut rules: Vec<rbac_pb::Permission>) -> rbac_pb::Permission {
+pub(super) fn all_of(mut rules: Vec<rbac_pb::Permission>) -> rbac_pb::Permission {
     match rules.len() {
         0 => permission(Rule::Any(true)),
         1 => rules.remove(0),
@@ -44,7 +44,7 @@ fn all_of(mut rules: Vec<rbac_pb::Permission>) -> rbac_pb::Permission {
     }
 }
 
-fn any_of(mut rules: Vec<rbac_pb::Permission>) -> Option<rbac_pb::Permission> {
+pub(super) fn any_of(mut rules: Vec<rbac_pb::Permission>) -> Option<rbac_pb::Permission> {
     match rules.len() {
         0 => None,
         1 => rules.pop(),

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{
-    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, jwt, port, proxyless,
-    senders,
+    EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, external, jwt, port,
+    proxyless, senders,
 };
 use crate::mesh::{
-    Access, Backing, Call, Destination, Edge, HttpMatch, HttpRoute, HttpRule, Mesh, Outbound, Port, Prefer, Serve,
-    Service, Source, Vantage, Workload,
+    Access, Backing, Call, Destination, Edge, External, HttpMatch, HttpRoute, HttpRule, Mesh, Outbound, Port, Prefer,
+    Serve, Service, Source, Vantage, Workload,
 };
 use crate::name::{Label, QualifiedName, RuleRef};
 
@@ -114,6 +114,9 @@ pub fn contribution(
                 let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
                 added.own.extend(fetched.map(|name| ResourceKey::Jwks(slot.clone(), name.clone())));
                 added.own.push(ResourceKey::LocalCluster(slot));
+                for external in access.into_iter().flat_map(Access::externals) {
+                    added.ask(mesh, external::destination(external), workload);
+                }
             }
         }
         Entry::Call(call) => {
@@ -159,12 +162,7 @@ pub fn contribution(
             }
         }
     }
-    added.own.sort_unstable();
-    added.shared.sort_unstable();
-    added.shared.dedup();
-    added.follows_from.sort_unstable();
-    added.follows_from.dedup();
-    added
+    added.ordered()
 }
 
 /// What an entry needs to tell providers what is said of its requests.
@@ -177,10 +175,7 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
     for collector in telemetry.collectors() {
         match collector::destination(collector) {
             Some(to) => {
-                added.follows_from.push(to.service.clone());
-                if let Some((service, reached)) = port(mesh, &to.service, &to.port) {
-                    added.reach(to, (service, reached), workload);
-                }
+                added.ask(mesh, to, workload);
             }
             None if mesh.telemetry_providers.contains_key(&collector.provider.name) => {
                 added.shared.extend(collector::collector_key(&collector.provider));
@@ -203,25 +198,11 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
         added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
-            let Some((service, reached)) = port(mesh, &destination.service, &destination.port) else { continue };
-            added.reach(destination.clone(), (service, reached), workload);
+            let Some(reached) = port(mesh, &destination.service, &destination.port) else { continue };
+            added.reach(destination.clone(), reached, workload);
         }
     }
-    added.own.sort_unstable();
-    added.shared.sort_unstable();
-    added.follows_from.sort_unstable();
-    added.follows_from.dedup();
-    added
-}
-
-/// The cluster by which `workload` reaches `destination`, a part of the port `reached`.
-fn cluster(destination: &Destination, reached: &Port, workload: &Workload) -> ResourceKey {
-    let namespace = &workload.name.namespace;
-    if reached.outbound_of.contains_key(namespace) {
-        ResourceKey::ConsumerCluster(destination.clone(), namespace.clone())
-    } else {
-        ResourceKey::Cluster(destination.clone())
-    }
+    added.ordered()
 }
 
 /// From where `workload` sees the endpoints of a port, where that makes a difference.
@@ -232,11 +213,6 @@ fn vantage(reached: &Port, workload: &Workload) -> Option<Arc<Vantage>> {
         None => (None, &reached.outbound),
     };
     calls.locality.vantage(consumer, workload.locality.as_deref()).map(Arc::new)
-}
-
-/// Whether callers are told the endpoints of a service; otherwise they ask a name server.
-fn is_listed(service: &Service) -> bool {
-    !matches!(service.backing, Backing::Dns(_))
 }
 
 /// Whether no plan can tell the two forms of a service apart.
@@ -261,15 +237,21 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
         let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), fetched(&own.access)));
         [(None, fetched(&port.access))].into_iter().chain(apart).collect()
     };
+    let asked = |port: &Port| -> Vec<(Option<QualifiedName>, Vec<External>)> {
+        let externals = |access: &Access| access.externals().into_iter().cloned().collect();
+        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), externals(&own.access)));
+        [(None, externals(&port.access))].into_iter().chain(apart).collect()
+    };
     former.ports.len() == next.ports.len()
-        && is_listed(former) == is_listed(next)
+        && endpoint::is_listed(former) == endpoint::is_listed(next)
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
                 && preferred(former).eq(preferred(next))
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
-                && ((&former.access, &former.apart) == (&next.access, &next.apart) || fetched(former) == fetched(next))
+                && ((&former.access, &former.apart) == (&next.access, &next.apart)
+                    || (fetched(former) == fetched(next) && asked(former) == asked(next)))
         })
 }
 
@@ -308,7 +290,7 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
         && match part {
             Part::Cluster => {
                 let of_workloads = |service: &Service| matches!(service.backing, Backing::Workloads(_));
-                let named = |service: &Service| is_listed(service) || former.backing == next.backing;
+                let named = |service: &Service| endpoint::is_listed(service) || former.backing == next.backing;
                 (&a.mtls, &a.apart, &former.identities, &former.outside)
                     == (&b.mtls, &b.apart, &next.identities, &next.outside)
                     && (a.apart.is_none() || former.backing == next.backing)
@@ -361,6 +343,39 @@ pub(super) fn ports<'a>(former: &'a Service, next: &'a Service, name: &str) -> O
     Some((former.port(name)?, next.port(name)?))
 }
 
+// === impl Contribution ===
+
+impl Contribution {
+    /// Adds how `workload` reaches `destination`, which is a part of this port of this service.
+    fn reach(&mut self, destination: Destination, (service, port): (&Service, &Port), workload: &Workload) {
+        let namespace = &workload.name.namespace;
+        self.shared.push(match port.outbound_of.contains_key(namespace) {
+            true => ResourceKey::ConsumerCluster(destination.clone(), namespace.clone()),
+            false => ResourceKey::Cluster(destination.clone()),
+        });
+        if endpoint::is_told(service, &destination) {
+            self.shared.push(ResourceKey::Endpoints(destination, vantage(port, workload)));
+        }
+    }
+
+    /// Adds how `workload` asks `to`. Resolution refuses rules that ask what is nowhere.
+    fn ask(&mut self, mesh: &Mesh, to: Destination, workload: &Workload) {
+        self.follows_from.push(to.service.clone());
+        if let Some(reached) = port(mesh, &to.service, &to.port) {
+            self.reach(to, reached, workload);
+        }
+    }
+
+    fn ordered(mut self) -> Self {
+        self.own.sort_unstable();
+        self.shared.sort_unstable();
+        self.shared.dedup();
+        self.follows_from.sort_unstable();
+        self.follows_from.dedup();
+        self
+    }
+}
+
 // === impl Entry ===
 
 impl<'a> Entry<'a> {
@@ -378,18 +393,6 @@ impl<'a> Entry<'a> {
             Entry::Serve(serve) => serve.listen,
             Entry::Call(call) => call.listen,
             Entry::Edge(edge) => edge.listen,
-        }
-    }
-}
-
-// === impl Contribution ===
-
-impl Contribution {
-    /// Adds what `workload` needs to reach a destination, a part of a port of a service.
-    fn reach(&mut self, to: Destination, (service, reached): (&Service, &Port), workload: &Workload) {
-        self.shared.push(cluster(&to, reached, workload));
-        if endpoint::is_told(service, &to) {
-            self.shared.push(ResourceKey::Endpoints(to, vantage(reached, workload)));
         }
     }
 }

@@ -15,12 +15,15 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use super::http::http_filter;
 use super::permission::{connections, header, requests};
 use super::tcp::network_filter;
-use super::{jwt, text, wire};
+use super::{external, jwt, text, wire};
 use crate::mesh::{Access, AccessDefault, AccessEntry, Caller, Network, Operation};
 use crate::name::TrustDomain;
 
 use rbac_pb::principal::Identifier;
 use rbac_pb::rbac::Action;
+
+/// The filter of HTTP chains, and the namespace of what it says of a request.
+pub(super) const HTTP: &str = "envoy.filters.http.rbac";
 
 /// The prefix of what the filter says that would refuse.
 pub(super) const AUDIT_DENY: &str = "audit_deny_";
@@ -39,9 +42,9 @@ struct Filter<'a> {
     is_audit: bool,
 }
 
-/// On HTTP chains a denial is Envoy's 403.
+/// On HTTP chains a denial is Envoy's 403. Who is asked about requests is asked of those that nothing else refuses.
 pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::HttpFilter> {
-    filters(access, |Filter { action, prefix, entries, checks, is_audit }| {
+    let filter = |Filter { action, prefix, entries, checks, is_audit }| {
         let admitted = checks.filter(|_| action == Action::Allow);
         let spared = checks.filter(|_| action == Action::Deny).map(|checks| asking(checks, trust_domain));
         let policies = policies(entries.iter().chain(admitted), |entry| {
@@ -62,13 +65,16 @@ pub(super) fn http(access: &Access, trust_domain: &TrustDomain) -> Vec<hcm_pb::H
             let head = filter(Some(rules(action, None)), prefix);
             wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
         };
-        http_filter("envoy.filters.http.rbac", config)
-    })
+        http_filter(HTTP, config)
+    };
+    let (enforced, audited): (Vec<_>, Vec<_>) = filters(access).partition(|filter| !filter.is_audit);
+    let asking = external::filters(access, trust_domain);
+    enforced.into_iter().map(filter).chain(asking).chain(audited.into_iter().map(filter)).collect()
 }
 
 /// On chains of bytes a denial closes the connection.
 pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: &str) -> Vec<listener_pb::Filter> {
-    filters(access, |Filter { action, prefix, entries, is_audit, .. }| {
+    let filter = |Filter { action, prefix, entries, is_audit, .. }: Filter<'_>| {
         let policies = policies(entries.iter(), |entry| policy(entry, trust_domain, connections(entry)));
         let config = if is_audit {
             let filter = |shadow_rules| network_rbac_pb::Rbac { shadow_rules, ..Default::default() };
@@ -84,7 +90,8 @@ pub(super) fn network(access: &Access, trust_domain: &TrustDomain, stat_prefix: 
             wire::in_order(&head, policies.map(|one| filter(Some(rules(action, Some(one))), String::new())))
         };
         network_filter("envoy.filters.network.rbac", config)
-    })
+    };
+    filters(access).map(filter).collect()
 }
 
 /// Which identities the handshake of a chain takes. What a caller may do with a request is decided per request.
@@ -163,10 +170,11 @@ fn nobody(trust_domain: &TrustDomain) -> matcher_pb::StringMatcher {
 
 /// The filters that these rules need: one that refuses what an entry names, and, where the default refuses, one
 /// that admits nothing but what an entry names. Those that audit come after: what is refused anyway is no news.
-fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
+fn filters(access: &Access) -> impl Iterator<Item = Filter<'_>> {
     let checks = access.checks.as_deref();
-    let denying = |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, checks, is_audit };
-    let admitting = |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, checks, is_audit };
+    let denying = move |prefix, entries, is_audit| Filter { action: Action::Deny, prefix, entries, checks, is_audit };
+    let admitting =
+        move |prefix, entries, is_audit| Filter { action: Action::Allow, prefix, entries, checks, is_audit };
     let deny = (!access.deny.is_empty()).then(|| denying("deny", &access.deny, false));
     let allow = match access.default.value {
         AccessDefault::Allow => None,
@@ -175,13 +183,13 @@ fn filters<F>(access: &Access, filter: impl Fn(Filter<'_>) -> F) -> Vec<F> {
     let audit = access.audit.as_ref();
     let audit_deny = audit.filter(|audit| !audit.deny.is_empty()).map(|audit| denying(AUDIT_DENY, &audit.deny, true));
     let audit_allow = audit.filter(|_| access.would_close()).map(|audit| admitting(AUDIT_ALLOW, &audit.allow, true));
-    [deny, allow, audit_deny, audit_allow].into_iter().flatten().map(filter).collect()
+    [deny, allow, audit_deny, audit_allow].into_iter().flatten()
 }
 
-type NamedPolicy = (String, rbac_pb::Policy);
+pub(super) type NamedPolicy = (String, rbac_pb::Policy);
 
 /// The entries that can match at all, by the text of their origin.
-fn policies<'a>(
+pub(super) fn policies<'a>(
     entries: impl Iterator<Item = &'a AccessEntry>,
     policy: impl Fn(&AccessEntry) -> Option<rbac_pb::Policy>,
 ) -> impl Iterator<Item = NamedPolicy> {
@@ -190,12 +198,12 @@ fn policies<'a>(
     named.into_iter()
 }
 
-fn rules(action: Action, policy: Option<NamedPolicy>) -> rbac_pb::Rbac {
+pub(super) fn rules(action: Action, policy: Option<NamedPolicy>) -> rbac_pb::Rbac {
     rbac_pb::Rbac { action: action.into(), policies: policy.into_iter().collect(), ..Default::default() }
 }
 
 /// `None` where no caller or no operation is left: such an entry matches nothing.
-fn policy(
+pub(super) fn policy(
     entry: &AccessEntry,
     trust_domain: &TrustDomain,
     permissions: Vec<rbac_pb::Permission>,
@@ -291,7 +299,7 @@ mod tests {
 
     fn entry(n: usize, from: Vec<Caller>, to: Vec<Operation>) -> AccessEntry {
         let object = ObjectKey::new(ObjectKind::AccessPolicy, "a/p".parse().expect("a name"));
-        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to, jwt: None }
+        AccessEntry { origin: RuleRef::new(object, format!("/spec/allow/{n}")), from, to, jwt: None, external: None }
     }
 
     fn access(default: AccessDefault, deny: Vec<AccessEntry>, allow: Vec<AccessEntry>) -> Access {

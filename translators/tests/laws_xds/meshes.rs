@@ -331,17 +331,17 @@ pub fn mode() -> impl Strategy<Value = MtlsMode> {
 
 pub fn access() -> impl Strategy<Value = Access> {
     let entries = |list: &'static str| {
-        prop::collection::vec((callers(), operations(), prop::option::weighted(0.2, token())), 0..3).prop_map(
-            move |entries| {
-                let entry = |(n, (from, to, jwt))| AccessEntry {
+        prop::collection::vec((callers(), operations(), prop::option::weighted(0.2, token()), external()), 0..3)
+            .prop_map(move |entries| {
+                let entry = |(n, (from, to, jwt, external))| AccessEntry {
                     origin: rule("a/rules", &format!("/spec/{list}/{n}")),
                     from,
                     to,
                     jwt,
+                    external,
                 };
                 entries.into_iter().enumerate().map(entry).collect::<Vec<_>>()
-            },
-        )
+            })
     };
     let default = || {
         let origin = prop::option::of(Just(rule("a/rules", "/spec/default")));
@@ -363,6 +363,7 @@ pub fn access() -> impl Strategy<Value = Access> {
             ..Operation::default()
         }],
         jwt: None,
+        external: None,
     });
     let checks = prop::option::weighted(0.3, checks.prop_map(Box::new));
     (entries("deny"), entries("allow"), default(), checks, prop::option::weighted(0.3, audit))
@@ -402,6 +403,15 @@ fn token() -> impl Strategy<Value = Jwt> {
     let values = prop::collection::btree_set(any::<String>(), 1..3);
     (provider, prop::collection::btree_map(any::<String>(), values, 0..3))
         .prop_map(|(provider, claims)| Jwt { provider, claims })
+}
+
+/// Of the first service, which is always there.
+fn external() -> impl Strategy<Value = Option<Arc<External>>> {
+    let external = (any::<bool>(), 1u64..5000, any::<bool>()).prop_map(|(by_grpc, millis, fail_open)| {
+        let timeout = Duration::from_millis(millis);
+        Arc::new(External { service: name("a/s0"), port: "p0".to_owned(), by_grpc, timeout, fail_open })
+    });
+    prop::option::weighted(0.3, external)
 }
 
 fn network() -> impl Strategy<Value = Network> {

@@ -69,6 +69,11 @@ impl Policy {
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
         let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
         let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
+        for (index, _) in deny.iter().enumerate().filter(|(_, entry)| entry.is_external()) {
+            let message = "a service that is asked has the last word: it admits, and does not only refuse";
+            report.error(Code::InvalidValue, format!("/spec/deny/{index}/external"), message).hint =
+                Some("write the entry in allow, where the default is deny".to_owned());
+        }
         let policy = Self { reach: reach?, mode: spec.mode, default, deny, allow };
         policy.check_ports(known.services, report);
         Some(policy)
@@ -97,9 +102,8 @@ impl Policy {
                 let mut taken = targeted.iter().filter(|port| entries::is_among(port.number, ports)).peekable();
                 taken.peek().is_some() && taken.all(|port| !port.protocol.is_http())
             };
-            if entry.asks_for_token() && on_tcp_alone(&BTreeSet::new()) {
-                let pointer = format!("{}/{index}/jwt", list.pointer());
-                let message = "a connection of a tcp port carries no token";
+            for (part, message) in entry.of_requests().filter(|_| on_tcp_alone(&BTreeSet::new())) {
+                let pointer = format!("{}/{index}/{part}", list.pointer());
                 match list {
                     List::Deny => report.error(Code::WrongProtocol, pointer, message),
                     List::Allow => report.warning(Code::NoEffect, pointer, message),
@@ -192,8 +196,9 @@ impl Policies {
             || self.0.covering(service, &port.name, workload).map(|at| at.values().map(|kept| &*kept.value));
         let covering =
             |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
-        let on_port =
-            |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(port.number)).collect::<Vec<_>>();
+        let on_port = |entries: &Vec<Entry>| {
+            entries.iter().filter_map(|entry| entry.on(service, port.number)).collect::<Vec<_>>()
+        };
         let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
         let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
         // The most specific level decides, and at one level the later of these modes.

@@ -69,6 +69,9 @@ impl Edges {
         let mut concerned = BTreeSet::new();
         for change in changes.iter().filter(|change| change.is_new()) {
             if let Some(before) = of_gateway(&change.before) {
+                for service in before.led_by() {
+                    self.led_by.remove(&(service.clone(), before.gateway.clone()));
+                }
                 let routes = self.routes.get_mut(&before.gateway);
                 if routes.is_some_and(|routes| routes.remove(&change.name).is_some() && routes.is_empty()) {
                     self.routes.remove(&before.gateway);
@@ -81,7 +84,6 @@ impl Edges {
             }
         }
         for gateway in &concerned {
-            self.led_by.retain(|(_, led)| led != gateway);
             let routes = self.routes.get(gateway).into_iter().flat_map(BTreeMap::values);
             let led_by = routes.flat_map(|route| route.led_by()).cloned();
             self.led_by.extend(led_by.map(|service| (service, gateway.clone())).collect::<Vec<_>>());

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::backing::Backings;
 use super::hosts::host;
@@ -14,12 +15,15 @@ use super::matches;
 use super::report::Report;
 use super::services::Services;
 use crate::finding::Code;
-use crate::mesh::{AccessEntry, Caller, GrpcMethod, Jwt, Operation};
-use crate::name::{SpiffeId, TrustDomain};
+use crate::mesh::{AccessEntry, Caller, External, GrpcMethod, Jwt, Operation};
+use crate::name::{QualifiedName, SpiffeId, TrustDomain};
 use crate::rules::escaped;
-use crate::rules::policy::{CallerSpec, EntrySpec, JwtSpec, OperationSpec};
-use crate::rules::scalar::Addresses;
+use crate::rules::policy::{CallerSpec, EntrySpec, ExternalSpec, JwtSpec, OperationSpec};
+use crate::rules::scalar::{Addresses, Span};
 use crate::suggest;
+
+/// How long a service that is asked about requests may take unless something else is written.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What entries may refer to.
 pub(super) struct Known<'a> {
@@ -47,8 +51,9 @@ impl Entry {
 
     fn of(entry: &EntrySpec, at: &str, known: &Known<'_>, report: &mut Report<'_>) -> Self {
         if *entry == EntrySpec::default() {
-            report.error(Code::MissingField, at, "an entry names callers, operations or a token").choices =
-                ["from", "to", "jwt"].map(str::to_owned).to_vec();
+            report
+                .error(Code::MissingField, at, "an entry names callers, operations, a token or a service to ask")
+                .choices = ["from", "to", "jwt", "external"].map(str::to_owned).to_vec();
         }
         for (name, empty) in [
             ("from", entry.from.as_ref().is_some_and(Vec::is_empty)),
@@ -66,12 +71,17 @@ impl Entry {
             from: from.filter_map(|(n, from)| caller(from, &format!("{at}/from/{n}"), known, report)).collect(),
             to: to.clone().enumerate().map(|(n, to)| operation(to, &format!("{at}/to/{n}"), report)).collect(),
             jwt: entry.jwt.as_ref().and_then(|jwt| token(jwt, &format!("{at}/jwt"), known, report)),
+            external: entry.external.as_ref().and_then(|of| external(of, &format!("{at}/external"), known, report)),
         };
         Self { written, ports: to.map(|to| to.ports.iter().copied().collect()).collect() }
     }
 
-    /// What the entry says of the port of this number; `None` where it speaks of other ports only.
-    pub(super) fn on(&self, port: NonZeroU16) -> Option<AccessEntry> {
+    /// What the entry says of the port of this number of `service`; `None` where it speaks of others only.
+    pub(super) fn on(&self, service: &QualifiedName, port: NonZeroU16) -> Option<AccessEntry> {
+        // Whoever asks it about a request would have to ask it about that question.
+        if self.written.external.as_ref().is_some_and(|external| external.service == *service) {
+            return None;
+        }
         if self.ports.iter().all(BTreeSet::is_empty) {
             return Some(self.written.clone());
         }
@@ -85,9 +95,16 @@ impl Entry {
         &self.written.from
     }
 
-    /// Whether it asks for a token.
-    pub(super) fn asks_for_token(&self) -> bool {
-        self.written.jwt.is_some()
+    /// The parts, operations apart, that no connection has, by name, and why.
+    pub(super) fn of_requests(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let jwt = self.written.jwt.is_some().then_some(("jwt", "a connection of a tcp port carries no token"));
+        let asks = self.written.external.is_some();
+        jwt.into_iter().chain(asks.then_some(("external", "nobody is asked about connections of a tcp port")))
+    }
+
+    /// Whether a service is asked about what it matches.
+    pub(super) fn is_external(&self) -> bool {
+        self.written.external.is_some()
     }
 
     /// The operations, and the ports of each; none are all.
@@ -169,6 +186,28 @@ fn token(written: &JwtSpec, at: &str, known: &Known<'_>, report: &mut Report<'_>
     }
     let claims = written.claims.iter().map(|(name, values)| (name.clone(), values.iter().cloned().collect()));
     Some(Jwt { provider: Arc::clone(provider?), claims: claims.collect() })
+}
+
+fn external(written: &ExternalSpec, at: &str, known: &Known<'_>, report: &mut Report<'_>) -> Option<Arc<External>> {
+    let ExternalSpec { service, port, timeout, fail_open } = written;
+    if timeout.is_some_and(|Span(timeout)| timeout.is_zero()) {
+        report.error(Code::InvalidValue, format!("{at}/timeout"), "an answer needs more than 0s");
+    }
+    let name = service.within(&report.object.key.name.namespace);
+    let declared = known.services.service(&name, format_args!("{at}/service"), report)?;
+    let port = declared.port(port.as_ref(), format_args!("{at}/port"), report)?;
+    if !port.protocol.is_http() {
+        let message = format!("a service is asked by grpc or http: {name} {} is neither", port.name);
+        report.error(Code::WrongProtocol, format!("{at}/service"), message);
+        return None;
+    }
+    Some(Arc::new(External {
+        port: port.name.to_string(),
+        by_grpc: port.protocol.takes_grpc(),
+        timeout: timeout.map_or(PATIENCE, |Span(timeout)| timeout),
+        fail_open: *fail_open,
+        service: name,
+    }))
 }
 
 fn operation(written: &OperationSpec, at: &str, report: &mut Report<'_>) -> Operation {

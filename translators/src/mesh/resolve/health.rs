@@ -131,6 +131,7 @@ impl Callers {
             from: vec![Caller::Identities(callers)],
             to: to.into_iter().collect(),
             jwt: None,
+            external: None,
         })
     }
 }

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::services::Services;
 use super::settings::limit;
 use crate::finding::Code;
-use crate::mesh::{Adaptive, Fault, Inbound, Sourced};
+use crate::mesh::{Adaptive, Fault, Inbound};
 use crate::name::RuleRef;
 use crate::rules::inbound::{AdaptiveSpec, InboundSpec};
 use crate::rules::scalar::{Setting, Span};
@@ -81,34 +81,15 @@ impl Settings {
     pub(super) fn apply(&self, inbound: &mut Inbound, origin: impl Fn(&str) -> RuleRef) {
         let at = |field: &str| origin(&format!("{AT}/{field}"));
         let Self { written, rate_limit, fault } = self;
-        set(&mut inbound.rate_limit, rate_limit.clone(), || at("rateLimit"));
-        let fault = fault.clone().map(|fault| merged(fault, inbound.fault.value.as_ref()));
-        set(&mut inbound.fault, fault, || at("fault"));
-        set(&mut inbound.max_connections, written.max_connections, || at("maxConnections"));
-        if let Some(place) = value(written.request_timeout.map(limit)) {
-            inbound.request_timeout = Sourced::from_rule(place.flatten(), at("requestTimeout"));
-        }
-        set(&mut inbound.buffer_limit, written.buffer_limit, || at("bufferLimit"));
-        let adaptive = written.adaptive_concurrency.clone();
+        inbound.rate_limit.settle(rate_limit.clone().map(Some), || None, || at("rateLimit"));
+        let fault = fault.clone().map(|fault| Some(merged(fault, inbound.fault.value.as_ref())));
+        inbound.fault.settle(fault, || None, || at("fault"));
+        inbound.max_connections.settle(written.max_connections.map(Some), || None, || at("maxConnections"));
+        inbound.request_timeout.settle(written.request_timeout.map(limit), || None, || at("requestTimeout"));
+        inbound.buffer_limit.settle(written.buffer_limit.map(Some), || None, || at("bufferLimit"));
         let below = inbound.adaptive_concurrency.value.unwrap_or_default();
-        set(&mut inbound.adaptive_concurrency, adaptive.map(|written| adapted(&written, below)), || {
-            at("adaptiveConcurrency")
-        });
-    }
-}
-
-fn set<T>(place: &mut Sourced<Option<T>>, written: Setting<T>, origin: impl FnOnce() -> RuleRef) {
-    if let Some(value) = value(written) {
-        *place = Sourced::from_rule(value, origin());
-    }
-}
-
-/// What is written, if anything is: the built-in value is none.
-fn value<T>(written: Setting<T>) -> Option<Option<T>> {
-    match written {
-        Setting::Inherit => None,
-        Setting::BuiltIn => Some(None),
-        Setting::Given(value) => Some(Some(value)),
+        let adaptive = written.adaptive_concurrency.clone().map(|written| Some(adapted(&written, below)));
+        inbound.adaptive_concurrency.settle(adaptive, || None, || at("adaptiveConcurrency"));
     }
 }
 
