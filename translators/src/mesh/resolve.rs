@@ -399,7 +399,11 @@ impl Resolver {
         if self.traffic.checks() {
             dirty.services.extend(led);
         }
-        for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
+        let said = |name: &QualifiedName| {
+            self.common.ledger.says(&ObjectKey::new(ObjectKind::TrafficRoute, name.clone()), Part::Effect)
+        };
+        let concerned = changes.iter().filter(|change| change.is_new() || said(&change.name));
+        for routing in concerned.flat_map(stage::Change::values) {
             match routing {
                 Routing::Service(of) => dirty.services.insert(of.service.clone()),
                 Routing::Gateway(_) => {}

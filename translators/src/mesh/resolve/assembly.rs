@@ -13,8 +13,9 @@ use super::ledger::Part;
 use super::report::Report;
 use super::services::DeclaredPort;
 use super::traffic::Calls;
-use super::{Resolver, access, mtls};
-use crate::mesh::{Access, AllApart, Apart, Backing, HttpRule, MtlsMode, Port, Service, Sourced, Workload};
+use super::{Resolver, access, limits, mtls};
+use crate::finding::Finding;
+use crate::mesh::{Access, AllApart, Apart, Backing, HttpRoute, HttpRule, MtlsMode, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 
 impl Resolver {
@@ -38,6 +39,7 @@ impl Resolver {
                 findings = report.findings;
             }
             self.common.ledger.set(&key, Part::Effect, findings);
+            self.warn_of_policies(before.as_deref(), service.as_ref());
             if before.as_deref() == service.as_ref() {
                 continue;
             }
@@ -49,6 +51,30 @@ impl Resolver {
                 Some(service) => self.resolved.insert(name.clone(), Arc::new(service)),
                 None => self.resolved.remove(name),
             };
+        }
+    }
+
+    /// Says of the routes of a service what is risky because policies say it of their rules.
+    fn warn_of_policies(&mut self, before: Option<&Service>, service: Option<&Service>) {
+        let routes = |of: Option<&Service>| -> Vec<Arc<HttpRoute>> {
+            let ports = of.into_iter().flat_map(|service| &service.ports);
+            ports.flat_map(|port| port.routes.values()).filter(|route| route.origin.is_some()).cloned().collect()
+        };
+        let mut findings: BTreeMap<ObjectKey, Vec<Finding>> = BTreeMap::new();
+        for origin in routes(before).iter().filter_map(|route| route.origin.as_ref()) {
+            findings.entry(origin.object.clone()).or_default();
+        }
+        for route in routes(service) {
+            let Some(key) = route.origin.as_ref().map(|origin| &origin.object) else { continue };
+            let Some(object) = self.common.objects.get(key) else { continue };
+            let mut report = Report::of(object);
+            route.rules.iter().for_each(|rule| limits::warn_of_policy(rule, &mut report));
+            let said = findings.entry(key.clone()).or_default();
+            report.findings.retain(|finding| !said.contains(finding));
+            said.append(&mut report.findings);
+        }
+        for (key, findings) in findings {
+            self.common.ledger.set(&key, Part::Effect, findings);
         }
     }
 

@@ -212,8 +212,8 @@ fn unusable(form: &str, report: &mut Report<'_>) -> Option<Level> {
         _ => &[],
     };
     let message = match (kind, form) {
-        (_, "route") => format!("a {kind} says nothing of the rules of a route"),
-        (_, form) => format!("a {kind} cannot target {form}"),
+        (_, "route") => format!("{kind} says nothing of the rules of a route"),
+        (_, form) => format!("{kind} cannot target {form}"),
     };
     report.error(Code::InvalidValue, format!("/spec/target/{}", form.trim_start_matches("a ")), message).choices =
         ["scope", "service"].iter().chain(further).map(ToString::to_string).collect();
