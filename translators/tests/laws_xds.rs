@@ -107,8 +107,13 @@ proptest! {
             port.access = access.clone();
         }
         let keys = keys(&mesh, features);
-        // Rules about access bring the keys of the tokens that they ask for.
-        let is_other = |key: &&ResourceKey| !matches!(key, ResourceKey::Jwks(..)) || key.service() != Some(&name);
+        // Rules about access bring the keys of the tokens that they ask for, and the way to whom they ask.
+        let asked = meshes::name(meshes::ASKED);
+        let is_other = |key: &&ResourceKey| match key {
+            ResourceKey::Jwks(slot, _) => slot.service != name,
+            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => to.service != asked,
+            _ => true,
+        };
         let after = self::keys(&changed, features);
         prop_assert!(keys.iter().filter(is_other).eq(after.iter().filter(is_other)));
         for key in keys.iter().filter(|key| key.service() != Some(&name)) {

@@ -405,11 +405,13 @@ fn token() -> impl Strategy<Value = Jwt> {
         .prop_map(|(provider, claims)| Jwt { provider, claims })
 }
 
-/// Of the first service, which is always there.
+/// The first service, which is always there: the one that access rules ask.
+pub const ASKED: &str = "a/s0";
+
 fn external() -> impl Strategy<Value = Option<Arc<External>>> {
     let external = (any::<bool>(), 1u64..5000, any::<bool>()).prop_map(|(by_grpc, millis, fail_open)| {
         let timeout = Duration::from_millis(millis);
-        Arc::new(External { service: name("a/s0"), port: "p0".to_owned(), by_grpc, timeout, fail_open })
+        Arc::new(External { service: name(ASKED), port: "p0".to_owned(), by_grpc, timeout, fail_open })
     });
     prop::option::weighted(0.3, external)
 }
