@@ -111,7 +111,7 @@ proptest! {
         let asked = meshes::name(meshes::ASKED);
         let is_other = |key: &&ResourceKey| match key {
             ResourceKey::Jwks(slot, _) => slot.service != name,
-            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => to.service != asked,
+            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to, _) => to.service != asked,
             _ => true,
         };
         let after = self::keys(&changed, features);

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -248,7 +249,7 @@ pub struct HttpMatch {
     pub query: BTreeMap<String, TextMatch>,
     /// Who sends it; `None` is anybody.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<Box<BTreeSet<Source>>>,
+    pub from: Option<Arc<BTreeSet<Source>>>,
 }
 
 /// How a path is matched.

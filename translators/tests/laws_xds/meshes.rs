@@ -545,7 +545,7 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
         "[ab]/w[01]".prop_map(|of| Source::Identity(SpiffeId::of_workload(&TrustDomain::built_in(), &name(&of)))),
         network().prop_map(Source::Ip),
     ];
-    let from = prop::option::weighted(0.3, prop::collection::btree_set(source, 1..3).prop_map(Box::new));
+    let from = prop::option::weighted(0.3, prop::collection::btree_set(source, 1..3).prop_map(Arc::new));
     (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"), from).prop_map(
         |(path, within, methods, headers, query, from)| HttpMatch { path, within, methods, headers, query, from },
     )

@@ -3,6 +3,7 @@
 //! Owns: which of them a caller's proxy, or a gateway, can tell. May use: `rules`, `services`. Never: knows who calls.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::report::Report;
 use super::routes::{Known, Routed};
@@ -19,12 +20,12 @@ pub(super) fn sources(
     routed: Routed<'_>,
     known: &Known<'_>,
     report: &mut Report<'_>,
-) -> Option<Box<BTreeSet<Source>>> {
+) -> Option<Arc<BTreeSet<Source>>> {
     if written.is_empty() {
         return None;
     }
     let each = written.iter().enumerate();
-    Some(Box::new(each.filter_map(|(n, one)| source(one, &format!("{at}/{n}"), routed, known, report)).collect()))
+    Some(Arc::new(each.filter_map(|(n, one)| source(one, &format!("{at}/{n}"), routed, known, report)).collect()))
 }
 
 fn source(
