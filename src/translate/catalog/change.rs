@@ -206,11 +206,12 @@ fn is_same(id: &EntryId, old: (&Workload, &Slots), new: (&Workload, &Slots)) -> 
         (slots.listen(entry), entry.port().map(|(service, _)| slots.is_only_port(service)))
     };
     // What rules may tell callers apart by.
-    let sender = |of: &Workload| {
-        (of.identity.clone(), of.serves.iter().map(|serve| serve.service.clone()).collect::<BTreeSet<_>>())
-    };
+    let served =
+        |of: &Workload| -> BTreeSet<QualifiedName> { of.serves.iter().map(|serve| serve.service.clone()).collect() };
     let same_sender = || match a {
-        Entry::Call(_) => sender(old.0) == sender(new.0),
+        Entry::Call(_) => {
+            old.0.identity == new.0.identity && (old.0.serves == new.0.serves || served(old.0) == served(new.0))
+        }
         Entry::Serve(_) | Entry::Edge(_) => true,
     };
     a == b

@@ -66,6 +66,7 @@ mod mtls;
 mod nearness;
 mod observing;
 mod on_route;
+mod outbound;
 mod outside;
 mod pattern;
 mod providers;

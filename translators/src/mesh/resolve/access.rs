@@ -1,6 +1,6 @@
 //! AccessPolicies: entries accumulate, and the most specific default holds for everybody else.
 //!
-//! Owns: the ladder of access rules. May use: `rules`, `levels`, `entries`, `coverage`. Never: decides about mTLS.
+//! Owns: the ladder of access rules. May use: `rules`, `levels`, `reach`, `entries`, `coverage`. Never: decides about mTLS.
 
 use std::collections::{BTreeMap, BTreeSet};
 

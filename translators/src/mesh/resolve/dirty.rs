@@ -1,6 +1,6 @@
 //! Dirty: what has to be looked at again in an update.
 //!
-//! Owns: the marks that one stage leaves for those after it. May use: `name`. Never: evaluates anything.
+//! Owns: the marks that one stage leaves for those after it. May use: `name`, `levels`, `reach`. Never: evaluates anything.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Reach: which proxies a policy about proxies is for.
 //!
-//! Owns: targets that may be labels of workloads, and where these stand on the ladder. May use: `levels`. Never: knows what
+//! Owns: targets that may be labels of workloads, and where these stand on the ladder. May use: `levels`, `facts`. Never: knows what
 //! a policy says.
 
 use std::collections::BTreeMap;

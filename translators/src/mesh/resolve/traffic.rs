@@ -1,15 +1,13 @@
 //! TrafficPolicies: settings of calls, and of what a service takes, merge down the ladder, field by field.
 //!
-//! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`. Never: lets a policy
+//! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`, `reach`. Never: lets a policy
 //! change the calls of a third party.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::claims::Claim;
 use super::levels::{ByLevel, Level};
-use super::matches::{cookie_name, header_name};
 use super::on_route::OnRoute;
 use super::reach::{ByReach, Reach, Said, Workloads};
 use super::report::Report;
@@ -17,14 +15,14 @@ use super::retry;
 use super::services::Services;
 use super::settings::limit;
 use super::stage::{Change, Kept};
-use super::{health, inbound, nearness, on_route};
+use super::{health, inbound, nearness, on_route, outbound};
 use crate::finding::Code;
 use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced, Workload};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
 use crate::rules::Objects;
 use crate::rules::scalar::{Setting, Span};
 use crate::rules::target::Target;
-use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
+use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, OutboundSpec, TrafficSpec};
 
 /// What a TrafficPolicy says.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,7 +108,7 @@ impl Policy {
     pub(super) fn of(spec: &TrafficSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
         let Known { services, workloads, objects } = known;
         if let Some(outbound) = &spec.outbound {
-            check(outbound, report);
+            outbound::check(outbound, report);
         } else if spec.inbound.is_none() {
             report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
@@ -411,91 +409,4 @@ fn hash_on(written: &HashOnSpec) -> HashOn {
 fn keepalive(written: &KeepaliveSpec) -> Keepalive {
     let span = |written: Option<Span>| written.map(|Span(span)| span);
     Keepalive { time: span(written.time), interval: span(written.interval), probes: written.probes }
-}
-
-/// Says what is wrong with the values.
-fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
-    let at = |field: &str| format!("/spec/outbound/{field}");
-    let OutboundSpec {
-        timeouts,
-        retry,
-        retry_budget,
-        load_balancing,
-        outlier_detection,
-        circuit_breaker,
-        health_check,
-        keepalive,
-        locality,
-        proxy_protocol: _,
-    } = outbound;
-    if timeouts.within(|t| t.connect) == Setting::Given(Span(Duration::ZERO)) {
-        report.error(Code::InvalidValue, at("timeouts/connect"), "a connection needs more than 0s");
-    }
-    if let Setting::Given(written) = retry {
-        retry::check(written, &at("retry"), report);
-    }
-    if let Setting::Given(written) = load_balancing {
-        check_balancing(written, &at("loadBalancing"), report);
-    }
-    if outlier_detection.within(|o| o.eject_for) == Setting::Given(Span(Duration::ZERO)) {
-        report.error(Code::InvalidValue, at("outlierDetection/ejectFor"), "an endpoint is left out for more than 0s");
-    }
-    let breaker = circuit_breaker;
-    for (field, written) in [
-        ("maxConnections", breaker.within(|b| b.max_connections)),
-        ("maxPendingRequests", breaker.within(|b| b.max_pending_requests)),
-        ("maxRequests", breaker.within(|b| b.max_requests)),
-    ] {
-        if written == Setting::Given(0) {
-            let message = "with 0 every request is refused: write 1 or more";
-            report.error(Code::InvalidValue, at(&format!("circuitBreaker/{field}")), message);
-        }
-    }
-    if let (Setting::Given(_), Setting::Given(_)) = (breaker.within(|b| b.max_retries), retry_budget) {
-        let message = "a number of repetitions takes the place of a budget: give one of them";
-        report.error(Code::Conflict, at("circuitBreaker/maxRetries"), message);
-    }
-    if let Setting::Given(written) = health_check {
-        health::check(written, &at("healthCheck"), report);
-    }
-    if let Setting::Given(written) = locality {
-        nearness::check(written, &at("locality"), report);
-    }
-    if let Setting::Given(written) = keepalive {
-        for (field, span) in [("time", written.time), ("interval", written.interval)] {
-            if let Some(span) = span.filter(|Span(span)| span.is_zero() || span.subsec_nanos() != 0) {
-                let message = format!("{span} is no number of whole seconds above 0");
-                report.error(Code::InvalidValue, at(&format!("keepalive/{field}")), message);
-            }
-        }
-    }
-}
-
-fn check_balancing(written: &LoadBalancingSpec, at: &str, report: &mut Report<'_>) {
-    match &written.hash_on {
-        Setting::Given(HashOnSpec::Header(name)) => {
-            header_name(name, &format!("{at}/hashOn/header"), report);
-        }
-        Setting::Given(HashOnSpec::Cookie(name)) => {
-            cookie_name(name, &format!("{at}/hashOn/cookie"), report);
-        }
-        Setting::Given(HashOnSpec::Caller | HashOnSpec::Ip) | Setting::Inherit | Setting::BuiltIn => {}
-    }
-    let Setting::Given(policy) = written.policy else { return };
-    if matches!(written.hash_on, Setting::Given(_)) && !policy.hashes() {
-        let message = "this policy looks at no request";
-        report.error(Code::InvalidValue, format!("{at}/hashOn"), message).hint =
-            Some("write policy: ring-hash or maglev, or leave it out".to_owned());
-    }
-    if matches!(written.hash_on, Setting::Inherit) && policy.hashes() {
-        let message = "requests are alike in nothing unless a wider policy says in what: any endpoint gets them";
-        report.warning(Code::NoEffect, format!("{at}/policy"), message).hint =
-            Some("write hashOn: {header: ...}, {cookie: ...}, caller or ip".to_owned());
-    }
-    let starts_slowly =
-        matches!(policy, crate::mesh::BalancingPolicy::RoundRobin | crate::mesh::BalancingPolicy::LeastRequest);
-    if matches!(written.slow_start, Setting::Given(_)) && !starts_slowly {
-        let message = "a new endpoint starts slowly with round-robin and least-request only";
-        report.error(Code::InvalidValue, format!("{at}/slowStart"), message).hint = Some("leave it out".to_owned());
-    }
 }
