@@ -25,8 +25,8 @@ use crate::name::Label;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TelemetrySpec {
-    /// Which proxies and ports. `labels` are those of workloads of the policy's namespace: a policy that asks for more of
-    /// them goes before one that asks for fewer.
+    /// Which proxies and ports: a `scope`, a `service` or its `port`, or the workloads of the policy's namespace with some
+    /// `labels`: a policy that asks for more of them goes before one that asks for fewer.
     pub target: Target,
     /// Where requests (on tcp ports: connections) are logged when they have ended; nowhere by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]

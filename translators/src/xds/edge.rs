@@ -59,7 +59,10 @@ fn by_name(tls: &EdgeTls) -> impl Iterator<Item = (&HostMatch, &str)> {
 }
 
 fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
-    let filters = vec![requests(chain, &slot.route(chain.name()))];
+    // Where rules ask who connects, the connection is told first.
+    let asks = chain.rules().any(|of| of.rule.sources().next().is_some());
+    let requests = requests(chain, &slot.route(chain.name()));
+    let filters: Vec<_> = asks.then(listener::client).into_iter().chain([requests]).collect();
     let Some(tls) = &chain.tls else { return listener_pb::FilterChain { filters, ..Default::default() } };
     listener_pb::FilterChain {
         name: tls.listener.clone(),

@@ -150,7 +150,8 @@ pub(super) fn fetched(access: &Access) -> impl Iterator<Item = &JwtProvider> {
 /// The cluster that the keys of a provider are fetched through.
 pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let provider = fetched(&port.access).find(|provider| provider.name == name);
+    let provider = fetched(port.apart_of(&slot.workload).map_or(&port.access, |own| &own.access))
+        .find(|provider| provider.name == name);
     let provider = provider.expect("the plan of this mesh has the provider");
     let origins = origins([&provider.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin));
     let name = cluster_name(slot, name);

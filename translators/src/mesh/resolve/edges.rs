@@ -15,8 +15,8 @@ use super::stage::{Change, Kept};
 use super::workloads::{Taken, sockets};
 use crate::finding::{Code, Finding};
 use crate::mesh::{
-    Destination, Edge, EdgeAction, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTls, HostMatch, Outbound, Protocol,
-    Workload, closest,
+    Destination, Edge, EdgeAction, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTls, HostMatch, HttpRule, Outbound,
+    Protocol, Workload, closest,
 };
 use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef};
 use crate::rules::Objects;
@@ -24,7 +24,7 @@ use crate::rules::gateway::WorkloadChoice;
 use crate::suggest;
 
 /// How the calls of a gateway's namespace to a destination are made, and what is spoken there.
-pub(super) type Calls<'a> = dyn Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
+pub(super) type Calls<'a> = dyn Fn(&HttpRule, &Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
 
 /// The sockets of every gateway, and who has them.
 #[derive(Debug, Default)]

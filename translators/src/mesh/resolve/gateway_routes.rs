@@ -88,10 +88,10 @@ impl OfGateway {
     pub(super) fn rules(
         &self,
         usual: &Arc<Outbound>,
-        calls: impl Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)>,
+        calls: impl Fn(&HttpRule, &Destination) -> Option<(Protocol, Arc<Outbound>)>,
     ) -> Vec<EdgeRule> {
         let each = self.rules.iter().map(|(rule, limits)| {
-            let first = first(rule).and_then(&calls);
+            let first = first(rule).and_then(|to| calls(rule, to));
             let (protocol, outbound) = first.unwrap_or_else(|| (Protocol::Http, Arc::clone(usual)));
             let (timeout, retry) = limits.above(protocol, &outbound, rule.origin.as_ref());
             EdgeRule { rule: HttpRule { timeout, retry, ..rule.clone() }, protocol, outbound }

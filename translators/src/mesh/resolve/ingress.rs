@@ -12,7 +12,7 @@ use super::gateways::Gateway;
 use super::ledger::Part;
 use super::report::Report;
 use super::{Resolver, certificates, gateways};
-use crate::mesh::{Destination, Workload};
+use crate::mesh::{Destination, HttpRule, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 use crate::rules::Spec;
 
@@ -62,9 +62,10 @@ impl Resolver {
     pub(super) fn place_edges(&mut self, dirty: &mut Dirty) {
         let gateways = dirty.gateways.take();
         for name in &gateways {
-            let calls = |to: &Destination| {
+            let calls = |rule: &HttpRule, to: &Destination| {
                 let port = self.resolved.get(&to.service)?.port(&to.port)?;
-                Some((port.protocol, Arc::clone(port.outbound_for(&name.namespace))))
+                let outbound = port.outbound_for(&name.namespace);
+                Some((port.protocol, self.traffic.on_route(rule.origin.as_ref(), &rule.name, outbound)))
             };
             let candidates = self.workloads.within(&name.namespace).map(|(_, workload)| workload.as_ref());
             let (gateway, usual) = (self.gateways.get(name).map(AsRef::as_ref), &self.settings.outbound);
