@@ -28,6 +28,7 @@ mod catalog;
 mod findings;
 mod ladder;
 mod last_good;
+pub mod last_known;
 mod records;
 mod snapshots;
 

@@ -47,16 +47,42 @@ pub async fn validate_all(source: &EnvoySource, version: &str, filter: &str) -> 
 /// The same of `count` cases that nobody wrote, from the seed `seed` on: whatever is made of them, Envoy takes it.
 pub async fn validate_mutated(source: &EnvoySource, version: &str, seed: u64, count: u64) -> anyhow::Result<Verdicts> {
     let mut cases = Vec::new();
-    for directory in directories(&root().join("testdata/cases"))? {
+    for directory in entries(&root().join("testdata/cases"))? {
         cases.push(std::fs::read_to_string(directory.join(RULES)).with_context(|| directory.display().to_string())?);
     }
-    let mutants = tempfile::tempdir()?;
-    for seed in seed..seed.saturating_add(count) {
-        let directory = mutants.path().join(format!("{seed:08}"));
-        std::fs::create_dir(&directory)?;
-        std::fs::write(directory.join(RULES), mutated(&cases, seed))?;
+    let seeds = seed..seed.saturating_add(count);
+    let mutants = seeds.map(|seed| (format!("{seed:08}"), mutated(&cases, seed).into_bytes()));
+    validate_texts(source, version, mutants).await
+}
+
+/// The same of the texts in the files of a folder, such as those that a fuzzer has kept; of many, `at_most` so many.
+pub async fn validate_files(
+    source: &EnvoySource,
+    version: &str,
+    folder: &Path,
+    at_most: usize,
+) -> anyhow::Result<Verdicts> {
+    let mut texts = Vec::new();
+    let files = entries(folder)?;
+    for path in files.iter().step_by(files.len().div_ceil(at_most.max(1)).max(1)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        texts.push((name, std::fs::read(path).with_context(|| path.display().to_string())?));
     }
-    validate_in(mutants.path(), source, version, "").await
+    validate_texts(source, version, texts).await
+}
+
+async fn validate_texts(
+    source: &EnvoySource,
+    version: &str,
+    texts: impl IntoIterator<Item = (String, Vec<u8>)>,
+) -> anyhow::Result<Verdicts> {
+    let cases = tempfile::tempdir()?;
+    for (name, text) in texts {
+        let directory = cases.path().join(name);
+        std::fs::create_dir(&directory)?;
+        std::fs::write(directory.join(RULES), text)?;
+    }
+    validate_in(cases.path(), source, version, "").await
 }
 
 async fn validate_in(cases: &Path, source: &EnvoySource, version: &str, filter: &str) -> anyhow::Result<Verdicts> {
@@ -89,13 +115,14 @@ async fn validate_in(cases: &Path, source: &EnvoySource, version: &str, filter: 
 /// Every workload and every EnvoySnapshot of every case, in order.
 fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
     let mut subjects = Vec::new();
-    for directory in directories(cases)? {
+    for directory in entries(cases)? {
         let case = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let rules = directory.join(RULES);
         if !case.contains(filter) || !rules.exists() {
             continue;
         }
-        let text = std::fs::read_to_string(&rules).with_context(|| rules.display().to_string())?;
+        let text = std::fs::read(&rules).with_context(|| rules.display().to_string())?;
+        let Ok(text) = String::from_utf8(text) else { continue };
         subjects.extend(served(&text).into_iter().map(|(option, name)| Subject {
             case: case.clone(),
             rules: rules.clone(),
@@ -106,8 +133,8 @@ fn subjects(cases: &Path, filter: &str) -> anyhow::Result<Vec<Subject>> {
     Ok(subjects)
 }
 
-/// The folders of the cases, in order.
-fn directories(cases: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// What a folder holds, in order.
+fn entries(cases: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut directories: Vec<PathBuf> = std::fs::read_dir(cases)
         .with_context(|| format!("cannot read {}", cases.display()))?
         .map(|entry| Ok(entry?.path()))

@@ -14,14 +14,19 @@ pub fn mutated(cases: &[String], seed: u64) -> String {
     let mut numbers = StdRng::seed_from_u64(seed);
     let Some(case) = cases.choose(&mut numbers) else { return String::new() };
     let mut text = case.clone();
+    mutate(&mut text, cases, &mut numbers);
+    text
+}
+
+/// Replaces some words of `text` by words of `cases`.
+pub fn mutate(text: &mut String, cases: &[String], numbers: &mut StdRng) {
     for _ in 0..numbers.random_range(1..=4) {
-        let Some(from) = cases.choose(&mut numbers) else { continue };
-        let (places, words) = (values(&text), values(from));
-        if let (Some(place), Some(word)) = (places.choose(&mut numbers), words.choose(&mut numbers)) {
+        let Some(from) = cases.choose(numbers) else { continue };
+        let (places, words) = (values(text), values(from));
+        if let (Some(place), Some(word)) = (places.choose(numbers), words.choose(numbers)) {
             text.replace_range(place.clone(), &from[word.clone()]);
         }
     }
-    text
 }
 
 /// Where the values stand: whatever is no key, no bracket and no comment.

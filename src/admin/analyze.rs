@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use translators::finding::{Code, Finding, by_place};
-use translators::mesh::{AccessDefault, Mesh, MtlsMode, Service};
+use translators::mesh::{Access, AccessDefault, Mesh, MtlsMode, Service};
 use translators::name::{Label, ObjectKey, ObjectKind, Owner, QualifiedName};
 
 use super::{AdminState, Status, render, rfc3339};
@@ -36,8 +36,9 @@ pub(super) fn plaintext(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
     }
     let finding = |((service, port), edges): ((&QualifiedName, &str), Vec<&Edge>)| {
         let found = mesh.services.get(service)?;
-        let mtls = &found.port(port)?.mtls;
-        if mtls.value != MtlsMode::Strict {
+        let port_found = found.port(port)?;
+        let mtls = &port_found.mtls;
+        if found.modes(port_found).any(|mode| mode != MtlsMode::Strict) {
             return None;
         }
         let caller = |edge: &&Edge| {
@@ -82,12 +83,16 @@ pub(super) fn not_called(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
 pub(super) fn unguarded(mesh: &Mesh) -> Vec<Finding> {
     let mut namespaces: BTreeMap<&Label, (&Service, bool)> = BTreeMap::new();
     for service in mesh.services.values() {
-        let mut origins = service.ports.iter().flat_map(|port| port.access.origins());
+        let mut origins = service.ports.iter().flat_map(|port| port.accesses().flat_map(Access::origins));
         let guarded = origins.any(|origin| origin.object.kind == ObjectKind::AccessPolicy);
         namespaces.entry(&service.name.namespace).or_insert((service, false)).1 |= guarded;
     }
     let open = namespaces.into_iter().filter(|(_, (service, guarded))| {
-        !guarded && service.ports.iter().any(|port| port.access.default.value == AccessDefault::Allow)
+        !guarded
+            && service
+                .ports
+                .iter()
+                .any(|port| port.accesses().any(|access| access.default.value == AccessDefault::Allow))
     });
     open.map(|(namespace, (service, _))| {
         let message =

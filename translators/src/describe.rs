@@ -101,6 +101,13 @@ fn service(mesh: &Mesh, service: &Service) -> Vec<Section> {
             sections.push(outbound(title(&format!(", calls of {namespace}")), &**settings));
         }
         sections.push(Section { title: title(", what it takes"), values: values(members(&*port.inbound), None) });
+        for (workload, own) in port.apart() {
+            let mut values = values(members(own), None);
+            let (at, inbound) = (title(&format!(", as {workload} serves it")), members(&*own.inbound));
+            values.retain(|value| !value.name.starts_with("inbound"));
+            values.extend(self::values(inbound, None));
+            sections.push(Section { title: at, values });
+        }
         let routes = |consumer: &Consumer| match consumer {
             Consumer::Everyone => title(", routes of everyone"),
             Consumer::Namespace(namespace) => title(&format!(", routes of {namespace}")),

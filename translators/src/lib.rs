@@ -10,6 +10,8 @@
 pub mod describe;
 pub mod explain;
 pub mod finding;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod json;
 pub mod mesh;
 pub mod name;

@@ -19,6 +19,8 @@ mod envelope;
 pub mod gateway;
 pub mod health;
 pub mod inbound;
+pub mod locality;
+pub mod matching;
 pub mod mesh;
 mod mistake;
 mod node;

@@ -7,7 +7,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{
+    Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Senders, Serve, Service, Vantage, Workload,
+};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 
@@ -58,8 +60,8 @@ pub enum ResourceKey {
     ConsumerCluster(Destination, Label),
     /// How a proxy reaches the application behind it.
     LocalCluster(Slot),
-    /// Where a destination is.
-    Endpoints(Destination),
+    /// Where a destination is, as callers see it from one place where that makes a difference.
+    Endpoints(Destination, Option<Arc<Vantage>>),
     /// How a proxy fetches the keys of a provider, by name, whose tokens a port asks for.
     Jwks(Slot, String),
     /// The listener of a port that a workload serves.
@@ -76,6 +78,8 @@ pub enum ResourceKey {
         port: String,
         /// Which callers.
         consumer: Consumer,
+        /// Who they are, where rules tell them apart.
+        senders: Senders,
     },
     /// The listener of a socket of a gateway.
     Edge(EdgeSlot),
@@ -179,7 +183,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination, None),
         ResourceKey::ConsumerCluster(destination, consumer) => cluster::outbound(mesh, destination, Some(consumer)),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
-        ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
+        ResourceKey::Endpoints(destination, from) => {
+            endpoint::endpoints(mesh, destination, from.as_deref(), instances, Client::Envoy)
+        }
         ResourceKey::Jwks(slot, provider) => jwt::cluster(mesh, slot, provider),
         ResourceKey::Inbound(slot, features) => {
             let (workload, serve) = slot.serve(mesh);
@@ -190,7 +196,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
             listener::outbound(mesh, workload, call, slot, *otlp)
         }
         ResourceKey::Collector(provider) => collector::cluster(mesh, provider),
-        ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+        ResourceKey::Route { service, port, consumer, senders } => {
+            route::configuration(mesh, service, port, (consumer, senders))
+        }
         ResourceKey::Edge(slot) => edge::listener(mesh, slot.edge(mesh), slot),
         ResourceKey::EdgeRoute(slot, chain) => slot.routes(slot.edge(mesh), chain.as_deref()),
         ResourceKey::EdgeJwks(slot, provider) => jwt::edge_cluster(mesh, slot.edge(mesh), &slot.keys(), provider),
@@ -224,7 +232,7 @@ impl ResourceKey {
             | Self::Jwks(..)
             | Self::EdgeJwks(..)
             | Self::Collector(_) => Kind::Cluster,
-            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Endpoints(..) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(..) | Self::Edge(_) => Kind::Listener,
             Self::Route { .. } | Self::EdgeRoute(..) => Kind::Route,
             Self::Proxyless(key) => key.kind(),
@@ -240,7 +248,7 @@ impl ResourceKey {
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Jwks(..)
-            | Self::Endpoints(_)
+            | Self::Endpoints(..)
             | Self::Outbound(_, None)
             | Self::Collector(_)
             | Self::Route { .. }
@@ -254,7 +262,9 @@ impl ResourceKey {
     /// The destination whose endpoints it says, if it does.
     pub fn endpoints_of(&self) -> Option<&Destination> {
         match self {
-            Self::Endpoints(destination) | Self::Proxyless(Proxyless::Endpoints(destination)) => Some(destination),
+            Self::Endpoints(destination, _) | Self::Proxyless(Proxyless::Endpoints(destination, _)) => {
+                Some(destination)
+            }
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
@@ -273,7 +283,7 @@ impl ResourceKey {
     /// The name of the resource.
     pub fn name(&self) -> Name {
         match self {
-            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination, _) => {
                 cluster_name(destination).into()
             }
             Self::LocalCluster(slot) => slot.name("app").into(),
@@ -281,7 +291,7 @@ impl ResourceKey {
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot, _) => slot.name("out").into(),
             Self::Collector(provider) => collector::own_name(provider.name.as_str()).into(),
-            Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Route { service, port, consumer, .. } => route_name(service, port, consumer).into(),
             Self::Edge(slot) => slot.name().into(),
             Self::EdgeRoute(slot, chain) => slot.route(chain.as_deref()).into(),
             Self::EdgeJwks(slot, provider) => jwt::cluster_name(&slot.keys(), provider).into(),
@@ -448,6 +458,11 @@ fn consumer(called: &Port, workload: &Workload) -> Consumer {
     called.route_for(&workload.name.namespace).map_or(Consumer::Everyone, |(consumer, _)| consumer.clone())
 }
 
+/// What the callers of this workload are, where the rules of their route tell them apart.
+fn senders(called: &Port, workload: &Workload) -> Senders {
+    called.route_for(&workload.name.namespace).and_then(|(_, route)| route.senders(workload))
+}
+
 /// Where the calls through one outbound listener may end, each once.
 fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destination> {
     if !called.protocol.is_http() {
@@ -459,7 +474,7 @@ fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destinat
         return destinations;
     }
     let route = called.route_for(&workload.name.namespace);
-    let rules = route.iter().flat_map(|(_, route)| &route.rules);
+    let rules = route.iter().flat_map(|(_, route)| &route.rules).filter(|rule| rule.is_about(workload));
     let mut destinations: Vec<&Destination> = rules.flat_map(HttpRule::destinations).collect();
     destinations.sort_unstable();
     destinations.dedup();

@@ -269,7 +269,7 @@ fn every_kind_has_a_schema_of_its_fields() {
     assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "external", "ports", "tls"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
-        ["calls", "capture", "identity", "labels", "match", "serves"]
+        ["calls", "capture", "identity", "labels", "locality", "match", "serves"]
     );
     assert_eq!(fields(schemars::schema_for!(rules::gateway::GatewaySpec)), ["direction", "listeners", "workload"]);
     assert_eq!(fields(schemars::schema_for!(rules::certificate::CertificateSpec)), ["source"]);

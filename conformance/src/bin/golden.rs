@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use chancery::config::Environment;
 use chancery::envoy::{EnvoyRequest, locate};
 use clap::Parser;
-use conformance::golden::{Verdicts, validate_all, validate_mutated};
+use conformance::golden::{Verdicts, validate_all, validate_files, validate_mutated};
 use conformance::harness::{EnvoySource, build_image};
 
 /// Validates every golden case with Envoy itself
@@ -29,6 +29,12 @@ struct Args {
     /// The first number that such a case is made by; the same number makes the same case
     #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "mutated")]
     seed: u64,
+    /// Validate the texts of rules in the files of this folder instead, such as those that a fuzzer has kept
+    #[arg(long, value_name = "FOLDER", conflicts_with = "mutated")]
+    texts: Option<PathBuf>,
+    /// How many of them at most
+    #[arg(long, value_name = "COUNT", default_value_t = 300, requires = "texts")]
+    at_most: usize,
     /// Only cases whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
@@ -38,9 +44,10 @@ struct Args {
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let source = source(&args).await?;
-    let verdicts = match args.mutated {
-        Some(count) => validate_mutated(&source, &args.for_version, args.seed, count).await?,
-        None => validate_all(&source, &args.for_version, args.filter.as_deref().unwrap_or_default()).await?,
+    let verdicts = match (args.mutated, &args.texts) {
+        (Some(count), _) => validate_mutated(&source, &args.for_version, args.seed, count).await?,
+        (None, Some(folder)) => validate_files(&source, &args.for_version, folder, args.at_most).await?,
+        (None, None) => validate_all(&source, &args.for_version, args.filter.as_deref().unwrap_or_default()).await?,
     };
     let Verdicts { passed, failed } = verdicts;
     println!("{passed} passed, {failed} failed");

@@ -67,6 +67,7 @@ fn service_spec() -> impl Strategy<Value = String> {
         "",
         ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}",
         ", endpoints: {static: [{address: 127.0.0.2, port: 9, labels: {version: v1}}]}",
+        ", endpoints: {static: [{address: 127.0.0.3, port: 9, locality: {region: a}}]}",
         ", endpoints: {dns: {hostname: one.example}}",
         ", endpoints: {dns: {hostname: two.example, mode: logical}}, external: true",
         ", endpoints: {dns: {hostname: two.example}}, external: true, tls: {}",
@@ -82,7 +83,14 @@ fn port() -> impl Strategy<Value = &'static str> {
 fn workload_spec() -> impl Strategy<Value = String> {
     let serves = prop::collection::btree_set((prop::sample::select(vec!["s0", "s1", "s2"]), port()), 0..3);
     let calls = prop::collection::vec((prop::sample::select(SERVICES.as_slice()), port(), 0..6u16), 0..5);
-    let labels = prop::sample::select(vec!["", ", labels: {version: v1}", ", labels: {version: v2}"]);
+    let labels = prop::sample::select(vec![
+        "",
+        ", labels: {version: v1}",
+        ", labels: {version: v2}",
+        ", labels: {version: v1}, locality: {region: a, zone: x}",
+        ", locality: {region: a, zone: z, subzone: s}",
+        ", locality: {region: b}",
+    ]);
     (serves, calls, labels).prop_map(|(serves, calls, labels)| {
         let serves: Vec<String> = (0..)
             .zip(serves)
@@ -112,6 +120,8 @@ fn route_spec() -> impl Strategy<Value = String> {
         "http: [{to: TO, stickyBy: {header: x-user}}]",
         "http: [{to: TO, retry: {attempts: 2}, cors: {allowOrigins: [\"*\"]}}]",
         "grpc: [{match: [{service: a.B}], to: TO}]",
+        "http: [{match: [{from: [{namespace: a}, {service: s1}]}], to: TO}, {to: [{service: a/s0}]}]",
+        "grpc: [{match: [{from: [{serviceAccount: w0}]}], to: TO}]",
         "tcp: [{to: TO}]",
         "tcp: [{match: [{port: 80}, {port: 81, cidr: 10.0.0.0/8}], to: TO}, {to: TO}]",
         "tls: [{match: [{sni: a.b}, {sni: \"*.b\"}], to: TO}, {to: [{service: a/s1}]}]",
@@ -161,6 +171,7 @@ fn edge_route_spec() -> impl Strategy<Value = String> {
         "grpc: [{to: [{service: TO}], stickyBy: {header: x-user}}]",
         "tcp: [{match: [{port: 80, cidr: 10.0.0.0/8}], to: [{service: TO}]}, {to: [{service: a/s0}, {service: TO}]}]",
         "tls: [{match: [{sni: a.b}], to: [{service: TO}]}, {to: [{service: a/s0}]}]",
+        "http: [{match: [{from: [{ip: 10.0.0.0/8}]}], to: [{service: TO}]}]",
     ]);
     (subject, rule, prop::sample::select(SERVICES.as_slice()))
         .prop_map(|(subject, rule, to)| format!("{{for: {subject}, {}}}", rule.replace("TO", to)))
@@ -172,9 +183,12 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         4 => target().prop_map(str::to_owned),
         2 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}}}")),
         1 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}, port: http}}")),
+        2 => prop::sample::select(vec!["{route: r0}", "{route: r0, rule: all}", "{route: r1}", "{route: e0, rule: rule-0}"])
+            .prop_map(str::to_owned),
     ];
     let outbound = prop::sample::select(vec![
         "{timeouts: {connect: 1s}}",
+        "{timeouts: {request: 4s}, retry: {attempts: 3, when: [5xx]}}",
         "{timeouts: {request: 3s, idle: 9s}, retry: {attempts: 2}}",
         "{timeouts: null, retry: null}",
         "{loadBalancing: {policy: ring-hash, hashOn: ip}}",
@@ -182,6 +196,9 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         "{healthCheck: {http: {path: /healthz}}}",
         "{healthCheck: {grpc: {}}, proxyProtocol: v2}",
         "{loadBalancing: {policy: maglev, hashOn: caller}}",
+        "{locality: {prefer: zone, failover: [{from: a, to: b}]}}",
+        "{locality: {prefer: region, overprovisioning: 2}}",
+        "{locality: null}",
     ]);
     let inbound = prop::option::of(prop::sample::select(vec![
         "{rateLimit: {requests: 5, per: 1s, key: caller}}",
@@ -205,6 +222,8 @@ fn target() -> impl Strategy<Value = &'static str> {
         "{service: s0, port: raw}",
         "{gateway: g0}",
         "{gateway: g0, listener: two}",
+        "{labels: {version: v1}}",
+        "{labels: {version: v2}}",
     ])
 }
 

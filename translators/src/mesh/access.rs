@@ -101,7 +101,7 @@ pub enum Caller {
 }
 
 /// The addresses that begin alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
     /// The first of them.
     pub address: IpAddr,

@@ -1,6 +1,6 @@
 //! `TrafficRoute`: where the requests and connections to a service or a gateway go.
 //!
-//! Owns: the shape of the spec. May use: `scalar`, `subject`. Never: decides which rule wins.
+//! Owns: the shape of the spec. May use: `matching`, `scalar`, `subject`. Never: decides which rule wins.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{CorsSpec, FaultSpec, RateLimitSpec, StickySpec};
 use super::connection::{TcpRuleSpec, TlsRuleSpec};
-use super::scalar::{Method, Percent, RelativeName, Setting, Span};
+use super::scalar::{Percent, RelativeName, Setting, Span};
 use super::subject::Subject;
 use crate::name::Label;
+
+pub use super::matching::{GrpcMatchSpec, HttpMatchSpec};
 
 /// How requests to a service or a gateway are routed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -137,44 +139,6 @@ pub struct GrpcRuleSpec {
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     #[schemars(extend("x-default-from" = "TrafficPolicy.spec.outbound.retry"))]
     pub retry: Setting<RetrySpec>,
-}
-
-/// One alternative of calls; every part must hold, and one that is left out always does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GrpcMatchSpec {
-    /// The full name of the service of gRPC: `shop.v1.Cart`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"shop.v1.Cart")]
-    pub service: Option<String>,
-    /// The method, without its service: `Get`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"Get")]
-    pub method: Option<String>,
-    /// The headers, which gRPC calls metadata.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("examples" = [{"x-canary": "true"}]))]
-    pub headers: BTreeMap<String, TextSpec>,
-}
-
-/// One alternative; every part must hold, and one that is left out always does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpMatchSpec {
-    /// The path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathSpec>,
-    /// The methods.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub methods: Vec<Method>,
-    /// The headers.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("examples" = [{"x-canary": "true"}]))]
-    pub headers: BTreeMap<String, TextSpec>,
-    /// The parameters of the query.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("examples" = [{"beta": {"present": true}}]))]
-    pub query: BTreeMap<String, TextSpec>,
 }
 
 /// Where a client is told to go; what is left out stays as it was asked for.

@@ -16,7 +16,7 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 use super::connections::{self, Way};
 use super::raw::Raw;
 use super::rbac::{self, Strangers};
-use super::{EdgeSlot, calling, checks, http, jwt, limits, origins, route, tcp, tls, wire};
+use super::{EdgeSlot, calling, checks, http, jwt, limits, listener, origins, route, tcp, tls, wire};
 use crate::mesh::{Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeRedirect, HostMatch, Mesh, Network, Protocol, Scheme};
 use crate::name::TrustDomain;
 use crate::resource::{Kind, Resource};
@@ -129,7 +129,10 @@ fn chain(chain: &EdgeChain, slot: &EdgeSlot, trust_domain: &TrustDomain) -> list
                 .chain(rbac::http(&chain.access, trust_domain))
                 .chain(limits::http(&chain.inbound, false).into_iter().map(of_gateway));
             let manager = requests(chain, &name, before.collect());
-            (limited.into_iter().chain([manager]).collect(), &["h2", "http/1.1"])
+            // Where rules ask who connects, the connection is told first.
+            let asks = chain.rules().any(|of| of.rule.sources().next().is_some());
+            let client = asks.then(listener::client).into_iter();
+            (limited.into_iter().chain(client).chain([manager]).collect(), &["h2", "http/1.1"])
         }
         EdgeCarried::Bytes(of) => {
             let mut filters = rbac::network(&chain.access, trust_domain, &name);

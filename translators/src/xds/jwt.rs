@@ -153,7 +153,8 @@ pub(super) fn fetched(access: &Access) -> impl Iterator<Item = &JwtProvider> {
 /// The cluster that the keys of a provider of the called port are fetched through.
 pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    fetching(mesh, &slot.name("jwks"), fetched(&port.access).find(|provider| provider.name == name), &service.origin)
+    let access = port.apart_of(&slot.workload).map_or(&port.access, |own| &own.access);
+    fetching(mesh, &slot.name("jwks"), fetched(access).find(|provider| provider.name == name), &service.origin)
 }
 
 /// The same of a gateway.
@@ -169,7 +170,7 @@ fn fetching(mesh: &Mesh, keys: &str, provider: Option<&JwtProvider>, origin: &Ru
     let resource = match &provider.keys {
         JwtKeys::Inline(_) => cluster_pb::Cluster::default(),
         JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => {
-            let server = Server { host, port: port.get(), tls: *tls };
+            let server = Server { host, port: port.get(), tls: tls.as_ref() };
             outside::cluster(&name, &server, Protocol::Http, mesh.connect_timeout.value)
         }
     };

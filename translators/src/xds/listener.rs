@@ -25,7 +25,7 @@ use super::telemetry::{INBOUND, OUTBOUND, Said};
 use super::{
     Features, OtlpLogs, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port,
 };
-use super::{calling, jwt, limits, proxyless, rbac, wire};
+use super::{calling, jwt, limits, proxyless, rbac, route, wire};
 use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, TcpRule, Workload};
 use crate::resource::{Kind, Resource};
 
@@ -36,6 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
 pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, features: Features) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
+    let port = &*port.served_by(&workload.name);
     let telemetry = mesh.telemetry_of_serve(workload, serve);
     let counted = Counted::new(workload, slot, port.protocol, telemetry);
     let name = slot.name("in");
@@ -128,18 +129,28 @@ fn one_chain(workload: &Workload, call: &Call, name: &str, by_caller: bool, filt
 
 /// The filter by which a connection knows whose calls come over it.
 fn caller(workload: &Workload) -> listener_pb::Filter {
-    use state_pb::filter_state_value::{Key, Value};
     // Of what can be hashed, all supported versions know addresses: each identity is given one.
     let number = Ipv6Addr::from_bits(xxh3_128(workload.identity.as_str().as_bytes()));
     let address = SocketAddr::new(number.into(), 1).to_string();
-    let identity = core_pb::data_source::Specifier::InlineString(address);
-    let identity = core_pb::DataSource { specifier: Some(identity), ..Default::default() };
-    let identity = core_pb::substitution_format_string::Format::TextFormatSource(identity);
+    knowing(calling::CALLER, "envoy.network.transport_socket.original_dst_address", address)
+}
+
+/// The filter by which a connection knows from where it comes.
+pub(super) fn client() -> listener_pb::Filter {
+    knowing(route::CLIENT, "envoy.network.ip", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%".to_owned())
+}
+
+/// The filter by which a connection knows `text` as `key`, in the form that `factory` makes of it.
+fn knowing(key: &str, factory: &str, text: String) -> listener_pb::Filter {
+    use state_pb::filter_state_value::{Key, Value};
+    let text = core_pb::data_source::Specifier::InlineString(text);
+    let text = core_pb::DataSource { specifier: Some(text), ..Default::default() };
+    let text = core_pb::substitution_format_string::Format::TextFormatSource(text);
     let told = state_pb::FilterStateValue {
-        key: Some(Key::ObjectKey(calling::CALLER.to_owned())),
-        factory_key: "envoy.network.transport_socket.original_dst_address".to_owned(),
+        key: Some(Key::ObjectKey(key.to_owned())),
+        factory_key: factory.to_owned(),
         value: Some(Value::FormatString(core_pb::SubstitutionFormatString {
-            format: Some(identity),
+            format: Some(text),
             ..Default::default()
         })),
         ..Default::default()

@@ -43,6 +43,8 @@ struct PortPart {
     /// How the callers of a namespace make their calls.
     outbound_of: Option<Outbound>,
     inbound: Inbound,
+    /// What holds for one workload.
+    apart: Option<Apart>,
     rules: Vec<RulePart>,
     own_route: bool,
 }
@@ -65,6 +67,7 @@ struct RulePart {
 #[derive(Debug, Clone)]
 struct WorkloadPart {
     labels: BTreeMap<String, String>,
+    locality: Option<Arc<Locality>>,
     serves: Vec<(Index, Index)>,
     calls: Vec<(Index, Index)>,
     /// What is said of its calls, and of what it serves.
@@ -90,9 +93,10 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     let tls = prop::collection::vec((host_match(), version, prop::option::of(any::<(bool, bool)>())), 1..3);
     let edges = (prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls), (access(), inbound()));
     let edges = prop::collection::vec(edges, 0..3);
-    let workload = (labels(), index_pairs(), index_pairs(), (telemetry(), telemetry()), edges);
-    let workload = workload.prop_map(|(labels, serves, calls, telemetry, edges)| WorkloadPart {
+    let workload = ((labels(), locality()), index_pairs(), index_pairs(), (telemetry(), telemetry()), edges);
+    let workload = workload.prop_map(|((labels, locality), serves, calls, telemetry, edges)| WorkloadPart {
         labels,
+        locality,
         serves,
         calls,
         telemetry,
@@ -137,12 +141,29 @@ fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop::collection::btree_map("version|track", "v1|v2|100%", 0..3)
 }
 
+fn locality() -> impl Strategy<Value = Option<Arc<Locality>>> {
+    let any = ("[ab]", "[12]?", "x?");
+    prop::option::of(any.prop_map(|(region, zone, subzone)| Arc::new(Locality { region, zone, subzone })))
+}
+
+fn nearness() -> impl Strategy<Value = Nearness> {
+    let prefer = prop::sample::select(vec![Prefer::None, Prefer::Region, Prefer::Zone]);
+    let failover = ("[abc]", "[abc]").prop_map(|(from, to)| Failover { from, to });
+    (prefer, prop::collection::vec(failover, 0..3), 100u32..300).prop_map(|(prefer, failover, factor)| Nearness {
+        prefer: Sourced::from_rule(prefer, rule("a/calls", "/spec/outbound/locality")),
+        failover: Sourced::built_in(failover),
+        overprovisioning: Sourced::built_in(factor),
+    })
+}
+
 fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
-    (any::<u8>(), 0u32..3, labels()).prop_map(|(last, weight, labels)| StaticEndpoint {
+    let weight = prop_oneof![4 => 0u32..3, 1 => Just(u32::MAX)];
+    (any::<u8>(), weight, labels(), locality()).prop_map(|(last, weight, labels, locality)| StaticEndpoint {
         address: Ipv4Addr::new(127, 0, 0, last).into(),
         ports: std::sync::Arc::new([("p0".to_owned(), 80.try_into().expect("not 0"))].into()),
         weight,
         labels,
+        locality,
     })
 }
 
@@ -177,9 +198,18 @@ fn port() -> impl Strategy<Value = PortPart> {
     let protocol =
         prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp, Protocol::Tls]);
     let rules = prop::collection::vec(http_rule(), 0..3);
-    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound());
+    let apart = (mode(), any::<bool>(), access(), inbound()).prop_map(|(mode, used, access, inbound)| Apart {
+        mtls: Sourced::from_rule(mode, rule("a/labels", "/spec/mode")),
+        callers_use_mtls: used,
+        access,
+        inbound: Arc::new(inbound),
+    });
+    let apart = apart.boxed();
+    let outbound = || outbound().boxed();
+    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound(), prop::option::weighted(0.3, apart));
     (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
-        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound), rules, own_route)| PortPart {
+        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound, apart), rules, own_route)| PortPart {
+            apart,
             protocol,
             server_first,
             mode,
@@ -246,12 +276,12 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         ..HealthCheck::default()
     });
     let announced = prop::option::of(prop::sample::select(vec![ProxyProtocol::V1, ProxyProtocol::V2]));
-    let to_endpoints = (prop::option::of(keepalive), prop::option::of(health), announced);
+    let to_endpoints = (prop::option::of(keepalive), prop::option::of(health), announced, nearness());
     let balancing = (policy, prop::option::of(hash_on()), to_endpoints);
     let any = (times, (percent(), any::<u32>()), balancing, outliers, breaker);
     let any =
         any.prop_map(|((connect, times), (budget, least), (policy, hash_on, to_endpoints), outliers, breaker)| {
-            let (keepalive, health_check, proxy_protocol) = to_endpoints;
+            let (keepalive, health_check, proxy_protocol, locality) = to_endpoints;
             let [request, idle, max_stream, max_connection, slow_start] = times.map(Sourced::built_in);
             Outbound {
                 connect_timeout: Sourced::built_in(connect),
@@ -269,6 +299,7 @@ fn outbound() -> impl Strategy<Value = Outbound> {
                 keepalive: Sourced::built_in(keepalive),
                 health_check: Sourced::built_in(health_check),
                 proxy_protocol: Sourced::built_in(proxy_protocol),
+                locality,
                 ..Outbound::default()
             }
         });
@@ -365,8 +396,12 @@ fn token() -> impl Strategy<Value = Jwt> {
         header: (name == "p").then(|| "x-token".to_owned()),
         forward: name == "q",
     };
-    let url =
-        |tls| KeysUrl { tls, host: "keys".into(), port: 443.try_into().expect("not 0"), url: "https://keys/k".into() };
+    let url = |tls: bool| KeysUrl {
+        tls: tls.then(|| Authorities::Inline("pem".into())),
+        host: "keys".into(),
+        port: 443.try_into().expect("not 0"),
+        url: "https://keys/k".into(),
+    };
     let provider = prop::sample::select(vec![
         Arc::new(provider("p", JwtKeys::Inline("{}".into()))),
         Arc::new(provider("q", JwtKeys::Remote(url(true)))),
@@ -514,8 +549,16 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
     let within = prop::option::weighted(0.2, "/p|/p/|/a\\.b");
-    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"))
-        .prop_map(|(path, within, methods, headers, query)| HttpMatch { path, within, methods, headers, query })
+    let source = prop_oneof![
+        "[ab]".prop_map(|namespace| Source::Namespace(namespace.parse().expect("a label"))),
+        "[ab]/s[01]".prop_map(|service| Source::Service(name(&service))),
+        "[ab]/w[01]".prop_map(|of| Source::Identity(SpiffeId::of_workload(&TrustDomain::built_in(), &name(&of)))),
+        network().prop_map(Source::Ip),
+    ];
+    let from = prop::option::weighted(0.3, prop::collection::btree_set(source, 1..3).prop_map(Arc::new));
+    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"), from).prop_map(
+        |(path, within, methods, headers, query, from)| HttpMatch { path, within, methods, headers, query, from },
+    )
 }
 
 /// How a header or a parameter is matched.
@@ -625,6 +668,7 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         outbound: Arc::new(part.outbound.clone()),
         outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
         inbound: Arc::new(part.inbound.clone()),
+        apart: part.apart.clone().map(|own| Box::new([(name("a/w0"), own)].into())),
         routes,
         tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
     }
@@ -700,6 +744,7 @@ fn workload(
         origin: rule("a/w", ""),
         identity: SpiffeId::of_workload(&TrustDomain::built_in(), &name),
         labels: part.labels.clone(),
+        locality: part.locality.clone(),
         matches: None,
         serves: serves.collect(),
         calls: calls.collect(),
@@ -794,6 +839,7 @@ fn servings(service: &QualifiedName, workloads: &BTreeMap<QualifiedName, Arc<Wor
                 labels: workload.labels.clone(),
                 port: serve.port.clone(),
                 listen: serve.listen,
+                locality: workload.locality.clone(),
             })
             .collect::<Vec<_>>()
     };

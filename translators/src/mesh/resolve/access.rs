@@ -1,6 +1,6 @@
 //! AccessPolicies: entries accumulate, and the most specific default holds for everybody else.
 //!
-//! Owns: the ladder of access rules. May use: `rules`, `levels`, `entries`, `coverage`. Never: decides about mTLS.
+//! Owns: the ladder of access rules. May use: `rules`, `levels`, `reach`, `entries`, `coverage`. Never: decides about mTLS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
@@ -8,19 +8,22 @@ use std::num::NonZeroU16;
 use super::claims::Claim;
 use super::coverage::Summary;
 use super::entries::{self, Entry, Known};
-use super::levels::{ByLevel, Level};
+use super::levels::Level;
+use super::reach::{ByReach, Reach, Said, Workloads};
 use super::report::Report;
 use super::services::{DeclaredPort, Services};
 use super::stage::{Change, Kept};
 use crate::finding::Code;
-use crate::mesh::{Access, AccessDefault, AccessEntry, Audit, Backing, Caller, Operation, Port, Service, Sourced};
-use crate::name::QualifiedName;
+use crate::mesh::{
+    Access, AccessDefault, AccessEntry, Audit, Backing, Caller, Operation, Port, Service, Sourced, Workload,
+};
+use crate::name::{Label, QualifiedName};
 use crate::rules::policy::{AccessMode, AccessSpec};
 
 /// What an AccessPolicy says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
-    pub level: Level,
+    pub reach: Reach,
     pub mode: AccessMode,
     pub default: Option<Sourced<AccessDefault>>,
     pub deny: Vec<Entry>,
@@ -29,7 +32,7 @@ pub(super) struct Policy {
 
 /// The policies of every level, in order of their names.
 #[derive(Debug, Default)]
-pub(super) struct Policies(ByLevel<BTreeMap<QualifiedName, Kept<Policy>>>);
+pub(super) struct Policies(ByReach<BTreeMap<QualifiedName, Kept<Policy>>>);
 
 /// The lists of a policy.
 #[derive(Debug, Clone, Copy)]
@@ -40,21 +43,30 @@ enum List {
 
 /// The default of a level: one policy gives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DefaultOf(Level, AccessMode);
+pub(super) struct DefaultOf(Said, AccessMode);
 
 // === impl DefaultOf ===
 
 impl Claim for DefaultOf {
     const POINTER: &'static str = "/spec/default";
     const WHY: &'static str = "gives the same target a default";
+
+    fn why(&self) -> String {
+        self.0.why(Self::WHY)
+    }
 }
 
 // === impl Policy ===
 
 impl Policy {
     /// What `spec` says.
-    pub(super) fn of(spec: &AccessSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let level = Level::with_gateways(&spec.target, known.services, known.gateways, report);
+    pub(super) fn of(
+        spec: &AccessSpec,
+        known: &Known<'_>,
+        workloads: &Workloads,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let reach = Reach::with_gateways(&spec.target, (known.services, known.gateways), workloads, report);
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
         let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
         let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
@@ -63,22 +75,22 @@ impl Policy {
             report.error(Code::InvalidValue, format!("/spec/deny/{index}/external"), message).hint =
                 Some("write the entry in allow, where the default is deny".to_owned());
         }
-        let policy = Self { level: level?, mode: spec.mode, default, deny, allow };
-        match &policy.level {
-            Level::Gateway(gateway, listener) => policy.check_listeners(known, gateway, listener.as_deref(), report),
-            Level::Mesh | Level::Namespace(_) | Level::Service(_) | Level::Port(..) => {
-                policy.check_ports(known.services, report);
+        let policy = Self { reach: reach?, mode: spec.mode, default, deny, allow };
+        match &policy.reach {
+            Reach::Ports(Level::Gateway(gateway, listener)) => {
+                policy.check_listeners(known, gateway, listener.as_deref(), report);
             }
+            Reach::Ports(_) | Reach::Workloads(..) => policy.check_ports(known.services, report),
         }
         Some(policy)
     }
 
     /// Holds the entries against the ports of the service that the policy targets, if it targets one.
     fn check_ports(&self, services: &Services, report: &mut Report<'_>) {
-        let (name, port) = match &self.level {
-            Level::Mesh | Level::Namespace(_) | Level::Gateway(..) => return,
-            Level::Service(name) => (name, None),
-            Level::Port(name, port) => (name, Some(port)),
+        let (name, port) = match &self.reach {
+            Reach::Ports(Level::Mesh | Level::Namespace(_) | Level::Gateway(..)) | Reach::Workloads(..) => return,
+            Reach::Ports(Level::Service(name)) => (name, None),
+            Reach::Ports(Level::Port(name, port)) => (name, Some(port)),
         };
         let Some(declared) = services.service(name, format_args!("/spec/target/service"), report) else { return };
         let targeted: Vec<_> =
@@ -168,8 +180,9 @@ impl Policy {
     }
 
     /// What only this policy may say.
-    pub(super) fn claim(&self) -> Option<DefaultOf> {
-        self.default.as_ref().map(|_| DefaultOf(self.level.clone(), self.mode))
+    pub(super) fn claims(&self, workloads: &Workloads) -> Vec<DefaultOf> {
+        let said = self.default.as_ref().map(|_| self.reach.said(workloads));
+        said.into_iter().flatten().map(|said| DefaultOf(said, self.mode)).collect()
     }
 }
 
@@ -190,20 +203,20 @@ impl Policies {
     /// Takes up changes of AccessPolicies.
     pub(super) fn follow(&mut self, changes: &[Change<Policy>]) {
         for (name, kept) in changes.iter().filter_map(|change| Some((&change.name, change.before.as_ref()?))) {
-            let of_level = self.0.entry(&kept.value.level, BTreeMap::new);
+            let of_level = self.0.entry(&kept.value.reach, BTreeMap::new);
             of_level.remove(name);
             if of_level.is_empty() {
-                self.0.remove(&kept.value.level);
+                self.0.remove(&kept.value.reach);
             }
         }
         for (name, kept) in changes.iter().filter_map(|change| Some((&change.name, change.after.as_ref()?))) {
-            self.0.entry(&kept.value.level, BTreeMap::new).insert(name.clone(), kept.clone());
+            self.0.entry(&kept.value.reach, BTreeMap::new).insert(name.clone(), kept.clone());
         }
     }
 
     /// The policies of a level.
     pub(super) fn at(&self, level: &Level) -> impl Iterator<Item = &Kept<Policy>> {
-        self.0.get(level).into_iter().flat_map(BTreeMap::values)
+        self.0.get(&Reach::Ports(level.clone())).into_iter().flat_map(BTreeMap::values)
     }
 
     /// The policies that cover only `service` or ports of it.
@@ -211,14 +224,20 @@ impl Policies {
         self.0.only(service).flat_map(BTreeMap::values)
     }
 
-    /// What applies to one port.
+    /// Whether labels say anything of the workloads of a namespace.
+    pub(super) fn is_by_labels(&self, namespace: &Label) -> bool {
+        self.0.is_by_labels(namespace)
+    }
+
+    /// What applies to one port as `workload` serves it, or those of whom labels say nothing.
     pub(super) fn effective(
         &self,
         service: &QualifiedName,
         port: &DeclaredPort,
+        workload: Option<&Workload>,
         below: &Sourced<AccessDefault>,
     ) -> Access {
-        let levels: Vec<_> = self.0.covering(service, &port.name).collect();
+        let levels: Vec<_> = self.0.covering(service, &port.name, workload).collect();
         put_together(&levels, Some(service), port.number, below)
     }
 
@@ -265,7 +284,9 @@ fn put_together(
 /// The ports of `service` that nobody may call, though workloads serve it.
 pub(super) fn closed(service: &Service) -> impl Iterator<Item = &Port> {
     let is_served = matches!(&service.backing, Backing::Workloads(serving) if !serving.is_empty());
-    let is_closed = |port: &&Port| port.access.default.value == AccessDefault::Deny && port.access.allow.is_empty();
+    let is_closed = |port: &&Port| {
+        port.accesses().all(|access| access.default.value == AccessDefault::Deny && access.allow.is_empty())
+    };
     service.ports.iter().filter(move |port| is_served && is_closed(port))
 }
 
@@ -302,7 +323,9 @@ pub(super) fn warn(policy: &Policy, covered: &Summary, report: &mut Report<'_>) 
             report.warning(Code::NoEffect, format!("/spec/deny/{index}/to"), message);
         }
     }
-    for (list, index, entry) in policy.entries().filter(|_| matches!(policy.level, Level::Mesh | Level::Namespace(_))) {
+    for (list, index, entry) in
+        policy.entries().filter(|_| matches!(policy.reach, Reach::Ports(Level::Mesh | Level::Namespace(_))))
+    {
         for (n, (ports, _)) in entry.operations().enumerate() {
             for absent in ports.difference(&covered.numbers) {
                 let pointer = format!("{}/{index}/to/{n}/ports", list.pointer());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::levels::Level;
-use crate::mesh::{AccessDefault, MtlsMode, Port, Service};
+use crate::mesh::{Access, AccessDefault, MtlsMode, Port, Service};
 use crate::name::QualifiedName;
 
 /// What a policy must know of the ports that it covers.
@@ -151,7 +151,7 @@ impl Covered {
     fn add_port(&mut self, service: &QualifiedName, port: &Port) {
         self.ports += 1;
         self.closed += usize::from(is_closed(port));
-        self.would_close += usize::from(port.access.would_close());
+        self.would_close += usize::from(port.accesses().any(Access::would_close));
         *self.numbers.entry(port.number).or_default() += 1;
         for list in self.lists(port) {
             list.insert(PortName::of(service, port));
@@ -162,7 +162,7 @@ impl Covered {
         for port in &service.ports {
             self.ports -= 1;
             self.closed -= usize::from(is_closed(port));
-            self.would_close -= usize::from(port.access.would_close());
+            self.would_close -= usize::from(port.accesses().any(Access::would_close));
             if let Entry::Occupied(mut count) = self.numbers.entry(port.number) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
@@ -198,7 +198,7 @@ impl Covered {
 }
 
 fn is_closed(port: &Port) -> bool {
-    port.access.default.value != AccessDefault::Allow
+    port.accesses().any(|access| access.default.value != AccessDefault::Allow)
 }
 
 /// Some ports by name; `None` when there are none.

@@ -17,7 +17,7 @@ use super::workloads::{Taken, sockets};
 use crate::finding::{Code, Finding};
 use crate::mesh::{
     Access, Destination, Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTcpRule, EdgeTls,
-    HostMatch, Inbound, Outbound, Protocol, Workload, closest,
+    HostMatch, HttpRule, Inbound, Outbound, Protocol, Workload, closest,
 };
 use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef};
 use crate::rules::Objects;
@@ -25,7 +25,7 @@ use crate::rules::gateway::WorkloadChoice;
 use crate::suggest;
 
 /// How the calls of a gateway's namespace to a destination are made, and what is spoken there.
-pub(super) type Calls<'a> = dyn Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
+pub(super) type Calls<'a> = dyn Fn(Option<&HttpRule>, &Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
 
 /// What policies say of a listener of a gateway.
 pub(super) struct Said {

@@ -17,6 +17,12 @@ pub(super) enum Fact {
     Identities(QualifiedName),
     /// The names of the services of a namespace.
     Names(Label),
+    /// Which labels the workloads of a namespace carry.
+    Labels(Label),
+    /// Whether there is a route of this name, and what its rules are called.
+    Route(QualifiedName),
+    /// The names of the routes of a namespace.
+    Routes(Label),
     /// The names of all services.
     AllNames,
     /// Whether there is a gateway of this name, and its hosts.

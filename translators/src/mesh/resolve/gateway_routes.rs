@@ -136,12 +136,12 @@ impl OfGateway {
         port: u16,
         listener: &Listener,
         usual: &Arc<Outbound>,
-        calls: impl Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)>,
+        calls: impl Fn(Option<&HttpRule>, &Destination) -> Option<(Protocol, Arc<Outbound>)>,
     ) -> Vec<EdgeTcpRule> {
         let by_port = if listener.takes_tls() { &self.tls } else { &self.tcp };
         let rules = NonZeroU16::new(port).and_then(|port| by_port.get(&port)).into_iter().flatten();
         let each = rules.map(|rule| {
-            let first = rule.destinations().next().and_then(&calls);
+            let first = rule.destinations().next().and_then(|to| calls(None, to));
             let outbound = first.map_or_else(|| Arc::clone(usual), |(_, outbound)| outbound);
             EdgeTcpRule { rule: rule.clone(), outbound }
         });
@@ -159,10 +159,10 @@ impl OfGateway {
     pub(super) fn rules(
         &self,
         usual: &Arc<Outbound>,
-        calls: impl Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)>,
+        calls: impl Fn(Option<&HttpRule>, &Destination) -> Option<(Protocol, Arc<Outbound>)>,
     ) -> Vec<EdgeRule> {
         let each = self.rules.iter().map(|(rule, limits)| {
-            let first = first(rule).and_then(&calls);
+            let first = first(rule).and_then(|to| calls(Some(rule), to));
             let (protocol, outbound) = first.unwrap_or_else(|| (Protocol::Http, Arc::clone(usual)));
             let (timeout, retry) = limits.above(protocol, &outbound, rule.origin.as_ref());
             EdgeRule { rule: HttpRule { timeout, retry, ..rule.clone() }, protocol, outbound }

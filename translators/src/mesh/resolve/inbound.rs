@@ -94,6 +94,21 @@ impl Settings {
         }
     }
 
+    /// What of it is written.
+    pub(super) fn fields(&self) -> Vec<&'static str> {
+        let InboundSpec { rate_limit, fault, max_connections, request_timeout, buffer_limit, adaptive_concurrency } =
+            &self.written;
+        let fields = [
+            ("rateLimit", rate_limit.is_inherit()),
+            ("fault", fault.is_inherit()),
+            ("maxConnections", max_connections.is_inherit()),
+            ("requestTimeout", request_timeout.is_inherit()),
+            ("bufferLimit", buffer_limit.is_inherit()),
+            ("adaptiveConcurrency", adaptive_concurrency.is_inherit()),
+        ];
+        fields.into_iter().filter(|(_, is_inherit)| !is_inherit).map(|(field, _)| field).collect()
+    }
+
     /// Puts what is written in place of what there is.
     pub(super) fn apply(&self, inbound: &mut Inbound, origin: impl Fn(&str) -> RuleRef) {
         let at = |field: &str| origin(&format!("{AT}/{field}"));

@@ -13,7 +13,7 @@ use super::gateways::Gateway;
 use super::ledger::Part;
 use super::report::Report;
 use super::{Resolver, certificates, gateways};
-use crate::mesh::{Destination, Workload};
+use crate::mesh::{Destination, HttpRule, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 use crate::rules::Spec;
 
@@ -65,9 +65,14 @@ impl Resolver {
     pub(super) fn place_edges(&mut self, dirty: &mut Dirty) {
         let gateways = dirty.gateways.take();
         for name in &gateways {
-            let calls = |to: &Destination| {
+            let calls = |rule: Option<&HttpRule>, to: &Destination| {
                 let port = self.resolved.get(&to.service)?.port(&to.port)?;
-                Some((port.protocol, Arc::clone(port.outbound_for(&name.namespace))))
+                let outbound = port.outbound_for(&name.namespace);
+                let outbound = match rule {
+                    Some(rule) => self.traffic.on_route(rule.origin.as_ref(), &rule.name, outbound),
+                    None => Arc::clone(outbound),
+                };
+                Some((port.protocol, outbound))
             };
             let said = |listener: Option<&str>, port| Said {
                 access: self.policies.at_listener(name, listener, port),

@@ -11,7 +11,7 @@ use super::report::Report;
 use super::services::Services;
 use super::settings::ROOT_NAMESPACE;
 use crate::finding::Code;
-use crate::name::{Label, QualifiedName};
+use crate::name::{Label, ObjectKind, QualifiedName};
 use crate::rules::target::Target;
 
 /// What a policy covers, declared from the widest to the most specific.
@@ -91,7 +91,14 @@ impl Level {
     fn anywhere(target: &Target, services: &Services, report: &mut Report<'_>) -> Option<Self> {
         let home = &report.object.key.name.namespace;
         let (name, port) = match target {
-            Target::Mesh if home.as_str() == ROOT_NAMESPACE => return Some(Self::Mesh),
+            Target::Mesh if home.as_str() == ROOT_NAMESPACE => {
+                report.reads.push(Fact::AllNames);
+                if services.iter().next().is_none() {
+                    let message = "there is no service: the policy covers nothing";
+                    report.warning(Code::NoEffect, "/spec/target/scope", message);
+                }
+                return Some(Self::Mesh);
+            }
             Target::Mesh => {
                 let message = format!("only an object in the namespace {ROOT_NAMESPACE} can target the whole mesh");
                 report.error(Code::Foreign, "/spec/target/scope", message).choices = vec!["namespace".to_owned()];
@@ -108,12 +115,7 @@ impl Level {
             Target::Service(name) => (name, None),
             Target::Port(name, port) => (name, Some(port)),
             Target::Labels(_) => return unusable("labels", report),
-            Target::Gateway(..) => {
-                let message = "this kind says nothing of gateways, where clients from outside of the mesh come in";
-                report.error(Code::InvalidValue, "/spec/target/gateway", message).choices =
-                    vec!["scope".to_owned(), "service".to_owned()];
-                return None;
-            }
+            Target::Gateway(..) => return unusable("a gateway", report),
             Target::Route(..) => return unusable("route", report),
         };
         let service = name.within(home);
@@ -249,10 +251,19 @@ impl<T> ByLevel<T> {
     }
 }
 
+/// A target that policies of this kind do not take.
 fn unusable(form: &str, report: &mut Report<'_>) -> Option<Level> {
-    let message = format!("this kind cannot target a {form} yet");
-    let message = if form == "labels" { "this kind cannot target labels yet".to_owned() } else { message };
-    report.error(Code::InvalidValue, format!("/spec/target/{form}"), message).choices =
-        vec!["scope".to_owned(), "service".to_owned()];
+    let kind = report.object.key.kind;
+    let further: &[&str] = match kind {
+        ObjectKind::TrafficPolicy => &["labels", "route"],
+        ObjectKind::MTLSPolicy | ObjectKind::AccessPolicy | ObjectKind::TelemetryPolicy => &["labels"],
+        _ => &[],
+    };
+    let message = match (kind, form) {
+        (_, "route") => format!("{kind} says nothing of the rules of a route"),
+        (_, form) => format!("{kind} cannot target {form}"),
+    };
+    report.error(Code::InvalidValue, format!("/spec/target/{}", form.trim_start_matches("a ")), message).choices =
+        ["scope", "service"].iter().chain(further).map(ToString::to_string).collect();
     None
 }

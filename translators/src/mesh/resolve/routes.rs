@@ -20,6 +20,7 @@ use super::report::Report;
 use super::retry;
 use super::services::{Declared, DeclaredPort, Services};
 use super::settings::Settings;
+use super::sources::sources;
 use super::stage::Change;
 use super::traffic::Calls;
 use crate::finding::Code;
@@ -231,6 +232,7 @@ impl Routes {
         (service, declared, port): (&QualifiedName, &Declared, &DeclaredPort),
         calls: &Calls,
         settings: &Settings,
+        on_route: &OnRoute<'_>,
     ) -> BTreeMap<Consumer, Arc<HttpRoute>> {
         if !port.protocol.is_http() {
             return BTreeMap::new();
@@ -240,8 +242,14 @@ impl Routes {
         let route = |consumer: &Consumer, outbound: &Arc<Outbound>| match written(consumer)
             .or_else(|| written(&Consumer::Everyone))
         {
-            Some(of_port) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(&of_port.route),
-            Some(OfPort { route, limits }) => Arc::new(above(route, limits, port.protocol, outbound)),
+            Some(OfPort { route, limits }) => {
+                let of_rule = |rule: &HttpRule| on_route(rule, outbound);
+                let is_usual = |rule: &HttpRule| Arc::ptr_eq(&of_rule(rule), &settings.outbound);
+                match route.rules.iter().all(is_usual) {
+                    true => Arc::clone(route),
+                    false => Arc::new(above(route, limits, port.protocol, of_rule)),
+                }
+            }
             None => Arc::new(default_route(service, declared, port, outbound)),
         };
         let outbound = |consumer: &Consumer| match consumer {
@@ -258,11 +266,19 @@ impl Routes {
     }
 }
 
-/// `route` with what its rules do not say of their requests from `outbound`.
-fn above(route: &HttpRoute, limits: &[Limits], protocol: Protocol, outbound: &Outbound) -> HttpRoute {
+/// How the calls are made that a rule takes, above what holds for those to its port.
+pub(super) type OnRoute<'a> = dyn Fn(&HttpRule, &Arc<Outbound>) -> Arc<Outbound> + 'a;
+
+/// `route` with what its rules do not say of their requests from `calls`.
+fn above(
+    route: &HttpRoute,
+    limits: &[Limits],
+    protocol: Protocol,
+    calls: impl Fn(&HttpRule) -> Arc<Outbound>,
+) -> HttpRoute {
     let mut route = route.clone();
     for (rule, limits) in route.rules.iter_mut().zip(limits) {
-        (rule.timeout, rule.retry) = limits.above(protocol, outbound, rule.origin.as_ref());
+        (rule.timeout, rule.retry) = limits.above(protocol, &calls(rule), rule.origin.as_ref());
     }
     route
 }
@@ -311,8 +327,12 @@ pub(super) fn rules(
     let (mut rules, mut limits): (Vec<HttpRule>, Vec<Limits>) = Default::default();
     for (index, written) in grpc {
         let (at, written_as) = (format!("/spec/grpc/{index}"), written.to_http());
-        let matches =
-            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| grpc_match(one, at, report));
+        let matches = written.matches.iter().map(|one| {
+            move |at: &str, report: &mut Report<'_>| HttpMatch {
+                from: sources(&one.from, &format!("{at}/from"), routed, known, report),
+                ..grpc_match(one, at, report)
+            }
+        });
         let matches = alternatives(matches, prefix, &at, report);
         // Without a port whose protocol it would be.
         let routed = Routed { protocol: routed.called.map_or(Protocol::Grpc, |(_, port)| port.protocol), ..routed };
@@ -322,8 +342,12 @@ pub(super) fn rules(
     }
     for (index, written) in http {
         let at = format!("/spec/http/{index}");
-        let matches =
-            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| http_match(one, at, report));
+        let matches = written.matches.iter().map(|one| {
+            move |at: &str, report: &mut Report<'_>| HttpMatch {
+                from: sources(&one.from, &format!("{at}/from"), routed, known, report),
+                ..http_match(one, at, report)
+            }
+        });
         let matches = alternatives(matches, prefix, &at, report);
         let name = format!("rule-{index}");
         enter(&mut rules, http_rule(written, &at, name, matches, routed, known, report), &at, report);
