@@ -188,21 +188,17 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
 /// A gateway needs no calls: its routes bring their destinations.
 fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Features>) -> Contribution {
     let destinations = edge.destinations();
-    let mut added = Contribution {
-        follows_from: destinations.iter().map(|to| to.service.clone()).collect(),
-        ..Contribution::default()
-    };
+    let follows_from = destinations.iter().map(|to| to.service.clone()).collect();
+    let mut added = Contribution { follows_from, ..Contribution::default() };
     if features.iter().any(|features| !features.client.is_proxyless()) {
-        for external in edge.chains.iter().flat_map(|chain| chain.access.externals()) {
-            added.ask(mesh, external::destination(external), workload);
-        }
+        let asked = edge.chains.iter().flat_map(|chain| chain.access.externals());
+        asked.for_each(|external| added.ask(mesh, external::destination(external), workload));
         let slot = EdgeSlot::of(workload, edge);
-        let routes = edge.chains.iter().filter(|chain| chain.hosts().is_some()).map(|chain| chain.name.clone());
-        added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
-        let requests = edge.chains.iter().filter(|chain| chain.hosts().is_some());
-        let fetched: BTreeSet<&str> =
-            requests.flat_map(|chain| jwt::fetched(&chain.access)).map(|provider| provider.name.as_str()).collect();
-        added.own.extend(fetched.into_iter().map(|name| ResourceKey::EdgeJwks(slot.clone(), name.to_owned())));
+        for chain in edge.chains.iter().filter(|chain| chain.hosts().is_some()) {
+            added.own.push(ResourceKey::EdgeRoute(slot.clone(), chain.name.clone()));
+            let key = |provider: &crate::mesh::JwtProvider| ResourceKey::EdgeJwks(slot.clone(), provider.name.clone());
+            added.own.extend(jwt::fetched(&chain.access).map(key));
+        }
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
             let Some(reached) = port(mesh, &destination.service, &destination.port) else { continue };
@@ -278,9 +274,8 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
         | ResourceKey::Inbound(slot, _)
         | ResourceKey::Outbound(slot, _) => parts_alike(key.part(), &slot.port, former, next),
         // They are about no service, though one might be called the same.
-        ResourceKey::Collector(_) | ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) | ResourceKey::EdgeJwks(..) => {
-            true
-        }
+        ResourceKey::Collector(_) => true,
+        ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) | ResourceKey::EdgeJwks(..) => true,
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
 }
@@ -377,6 +372,7 @@ impl Contribution {
 
     fn ordered(mut self) -> Self {
         self.own.sort_unstable();
+        self.own.dedup();
         self.shared.sort_unstable();
         self.shared.dedup();
         self.follows_from.sort_unstable();
