@@ -72,8 +72,11 @@ struct WorkloadPart {
     calls: Vec<(Index, Index)>,
     /// What is said of its calls, and of what it serves.
     telemetry: (Option<TelemetryPart>, Option<TelemetryPart>),
-    edges: Vec<(Vec<EdgePart>, Option<Vec<TlsPart>>, (Access, Inbound))>,
+    edges: Vec<SocketPart>,
 }
+
+/// A socket of a gateway: its hosts, the listeners that end TLS if any does, who gets in and what is taken.
+type SocketPart = (Vec<EdgePart>, Option<Vec<TlsPart>>, (Access, Inbound));
 
 /// A listener that ends TLS: its name in handshakes, its version, and whether clients are asked, and services told.
 type TlsPart = (HostMatch, TlsVersion, Option<(bool, bool)>);
