@@ -28,6 +28,7 @@ mod catalog;
 mod findings;
 mod ladder;
 mod last_good;
+pub mod last_known;
 mod records;
 mod snapshots;
 
@@ -37,7 +38,7 @@ use last_good::{Accepted, LastGood};
 use records::ToRecord;
 
 pub use findings::Findings;
-pub use records::{Records, last_good};
+pub use records::Records;
 
 /// How long a step of the mTLS ladder waits for proxies that do not accept what they are sent.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);

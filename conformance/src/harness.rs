@@ -26,7 +26,7 @@ pub mod shop;
 mod tls;
 mod wait;
 
-pub use app::{App, Echo};
+pub use app::{App, Echo, greeting};
 pub(crate) use background::Background;
 pub use binary::{build_chancery, chancery_binary, root};
 pub use chancery::Chancery;

@@ -346,3 +346,34 @@ async fn consumers(cart: std::net::SocketAddr, policies: &str, count: usize) -> 
     let here = ports.iter().map(|port| format!("http://{}/", port.loopback())).collect();
     Ok((chancery, envoys, here, ports))
 }
+
+#[tokio::test]
+async fn what_is_said_of_a_route_and_of_a_rule_holds_for_their_requests_alone() -> anyhow::Result<()> {
+    let route = "for: {service: cart}\nhttp:\n\
+        - {name: slow, match: [{path: {prefix: /slow}}], to: [{service: cart}]}\n\
+        - {name: rest, to: [{service: cart}]}";
+    let policy = |name: &str, target: &str, outbound: &str| {
+        rule("TrafficPolicy", name, &format!("target: {target}\noutbound: {outbound}"))
+    };
+    let policies = rule("TrafficRoute", "cart", route)
+        + &policy("service", "{service: cart}", "{timeouts: {request: 20s}, retry: {attempts: 0}}")
+        + &policy("route", "{route: cart}", r#"{timeouts: {request: 300ms}, retry: {attempts: 2, when: ["503"]}}"#)
+        + &policy("slow", "{route: cart, rule: slow}", "{timeouts: {request: 10s}, retry: {attempts: 0}}");
+    let shop = Shop::start(&policies, &[]).await?;
+    let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+    let at = |path: &str| format!("http://{}{path}", shop.web_cart());
+    eventually(SOON, "the policies", async || {
+        assert_eq!(status(&client, &at("/slow"), &[("x-wait", "1000")]).await?, 200, "the rule's own limit");
+        ensure!(status(&client, &at("/"), &[("x-wait", "1000")]).await? == 504, "the limit of the route");
+        Ok(())
+    })
+    .await?;
+    let mut statuses = [BTreeSet::new(), BTreeSet::new()];
+    for _ in 0..20 {
+        for (path, seen) in ["/", "/slow"].into_iter().zip(&mut statuses) {
+            seen.insert(status(&client, &at(path), &[("x-fail", "v2")]).await?);
+        }
+    }
+    assert_eq!(statuses, [BTreeSet::from([200]), BTreeSet::from([200, 503])]);
+    Ok(())
+}

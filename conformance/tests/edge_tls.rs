@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use chancery::ports::Port;
 use conformance::harness::gateway::Gateway;
 use conformance::harness::shop::{SOON, rule};
-use conformance::harness::{ClientIdentity, Credential, Echo, Peer, TlsConnection, eventually};
+use conformance::harness::{App, Authority, ClientIdentity, Credential, Echo, Peer, TlsConnection, eventually};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -282,5 +282,79 @@ async fn a_certificate_changes_under_a_running_gateway_and_a_bad_one_changes_not
     .await?;
     let key = second.key.lines().nth(1).context("a line of the key")?;
     assert!(!gateway.shop.chancery.log().contains(key));
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_is_passed_on_or_ended_by_the_host_that_is_named_beside_https_on_one_port() -> anyhow::Result<()> {
+    let (port, client) = (Port::reserve()?, Outside::new()?);
+    let authority = Authority::new("outside")?;
+    let bank = App::https(&authority, "bank", None).await?;
+    let old = App::https(&authority, "old", None).await?;
+    let line = App::server_first("line").await?;
+    let directory = tempfile::tempdir()?;
+    let ca = directory.path().join("clients.pem");
+    std::fs::write(&ca, &client.pem)?;
+    let listener = |rest: &str| format!("- {{address: 127.0.0.1, port: {}, {rest}}}\n", port.number());
+    let auth = format!("clientAuth: {{mode: require, ca: {{file: {}}}}}", ca.display());
+    let listeners = listener("name: web, protocol: https, hostnames: [\"*.test\"], tls: {certificate: issued}")
+        + &listener("name: bank, protocol: tls, hostnames: [\"*.bank.test\", shut.test], tls: {mode: passthrough}")
+        + &listener(&format!(
+            "name: line, protocol: tls, hostnames: [line.test, idle.test], tls: {{certificate: issued, {auth}}}"
+        ));
+    let outside = |name: &str, protocol: &str, app: &App| {
+        let endpoint = format!("{{address: 127.0.0.1, port: {}}}", app.address().port());
+        let ports = format!("[{{name: one, port: 70, protocol: {protocol}}}]");
+        rule("MeshService", name, &format!("ports: {ports}\nendpoints: {{static: [{endpoint}]}}"))
+    };
+    let policies = outside("bank", "tls", &bank)
+        + &outside("old", "tls", &old)
+        + &outside("line", "tcp", &line)
+        + &certificate("issued", "  issued: {dnsNames: [\"*.test\"]}")
+        + &rule(
+            "TrafficRoute",
+            "web",
+            "for: {gateway: edge, hostnames: [\"*.test\"]}\nhttp: [{to: [{service: cart}]}]",
+        )
+        + &rule(
+            "TrafficRoute",
+            "bank",
+            "for: {gateway: edge, hostnames: [\"*.bank.test\"]}\ntls:\n- {to: [{service: bank}]}\n\
+             - {match: [{sni: old.bank.test}, {sni: older.bank.test}], to: [{service: old}]}",
+        )
+        + &rule(
+            "TrafficRoute",
+            "line",
+            "for: {gateway: edge, hostnames: [line.test]}\ntcp: [{match: [{cidr: 127.0.0.0/8}], to: [{service: line}]}]",
+        );
+    let _gateway = Gateway::start(&listeners, &policies).await?;
+    let none = || ClientIdentity::None;
+    eventually(SOON, "the gateway answers", async || {
+        let (head, _) = get(&port, "a.test", "a.test", none()).await?;
+        ensure!(status(&head) == "200", "{head}");
+        get(&port, "a.bank.test", "a.bank.test", none()).await
+    })
+    .await?;
+    // Passed on: the certificate is the application's.
+    for (host, version) in [("a.bank.test", "bank"), ("x.y.bank.test", "bank"), ("old.bank.test", "old")] {
+        let (_, body) = get(&port, host, host, none()).await?;
+        assert_eq!(serde_json::from_str::<Echo>(&body)?.version, version, "{host}");
+        assert_eq!(shown(&port, host).await?.0, [version], "{host}");
+    }
+    let (_, body) = get(&port, "a.test", "a.test", none()).await?;
+    assert!(serde_json::from_str::<Echo>(&body)?.version.starts_with('v'), "{body}");
+    // A host for which no rule is is no wider listener's.
+    for host in ["shut.test", "idle.test"] {
+        assert!(shown(&port, host).await.is_err(), "{host}");
+    }
+    // Ended: bytes come out of it, for those who may.
+    let banner = async |identity| {
+        let mut open = TlsConnection::open_to(port.loopback(), "line.test", identity).await?;
+        open.line().await
+    };
+    assert_eq!(banner(client.issue(&["client.test"])?.identity()).await?, "line");
+    assert!(banner(none()).await.is_err(), "whoever has no certificate");
+    let (head, _) = get(&port, "a.test", "a.bank.test", none()).await?;
+    assert_eq!(status(&head), "421", "{head}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use chancery::ports::Port;
 use conformance::harness::gateway::Gateway;
 use conformance::harness::shop::{SOON, rule};
-use conformance::harness::{Echo, eventually};
+use conformance::harness::{App, Echo, eventually, greeting};
 use reqwest::{RequestBuilder, Response};
 
 async fn echo(request: RequestBuilder) -> anyhow::Result<Echo> {
@@ -150,5 +150,45 @@ async fn a_listener_sends_its_hosts_to_another_one() -> anyhow::Result<()> {
     let near = format!("http://127.0.0.3:{}/a?b=c", here.number());
     let answer = gateway.client.get(near).send().await?;
     assert_eq!((answer.status().as_u16(), location(&answer)), (301, "http://127.0.0.3/a?b=c"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_go_where_the_rules_for_the_port_and_the_client_say() -> anyhow::Result<()> {
+    let (one, two) = (Port::reserve()?, Port::reserve()?);
+    let apps = [App::server_first("near").await?, App::server_first("far").await?, App::server_first("two").await?];
+    let listener = |name: &str, port: &Port| {
+        format!("- {{name: {name}, address: 127.0.0.1, port: {}, protocol: tcp}}\n", port.number())
+    };
+    let outside = |name: &str, app: &App| {
+        let endpoint = format!("{{address: 127.0.0.1, port: {}}}", app.address().port());
+        let port = "[{name: line, port: 70, protocol: tcp, serverFirst: true}]";
+        rule("MeshService", name, &format!("ports: {port}\nendpoints: {{static: [{endpoint}]}}"))
+    };
+    let rules = outside("near", &apps[0])
+        + &outside("far", &apps[1])
+        + &outside("two", &apps[2])
+        + &rule(
+            "TrafficRoute",
+            "lines",
+            &format!(
+                "for: {{gateway: edge}}\ntcp:\n- {{match: [{{port: {one}, cidr: 127.0.0.2}}], to: [{{service: near}}]}}\n\
+                 - {{match: [{{port: {two}, cidr: 127.0.0.0/30}}], to: [{{service: two}}]}}\n\
+                 - {{match: [{{port: {one}}}], to: [{{service: far}}, {{service: near, weight: 0}}]}}",
+                one = one.number(),
+                two = two.number()
+            ),
+        );
+    let _gateway = Gateway::start(&(listener("one", &one) + &listener("two", &two)), &rules).await?;
+    eventually(SOON, "the gateway passes connections on", async || {
+        ensure!(greeting(one.loopback(), "127.0.0.2").await? == "near");
+        Ok(())
+    })
+    .await?;
+    for (port, from, by) in
+        [(&one, "127.0.0.2", "near"), (&one, "127.0.0.1", "far"), (&two, "127.0.0.1", "two"), (&two, "127.0.0.9", "")]
+    {
+        assert_eq!(greeting(port.loopback(), from).await?, by, "{from} to {}", port.number());
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, ensure};
 use chancery::ports::Port;
 use conformance::harness::shop::{SOON, Shop, rule};
-use conformance::harness::{App, eventually};
+use conformance::harness::{App, Authority, eventually};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -150,5 +150,42 @@ deny:
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(ask("/other", &[theirs]).await?.status, 200);
     ensure!(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() < 4_000_000_000, "the tokens expired");
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_come_by_https_from_a_server_that_an_authority_vouches_for() -> anyhow::Result<()> {
+    let (near, far) = (Issuer::new("near")?, Issuer::new("far")?);
+    let (authority, stranger) = (Authority::new("keys")?, Authority::new("stranger")?);
+    let near_keys = App::text_by_tls(&authority, "localhost", &near.keys()).await?;
+    let far_keys = App::text_by_tls(&authority, "localhost", &far.keys()).await?;
+    let provider = |name: &str, keys: &App, by: &Authority| {
+        let url = format!("https://localhost:{}/keys", keys.address().port());
+        format!("{{name: {name}, issuer: {name}, jwks: {{url: \"{url}\"}}, ca: {{inline: {:?}}}}}", by.pem)
+    };
+    let policies = format!(
+        "apiVersion: chancery.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default, namespace: mesh-system}}\n\
+         spec: {{jwtProviders: [{}, {}]}}\n---\n",
+        provider("near", &near_keys, &authority),
+        provider("far", &far_keys, &stranger)
+    ) + &rule(
+        "AccessPolicy",
+        "cart",
+        "target: {service: cart}\ndefault: deny\nallow: [{jwt: {provider: near}}, {jwt: {provider: far}}]",
+    );
+    let shop = Shop::start(&policies, &[]).await?;
+    let ask = async |issuer: &Issuer| {
+        let bearer = format!("Bearer {}", issuer.token(json!({}))?);
+        anyhow::Ok(shop.ask(shop.cart_v1(), "/", &[("authorization", &bearer)]).await?.status)
+    };
+    eventually(SOON, "keys that are fetched", async || {
+        let status = ask(&near).await?;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await?;
+    assert!(near_keys.served() > 0);
+    // For that server somebody vouches whom nobody has named.
+    assert_eq!((ask(&far).await?, far_keys.served()), (401, 0));
     Ok(())
 }

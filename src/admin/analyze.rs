@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use translators::finding::{Code, Finding, by_place};
-use translators::mesh::{AccessDefault, EnvoyPatch, Mesh, MtlsMode, Service};
+use translators::mesh::{Access, AccessDefault, EnvoyPatch, Mesh, MtlsMode, Service};
 use translators::name::{Label, ObjectKey, ObjectKind, Owner, QualifiedName};
 use translators::version::EnvoyVersion;
 
@@ -38,8 +38,9 @@ pub(super) fn plaintext(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
     }
     let finding = |((service, port), edges): ((&QualifiedName, &str), Vec<&Edge>)| {
         let found = mesh.services.get(service)?;
-        let mtls = &found.port(port)?.mtls;
-        if mtls.value != MtlsMode::Strict {
+        let port_found = found.port(port)?;
+        let mtls = &port_found.mtls;
+        if found.modes(port_found).any(|mode| mode != MtlsMode::Strict) {
             return None;
         }
         let caller = |edge: &&Edge| {
@@ -68,8 +69,8 @@ pub(super) fn not_called(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
         let namespace = &caller.name.namespace;
         let rules = port.route_for(namespace).into_iter().flat_map(|(_, route)| &route.rules);
         called.extend(rules.flat_map(|rule| rule.destinations()).map(|destination| &destination.service));
-        let to = port.tcp_route_for(namespace).into_iter().flat_map(|route| &route.to);
-        called.extend(to.map(|to| &to.destination.service));
+        let to = port.tcp_route_for(namespace).into_iter().flat_map(|route| route.destinations());
+        called.extend(to.map(|to| &to.service));
     }
     let idle = mesh.services.iter().filter(|(name, _)| !called.contains(name));
     let finding = |name: &QualifiedName, service: &Service| {
@@ -84,12 +85,16 @@ pub(super) fn not_called(mesh: &Mesh, edges: &[Edge]) -> Vec<Finding> {
 pub(super) fn unguarded(mesh: &Mesh) -> Vec<Finding> {
     let mut namespaces: BTreeMap<&Label, (&Service, bool)> = BTreeMap::new();
     for service in mesh.services.values() {
-        let mut origins = service.ports.iter().flat_map(|port| port.access.origins());
+        let mut origins = service.ports.iter().flat_map(|port| port.accesses().flat_map(Access::origins));
         let guarded = origins.any(|origin| origin.object.kind == ObjectKind::AccessPolicy);
         namespaces.entry(&service.name.namespace).or_insert((service, false)).1 |= guarded;
     }
     let open = namespaces.into_iter().filter(|(_, (service, guarded))| {
-        !guarded && service.ports.iter().any(|port| port.access.default.value == AccessDefault::Allow)
+        !guarded
+            && service
+                .ports
+                .iter()
+                .any(|port| port.accesses().any(|access| access.default.value == AccessDefault::Allow))
     });
     open.map(|(namespace, (service, _))| {
         let message =

@@ -180,6 +180,7 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Http2 => "http2",
         Protocol::Grpc => "grpc",
         Protocol::Tcp => "tcp",
+        Protocol::Tls => "tls",
     }
 }
 

@@ -28,7 +28,7 @@ use translators::xds::bootstrap::{
 use crate::ca::Authorities;
 use crate::identity::revocation::Scope;
 use crate::identity::{NodeId, RevocationList, credential};
-use crate::translate;
+use crate::translate::last_known;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -175,6 +175,7 @@ fn issue(args: &Args, now: SystemTime, notes: &mut impl Write) -> anyhow::Result
         cluster: args.workload.as_ref().map_or_else(|| node_id.to_string(), ToString::to_string),
         id: node_id.to_string(),
         metadata: BTreeMap::new(),
+        locality: args.workload.as_ref().and_then(|workload| last_known::locality(&args.data_dir, workload)),
     };
     let server = Server { host: args.xds_address.host.clone(), port: args.xds_address.port.get() };
     let certificates = match (&args.certificates, &args.workload) {
@@ -234,7 +235,7 @@ fn patched(
     args: &Args,
     notes: &mut impl Write,
 ) -> anyhow::Result<serde_json::Value> {
-    let objects = translate::last_good(&args.data_dir);
+    let objects = last_known::objects(&args.data_dir);
     if !objects.keys().any(|key| key.kind == ObjectKind::EnvoyPatch) {
         return Ok(bootstrap);
     }

@@ -80,7 +80,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let value = match args.output {
         Output::Yaml | Output::Json => by_kind(&resources),
         Output::Bootstrap => {
-            let node = Node { id: format!("{}-0", name.name), cluster: name.to_string(), metadata: BTreeMap::new() };
+            let workload = resolution.mesh.workloads.get(&name);
+            let locality = workload.and_then(|workload| workload.locality.as_deref().cloned());
+            let (id, cluster) = (format!("{}-0", name.name), name.to_string());
+            let node = Node { id, cluster, metadata: BTreeMap::new(), locality };
             let server = Server { host: args.xds_address.ip().to_string(), port: args.xds_address.port() };
             let bootstrap = json::message(&xds::static_config::static_bootstrap(&node, &server, &resources));
             self::patched(bootstrap, &resolution.mesh, &name, Some(args.version()))

@@ -187,7 +187,7 @@ impl Series {
     pub fn is_success(&self) -> bool {
         match self.edge.protocol {
             Protocol::Http | Protocol::Http2 | Protocol::Grpc => (100..500).contains(&self.code),
-            Protocol::Tcp => matches!(&*self.flags, "" | NONE),
+            Protocol::Tcp | Protocol::Tls => matches!(&*self.flags, "" | NONE),
         }
     }
 }

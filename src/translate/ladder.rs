@@ -13,7 +13,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
-use translators::mesh::{Mesh, MtlsMode, Service};
+use translators::mesh::{Apart, Backing, Mesh, MtlsMode, Service};
 use translators::name::QualifiedName;
 
 use crate::journal::Record;
@@ -101,10 +101,7 @@ impl Ladder {
                 continue;
             };
             let former = self.steps.get(&name).map(Arc::as_ref);
-            let step =
-                |(port, wanted)| (port, next(former.and_then(|former| former.get(port)).copied(), wanted, settled));
-            let ports = service.ports.iter().map(|port| (port.name.as_str(), Step::of(port.mtls.value)));
-            let steps: BTreeMap<String, Step> = ports.map(step).map(|(port, step)| (port.to_owned(), step)).collect();
+            let steps = steps(service, former, settled);
             let meanwhile = on_the_way(service, &steps);
             if former != Some(&steps) {
                 if *alike != steps {
@@ -132,10 +129,71 @@ fn next(at: Option<Step>, wanted: Step, settled: bool) -> Step {
     }
 }
 
+/// The next step of every port, and of the workloads of whose proxies something else holds: `http@shop/cart-v1`. Those of
+/// whom nothing else holds any more come back to their port.
+fn steps(service: &Service, former: Option<&BTreeMap<String, Step>>, settled: bool) -> BTreeMap<String, Step> {
+    let at = |key: &str, port: &str| former.and_then(|former| former.get(key).or_else(|| former.get(port))).copied();
+    let mut steps = BTreeMap::new();
+    for port in &service.ports {
+        let wanted = Step::of(port.mtls.value);
+        let usual = next(at(&port.name, &port.name), wanted, settled);
+        steps.insert(port.name.clone(), usual);
+        for (workload, own) in port.apart() {
+            let key = apart_key(&port.name, workload);
+            let step = next(at(&key, &port.name), Step::of(own.mtls.value), settled);
+            steps.insert(key, step);
+        }
+        for (key, workload) in former.into_iter().flat_map(|former| apart_keys(former, &port.name)) {
+            if port.apart_of(&workload).is_none() && serves(service, &port.name, &workload) {
+                let step = next(at(key, &port.name), wanted, settled);
+                if step != usual {
+                    steps.insert(key.to_owned(), step);
+                }
+            }
+        }
+    }
+    steps
+}
+
+fn serves(service: &Service, port: &str, workload: &QualifiedName) -> bool {
+    match &service.backing {
+        Backing::Workloads(servings) => servings.iter().any(|of| of.port == port && of.workload == *workload),
+        Backing::Static(_) | Backing::Dns(_) => false,
+    }
+}
+
+fn apart_key(port: &str, workload: &QualifiedName) -> String {
+    format!("{port}@{workload}")
+}
+
+/// The workloads that have steps of their own on a port.
+fn apart_keys<'a>(
+    steps: &'a BTreeMap<String, Step>,
+    port: &'a str,
+) -> impl Iterator<Item = (&'a str, QualifiedName)> + 'a {
+    let own = steps.keys().filter_map(move |key| Some((key.as_str(), key.strip_prefix(port)?.strip_prefix('@')?)));
+    own.filter_map(|(key, workload)| Some((key, workload.parse().ok()?)))
+}
+
 /// The service as it is meanwhile; `None` if every port is where it is to be.
 fn on_the_way(wanted: &Service, steps: &BTreeMap<String, Step>) -> Option<Service> {
     let mut service = None;
     for (index, port) in wanted.ports.iter().enumerate() {
+        for (key, workload) in apart_keys(steps, &port.name) {
+            let Some(step) = steps.get(key).filter(|step| **step != Step::of(port.mode_of(&workload).0)) else {
+                continue;
+            };
+            let meanwhile = &mut service.get_or_insert_with(|| wanted.clone()).ports[index];
+            let usual = || Apart {
+                mtls: port.mtls.clone(),
+                callers_use_mtls: true,
+                access: port.access.clone(),
+                inbound: Arc::clone(&port.inbound),
+            };
+            let own = meanwhile.apart.get_or_insert_default().entry(workload).or_insert_with(usual);
+            own.mtls.value = step.mode();
+            own.callers_use_mtls = *step >= Step::Permissive;
+        }
         let Some(step) = steps.get(&port.name).filter(|step| **step != Step::of(port.mtls.value)) else { continue };
         let port = &mut service.get_or_insert_with(|| wanted.clone()).ports[index];
         port.mtls.value = step.mode();

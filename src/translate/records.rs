@@ -12,9 +12,6 @@ use super::ladder::{Recorded, Steps};
 use super::last_good::Kept;
 use crate::journal::Journal;
 
-/// The file of the objects in force.
-const LAST_GOOD: &str = "last-good.jsonl";
-
 /// The task that writes behind the translator.
 #[derive(Debug)]
 pub struct Records {
@@ -29,9 +26,12 @@ pub(super) struct ToRecord {
     pub(super) steps: watch::Sender<Steps>,
 }
 
-/// The objects that were last in force by the record in the data directory `data_dir`.
-pub fn last_good(data_dir: &Path) -> Objects {
-    Journal::<Kept>::open(Some(data_dir.join(LAST_GOOD))).1
+/// What a journal of objects is called.
+const OBJECTS: &str = "last-good.jsonl";
+
+/// The objects that were last in force, as the data directory `data_dir` has them.
+pub fn objects(data_dir: &Path) -> Objects {
+    Journal::<Kept>::open(Some(data_dir.join(OBJECTS))).1
 }
 
 // === impl Records ===
@@ -40,7 +40,7 @@ impl Records {
     /// The records in the data directory `data_dir`, or nowhere; what they hold is what is to be written first.
     pub(super) fn open(data_dir: Option<&Path>) -> (Self, ToRecord) {
         let file = |name: &str| data_dir.map(|dir| dir.join(name));
-        let (objects, last_good) = Journal::open(file(LAST_GOOD));
+        let (objects, last_good) = Journal::open(file(OBJECTS));
         let (steps, last_steps) = Journal::open(file("mtls-modes.jsonl"));
         let to_record = ToRecord { objects: watch::Sender::new(last_good), steps: watch::Sender::new(last_steps) };
         let (of_objects, of_steps) = (to_record.objects.subscribe(), to_record.steps.subscribe());

@@ -101,6 +101,13 @@ fn service(mesh: &Mesh, service: &Service) -> Vec<Section> {
             sections.push(outbound(title(&format!(", calls of {namespace}")), &**settings));
         }
         sections.push(Section { title: title(", what it takes"), values: values(members(&*port.inbound), None) });
+        for (workload, own) in port.apart() {
+            let mut values = values(members(own), None);
+            let (at, inbound) = (title(&format!(", as {workload} serves it")), members(&*own.inbound));
+            values.retain(|value| !value.name.starts_with("inbound"));
+            values.extend(self::values(inbound, None));
+            sections.push(Section { title: at, values });
+        }
         let routes = |consumer: &Consumer| match consumer {
             Consumer::Everyone => title(", routes of everyone"),
             Consumer::Namespace(namespace) => title(&format!(", routes of {namespace}")),
@@ -112,7 +119,10 @@ fn service(mesh: &Mesh, service: &Service) -> Vec<Section> {
             sections.push(Section { title: routes(consumer), values: shown });
         }
         for (consumer, route) in &port.tcp_routes {
-            sections.push(Section { title: routes(consumer), values: values(members(&**route), Some(&route.origin)) });
+            let rules = members(&**route).remove("rules").unwrap_or_default();
+            let mut shown = Vec::new();
+            flatten("", rules, Some(&route.origin), &mut shown);
+            sections.push(Section { title: routes(consumer), values: shown });
         }
     }
     sections.push(Section { title: "callers".to_owned(), values: callers(mesh, &service.name) });

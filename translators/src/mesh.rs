@@ -17,39 +17,49 @@ use crate::name::{Label, QualifiedName, RuleRef, SpiffeId, TrustDomain};
 use crate::rules::scalar::Setting;
 
 mod access;
+mod apart;
 mod certificate;
+mod connection;
 mod edge;
 mod health;
 mod host;
 mod inbound;
 mod instance;
 mod jwt;
+mod locality;
 mod node;
 mod outside;
 mod patch;
 pub mod resolve;
 mod route;
 mod snapshot;
+mod source;
 mod telemetry;
 mod traffic;
 
 pub use access::{Access, AccessDefault, AccessEntry, Audit, Caller, External, GrpcMethod, Network, Operation};
+pub use apart::{AllApart, Apart};
 pub use certificate::{Certificate, CertificateSource, Seen, Shown, findings};
-pub use edge::{Edge, EdgeAction, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTls};
+pub use connection::{TcpRoute, TcpRule};
+pub use edge::{
+    Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeClients, EdgeHosts, EdgeRedirect, EdgeRule, EdgeTcpRule, EdgeTls,
+};
 pub use health::{GRPC_HEALTH, HealthCheck, HealthCheckKind};
 pub use host::{HostMatch, closest};
 pub use inbound::{Adaptive, Inbound};
 pub use instance::{Instance, InstanceKey, Instances, instances_of, keyed};
 pub use jwt::{Jwt, JwtKeys, JwtProvider, KeysUrl};
+pub use locality::{Failover, Locality, Nearness, Prefer, Vantage};
 pub use node::{NodeMatch, Precision};
 pub use outside::{Authorities, DnsEndpoints, DnsFamily, DnsMode, Originate, Outside, TlsVersion};
 pub use patch::{Direction, EnvoyPatch, PatchChange, PatchEdit, PatchTarget, Patched};
 pub use route::{
     Changes, Checks, Consumer, Cors, Destination, Fault, GrpcStatus, HeaderChanges, HttpAction, HttpMatch, HttpRoute,
     HttpRule, Mirror, PathChange, PathMatch, Percent, RateKey, RateLimit, Redirect, Respond, Retry, RetryCondition,
-    Scheme, TcpRoute, TextMatch, WeightedDestination,
+    Scheme, TextMatch, WeightedDestination,
 };
 pub use snapshot::EnvoySnapshot;
+pub use source::{Senders, Source};
 pub use telemetry::{
     AccessLog, Collector, CollectorAt, Comparison, Dropped, Language, LogFormat, LogSink, LogWhen, Observed, TagValue,
     Telemetry, TelemetryProvider,
@@ -135,6 +145,9 @@ pub struct Serving {
     pub port: String,
     /// Where its proxies listen; a wildcard address stands for the proxy's own.
     pub listen: SocketAddr,
+    /// Where its proxies are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Arc<Locality>>,
 }
 
 /// One endpoint of a MeshService's list.
@@ -148,6 +161,9 @@ pub struct StaticEndpoint {
     pub weight: u32,
     /// What `version` and `labels` of a route select.
     pub labels: BTreeMap<String, String>,
+    /// Where it is; endpoints next to each other that are at one place share it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Arc<Locality>>,
 }
 
 /// One port of a service, with everything that applies to it.
@@ -178,6 +194,9 @@ pub struct Port {
     /// What its proxies take.
     #[serde(skip_serializing_if = "takes_anything")]
     pub inbound: Arc<Inbound>,
+    /// The workloads of whose proxies policies by labels say something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apart: AllApart,
     /// How callers route; empty for TCP ports.
     pub routes: BTreeMap<Consumer, Arc<HttpRoute>>,
     /// Where connections go if not to the port itself; empty for HTTP ports.
@@ -197,6 +216,8 @@ pub enum Protocol {
     Grpc,
     /// Bytes.
     Tcp,
+    /// TLS that the application itself ends; told apart by the host that clients name in it.
+    Tls,
 }
 
 /// Which connections a port takes.
@@ -222,6 +243,9 @@ pub struct Workload {
     pub identity: SpiffeId,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Where its proxies are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Arc<Locality>>,
     /// Which nodes are its proxies, for proxies whose credential names no workload.
     pub matches: Option<NodeMatch>,
     /// What it serves.
@@ -320,7 +344,7 @@ impl Protocol {
     pub fn is_http(self) -> bool {
         match self {
             Self::Http | Self::Http2 | Self::Grpc => true,
-            Self::Tcp => false,
+            Self::Tcp | Self::Tls => false,
         }
     }
 
@@ -328,7 +352,7 @@ impl Protocol {
     pub fn takes_grpc(self) -> bool {
         match self {
             Self::Http2 | Self::Grpc => true,
-            Self::Http | Self::Tcp => false,
+            Self::Http | Self::Tcp | Self::Tls => false,
         }
     }
 }

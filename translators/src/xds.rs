@@ -7,7 +7,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Serve, Service, Workload};
+use crate::mesh::{
+    Call, Consumer, Destination, Edge, HttpRule, Instances, Mesh, Port, Senders, Serve, Service, Vantage, Workload,
+};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
 use crate::version::EnvoyVersion;
@@ -20,6 +22,7 @@ mod checks;
 pub mod closed;
 mod cluster;
 mod collector;
+mod connections;
 mod edge;
 mod endpoint;
 mod external;
@@ -67,8 +70,8 @@ pub enum ResourceKey {
     ConsumerCluster(Destination, Label),
     /// How a proxy reaches the application behind it.
     LocalCluster(Slot),
-    /// Where a destination is.
-    Endpoints(Destination),
+    /// Where a destination is, as callers see it from one place where that makes a difference.
+    Endpoints(Destination, Option<Arc<Vantage>>),
     /// How a proxy fetches the keys of a provider, by name, whose tokens a port asks for.
     Jwks(Slot, String),
     /// The listener of a port that a workload serves.
@@ -85,11 +88,15 @@ pub enum ResourceKey {
         port: String,
         /// Which callers.
         consumer: Consumer,
+        /// Who they are, where rules tell them apart.
+        senders: Senders,
     },
     /// The listener of a socket of a gateway.
     Edge(EdgeSlot),
     /// Where the requests to a socket of a gateway go: to all of it, or to a listener of it that ends TLS.
     EdgeRoute(EdgeSlot, Option<String>),
+    /// How a gateway fetches the keys of a provider of tokens.
+    EdgeJwks(EdgeSlot, String),
     /// What gRPC clients without a proxy need.
     Proxyless(Proxyless),
 }
@@ -178,7 +185,9 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
         ResourceKey::Cluster(destination) => cluster::outbound(mesh, destination, None),
         ResourceKey::ConsumerCluster(destination, consumer) => cluster::outbound(mesh, destination, Some(consumer)),
         ResourceKey::LocalCluster(slot) => cluster::local(mesh, slot.serve(mesh).1, slot),
-        ResourceKey::Endpoints(destination) => endpoint::endpoints(mesh, destination, instances, Client::Envoy),
+        ResourceKey::Endpoints(destination, from) => {
+            endpoint::endpoints(mesh, destination, from.as_deref(), instances, Client::Envoy)
+        }
         ResourceKey::Jwks(slot, provider) => jwt::cluster(mesh, slot, provider),
         ResourceKey::Inbound(slot, forms) => {
             let (workload, serve) = slot.serve(mesh);
@@ -189,9 +198,12 @@ pub fn build(mesh: &Mesh, key: &ResourceKey, instances: &Instances) -> Resource 
             listener::outbound(mesh, workload, call, slot, *otlp)
         }
         ResourceKey::Collector(provider) => collector::cluster(mesh, provider),
-        ResourceKey::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
-        ResourceKey::Edge(slot) => edge::listener(slot.edge(mesh), slot),
+        ResourceKey::Route { service, port, consumer, senders } => {
+            route::configuration(mesh, service, port, (consumer, senders))
+        }
+        ResourceKey::Edge(slot) => edge::listener(mesh, slot.edge(mesh), slot),
         ResourceKey::EdgeRoute(slot, chain) => slot.routes(slot.edge(mesh), chain.as_deref()),
+        ResourceKey::EdgeJwks(slot, provider) => jwt::edge_cluster(mesh, slot.edge(mesh), &slot.keys(), provider),
         ResourceKey::Proxyless(key) => key.build(mesh, instances),
     }
 }
@@ -204,7 +216,7 @@ pub fn build_own(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, key: &Resou
             listener::inbound(mesh, workload, serve, slot, *forms)
         }
         (ResourceKey::Outbound(slot, otlp), Entry::Call(call)) => listener::outbound(mesh, workload, call, slot, *otlp),
-        (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(edge, slot),
+        (ResourceKey::Edge(slot), Entry::Edge(edge)) => edge::listener(mesh, edge, slot),
         (ResourceKey::EdgeRoute(slot, chain), Entry::Edge(edge)) => slot.routes(edge, chain.as_deref()),
         (_, Entry::Serve(_) | Entry::Call(_) | Entry::Edge(_)) => build(mesh, key, &Instances::new()),
     }
@@ -220,8 +232,9 @@ impl ResourceKey {
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Jwks(..)
+            | Self::EdgeJwks(..)
             | Self::Collector(_) => Kind::Cluster,
-            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Endpoints(..) => Kind::Endpoints,
             Self::Inbound(..) | Self::Outbound(..) | Self::Edge(_) => Kind::Listener,
             Self::Route { .. } | Self::EdgeRoute(..) => Kind::Route,
             Self::Proxyless(key) => key.kind(),
@@ -237,11 +250,12 @@ impl ResourceKey {
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
             | Self::Jwks(..)
-            | Self::Endpoints(_)
+            | Self::Endpoints(..)
             | Self::Outbound(_, None)
             | Self::Collector(_)
             | Self::Route { .. }
             | Self::Edge(_)
+            | Self::EdgeJwks(..)
             | Self::EdgeRoute(..) => Audience::Proxies,
             Self::Proxyless(key) => key.audience(),
         }
@@ -250,7 +264,9 @@ impl ResourceKey {
     /// The destination whose endpoints it says, if it does.
     pub fn endpoints_of(&self) -> Option<&Destination> {
         match self {
-            Self::Endpoints(destination) | Self::Proxyless(Proxyless::Endpoints(destination)) => Some(destination),
+            Self::Endpoints(destination, _) | Self::Proxyless(Proxyless::Endpoints(destination, _)) => {
+                Some(destination)
+            }
             Self::Cluster(_)
             | Self::ConsumerCluster(..)
             | Self::LocalCluster(_)
@@ -261,6 +277,7 @@ impl ResourceKey {
             | Self::Route { .. }
             | Self::Edge(_)
             | Self::EdgeRoute(..)
+            | Self::EdgeJwks(..)
             | Self::Proxyless(_) => None,
         }
     }
@@ -268,17 +285,18 @@ impl ResourceKey {
     /// The name of the resource.
     pub fn name(&self) -> Name {
         match self {
-            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination, _) => {
                 cluster_name(destination).into()
             }
             Self::LocalCluster(slot) => slot.name("app").into(),
-            Self::Jwks(slot, provider) => jwt::cluster_name(slot, provider).into(),
+            Self::Jwks(slot, provider) => jwt::cluster_name(&slot.name("jwks"), provider).into(),
             Self::Inbound(slot, _) => slot.name("in").into(),
             Self::Outbound(slot, _) => slot.name("out").into(),
             Self::Collector(provider) => collector::own_name(provider.name.as_str()).into(),
-            Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
+            Self::Route { service, port, consumer, .. } => route_name(service, port, consumer).into(),
             Self::Edge(slot) => slot.name().into(),
             Self::EdgeRoute(slot, chain) => slot.route(chain.as_deref()).into(),
+            Self::EdgeJwks(slot, provider) => jwt::cluster_name(&slot.keys(), provider).into(),
             Self::Proxyless(key) => key.name(),
         }
     }
@@ -335,14 +353,19 @@ impl EdgeSlot {
         format!("edge/{}/{}", self.gateway, self.listen)
     }
 
-    /// The same, or that and the name of the listener that ends TLS.
+    /// The same, or that and the name of a chain.
     fn route(&self, chain: Option<&str>) -> String {
         let name = self.name();
         chain.map_or(name.clone(), |chain| format!("{name}/{chain}"))
     }
 
+    /// `jwks/front/edge/0.0.0.0:80`.
+    fn keys(&self) -> String {
+        format!("jwks/{}/{}", self.gateway, self.listen)
+    }
+
     fn routes(&self, edge: &Edge, chain: Option<&str>) -> Resource {
-        let chain = edge.chains.iter().find(|of| of.name() == chain);
+        let chain = edge.chains.iter().find(|of| of.name.as_deref() == chain);
         edge::routes(edge, self, chain.expect("the plan of this mesh has the chain"))
     }
 
@@ -441,18 +464,23 @@ fn consumer(called: &Port, workload: &Workload) -> Consumer {
     called.route_for(&workload.name.namespace).map_or(Consumer::Everyone, |(consumer, _)| consumer.clone())
 }
 
+/// What the callers of this workload are, where the rules of their route tell them apart.
+fn senders(called: &Port, workload: &Workload) -> Senders {
+    called.route_for(&workload.name.namespace).and_then(|(_, route)| route.senders(workload))
+}
+
 /// Where the calls through one outbound listener may end, each once.
 fn destinations(workload: &Workload, call: &Call, called: &Port) -> Vec<Destination> {
     if !called.protocol.is_http() {
         let route = called.tcp_route_for(&workload.name.namespace);
-        let to = route.map(|route| route.to.iter().map(|to| to.destination.clone()).collect());
+        let to = route.map(|route| route.destinations().cloned().collect());
         let mut destinations: Vec<Destination> = to.unwrap_or_else(|| vec![whole_port(call)]);
         destinations.sort_unstable();
         destinations.dedup();
         return destinations;
     }
     let route = called.route_for(&workload.name.namespace);
-    let rules = route.iter().flat_map(|(_, route)| &route.rules);
+    let rules = route.iter().flat_map(|(_, route)| &route.rules).filter(|rule| rule.is_about(workload));
     let mut destinations: Vec<&Destination> = rules.flat_map(HttpRule::destinations).collect();
     destinations.sort_unstable();
     destinations.dedup();

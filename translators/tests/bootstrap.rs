@@ -9,7 +9,7 @@ use translators::xds::bootstrap::{AdsProtocol, BootstrapOptions, Credential, DEF
 fn options() -> BootstrapOptions {
     let metadata = [("zone".to_owned(), "a".to_owned()), ("release".to_owned(), "1.10".to_owned())].into();
     BootstrapOptions {
-        node: Node { id: "cart-v1-0".into(), cluster: "shop/cart-v1".into(), metadata },
+        node: Node { id: "cart-v1-0".into(), cluster: "shop/cart-v1".into(), metadata, locality: None },
         server: Server { host: "127.0.0.1".into(), port: 18000 },
         control_plane_ca_pem: "authority".into(),
         credential: Credential::File { path: "/etc/chancery/credential.yaml".into() },

@@ -43,7 +43,7 @@ fn every_origin_of_every_case_is_shown() {
             let routes = rules.flat_map(|rule| [&rule.origin, &rule.timeout.origin, &rule.retry.origin]).flatten();
             let all = outbound.chain(port.inbound.origins()).chain(routes).chain(&port.mtls.origin);
             all.chain(port.access.origins())
-                .chain(port.tcp_routes.values().map(|route| &route.origin))
+                .chain(port.tcp_routes.values().flat_map(|route| &route.rules).map(|rule| &rule.origin))
                 .cloned()
                 .collect()
         };

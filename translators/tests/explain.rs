@@ -31,7 +31,7 @@ fn every_example_is_a_document_that_can_be_read() {
 #[test]
 fn who_decides_where_a_field_is_left_out_is_a_field_that_exists() {
     let chain = |field: &str| explain(field).map(|shown| (shown.default, shown.default_from));
-    let wider = "a TrafficPolicy with a wider target (port, service, namespace, mesh)".to_owned();
+    let wider = "a TrafficPolicy with a wider target (route, port, service, namespace, mesh)".to_owned();
     let request = |first: &[&str]| {
         let further = [wider.clone(), "Mesh.spec.defaults.timeout".to_owned(), "built in: 15s".to_owned()];
         [first.iter().map(|field| (*field).to_owned()).collect(), further.to_vec()].concat()

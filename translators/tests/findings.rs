@@ -144,7 +144,7 @@ fn a_mistake_names_its_place_and_what_would_be_right() {
         (
             "AccessPolicy",
             "target: {scope: namespace}\nallow: [{from: [anyone]}]",
-            "f:6:19: MX0203 error AccessPolicy shop/x /spec/allow/0/from/0: \"anyone\" is not a choice; choices: service, namespace, serviceAccount, spiffe, ip, any",
+            "f:6:19: MX0203 error AccessPolicy shop/x /spec/allow/0/from/0: \"anyone\" is not a choice; choices: service, namespace, gateway, serviceAccount, spiffe, ip, any",
         ),
         (
             "AccessPolicy",
@@ -269,11 +269,11 @@ fn every_kind_has_a_schema_of_its_fields() {
     assert_eq!(fields(schemars::schema_for!(rules::service::ServiceSpec)), ["endpoints", "external", "ports", "tls"]);
     assert_eq!(
         fields(schemars::schema_for!(rules::workload::WorkloadSpec)),
-        ["calls", "capture", "identity", "labels", "match", "serves"]
+        ["calls", "capture", "identity", "labels", "locality", "match", "serves"]
     );
     assert_eq!(fields(schemars::schema_for!(rules::gateway::GatewaySpec)), ["direction", "listeners", "workload"]);
     assert_eq!(fields(schemars::schema_for!(rules::certificate::CertificateSpec)), ["source"]);
-    assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp"]);
+    assert_eq!(fields(schemars::schema_for!(rules::route::RouteSpec)), ["for", "grpc", "http", "tcp", "tls"]);
     assert_eq!(fields(schemars::schema_for!(rules::traffic::TrafficSpec)), ["inbound", "outbound", "target"]);
     assert_eq!(fields(schemars::schema_for!(rules::policy::MtlsSpec)), ["mode", "target"]);
     assert_eq!(

@@ -111,7 +111,7 @@ proptest! {
         let asked = meshes::name(meshes::ASKED);
         let is_other = |key: &&ResourceKey| match key {
             ResourceKey::Jwks(slot, _) => slot.service != name,
-            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => to.service != asked,
+            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to, _) => to.service != asked,
             _ => true,
         };
         let after = self::keys(&changed, features);
@@ -140,6 +140,9 @@ fn take(field: usize, service: &mut Service, other: &Service) {
                     8 => port.protocol = other.protocol,
                     9 => port.routes = other.routes.clone(),
                     10 => port.number = other.number,
+                    13 => port.apart = other.apart.clone(),
+                    11 => port.outbound = Arc::clone(&other.outbound),
+                    12 => port.outbound_of = other.outbound_of.clone(),
                     _ => drop(port.routes.pop_last()),
                 }
             }
@@ -156,7 +159,7 @@ proptest! {
         mesh in meshes::mesh(),
         other in meshes::mesh(),
         chosen in any::<prop::sample::Index>(),
-        field in 0usize..12,
+        field in 0usize..15,
         features in features(),
     ) {
         let name = mesh.services.keys().nth(chosen.index(mesh.services.len())).expect("in range").clone();
@@ -180,7 +183,13 @@ fn inbound(mesh: &Mesh, mode: MtlsMode, features: Features) -> Vec<listener_pb::
     let mut mesh = mesh.clone();
     for (_, service) in mesh.services.clone() {
         let service = mesh.services.entry(service.name.clone()).or_insert(service);
-        Arc::make_mut(service).ports.iter_mut().for_each(|port| port.mtls = Sourced::built_in(mode));
+        Arc::make_mut(service).ports.iter_mut().for_each(|port| {
+            port.mtls = Sourced::built_in(mode);
+            port.apart
+                .iter_mut()
+                .flat_map(|apart| apart.values_mut())
+                .for_each(|own| own.mtls = Sourced::built_in(mode));
+        });
     }
     let keys = keys(&mesh, features);
     let listeners = keys

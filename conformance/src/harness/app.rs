@@ -18,7 +18,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::Grpc;
 use tonic::service::Routes;
@@ -77,9 +77,20 @@ impl App {
         name: &str,
         only: Option<&'static rustls::SupportedProtocolVersion>,
     ) -> anyhow::Result<Self> {
-        let listener = Tls::bind(authority, name, only).await?;
-        let (address, served) = (axum::serve::Listener::local_addr(&listener)?, Arc::new(AtomicU64::new(0)));
+        let served = Arc::new(AtomicU64::new(0));
         let router = Router::new().fallback(echo).with_state(Http { version: name.to_owned(), served: served.clone() });
+        Self::by_tls(Tls::bind(authority, name, only).await?, router, served)
+    }
+
+    /// As [`App::text`], by TLS alone, anywhere; `authority` vouches for its `name`.
+    pub async fn text_by_tls(authority: &Authority, name: &str, text: &str) -> anyhow::Result<Self> {
+        let served = Arc::new(AtomicU64::new(0));
+        let router = saying(text, &served);
+        Self::by_tls(Tls::bind(authority, name, None).await?, router, served)
+    }
+
+    fn by_tls(listener: Tls, router: Router, served: Arc<AtomicU64>) -> anyhow::Result<Self> {
+        let address = axum::serve::Listener::local_addr(&listener)?;
         let serving = Background::start(async { _ = axum::serve(listener, router).await });
         Ok(Self { address, served, _serving: serving })
     }
@@ -87,12 +98,8 @@ impl App {
     /// An HTTP application at this address that answers every request with `text`.
     pub async fn text(address: SocketAddr, text: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let (served, text) = (Arc::new(AtomicU64::new(0)), text.to_owned());
-        let counted = served.clone();
-        let router = Router::new().fallback(async move || {
-            counted.fetch_add(1, Ordering::Relaxed);
-            text
-        });
+        let served = Arc::new(AtomicU64::new(0));
+        let router = saying(text, &served);
         let serving = Background::start(async { _ = axum::serve(listener, router).await });
         Ok(Self { address, served, _serving: serving })
     }
@@ -136,6 +143,15 @@ impl App {
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
     }
+}
+
+/// Answers every request with `text`.
+fn saying(text: &str, served: &Arc<AtomicU64>) -> Router {
+    let (text, served) = (text.to_owned(), Arc::clone(served));
+    Router::new().fallback(async move || {
+        served.fetch_add(1, Ordering::Relaxed);
+        text
+    })
 }
 
 async fn echo(State(http): State<Http>, method: Method, uri: Uri, headers: HeaderMap) -> (StatusCode, Json<Echo>) {
@@ -196,4 +212,15 @@ async fn converse(stream: TcpStream, banner: &str) -> std::io::Result<()> {
         line.clear();
     }
     Ok(())
+}
+
+/// The line that comes first over a connection from the local address `from`; none where it is closed.
+pub async fn greeting(at: SocketAddr, from: &str) -> anyhow::Result<String> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("{from}:0").parse()?)?;
+    let mut stream = BufStream::new(socket.connect(at).await?);
+    let mut line = String::new();
+    // Closed is closed, in whichever way.
+    _ = stream.read_line(&mut line).await;
+    Ok(line.trim().to_owned())
 }

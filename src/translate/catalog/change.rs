@@ -210,5 +210,18 @@ fn is_same(id: &EntryId, old: (&Workload, &Slots), new: (&Workload, &Slots)) -> 
     let told_apart = |slots: &Slots, entry: Entry<'_>| {
         (slots.listen(entry), entry.port().map(|(service, _)| slots.is_only_port(service)))
     };
-    a == b && told_apart(old.1, a) == told_apart(new.1, b) && same_labels()
+    // What rules may tell callers apart by.
+    let served =
+        |of: &Workload| -> BTreeSet<QualifiedName> { of.serves.iter().map(|serve| serve.service.clone()).collect() };
+    let same_sender = || match a {
+        Entry::Call(_) => {
+            old.0.identity == new.0.identity && (old.0.serves == new.0.serves || served(old.0) == served(new.0))
+        }
+        Entry::Serve(_) | Entry::Edge(_) => true,
+    };
+    a == b
+        && same_sender()
+        && told_apart(old.1, a) == told_apart(new.1, b)
+        && same_labels()
+        && old.0.locality == new.0.locality
 }

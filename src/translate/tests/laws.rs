@@ -62,12 +62,14 @@ fn service_spec() -> impl Strategy<Value = String> {
         "[{name: http, port: 80, protocol: grpc}, {name: raw, port: 81, protocol: http2}]",
         "[{name: http, port: 80, protocol: http}, {name: raw, port: 81, protocol: tcp}]",
         "[{name: raw, port: 81, protocol: tcp, serverFirst: true}]",
+        "[{name: http, port: 80, protocol: tls}, {name: raw, port: 81, protocol: tcp}]",
     ]);
     let listed = prop::sample::select(vec![
         "",
         "",
         ", endpoints: {static: [{address: 127.0.0.1, port: 9}]}",
         ", endpoints: {static: [{address: 127.0.0.2, port: 9, labels: {version: v1}}]}",
+        ", endpoints: {static: [{address: 127.0.0.3, port: 9, locality: {region: a}}]}",
         ", endpoints: {dns: {hostname: one.example}}",
         ", endpoints: {dns: {hostname: two.example, mode: logical}}, external: true",
         ", endpoints: {dns: {hostname: two.example}}, external: true, tls: {}",
@@ -83,7 +85,14 @@ fn port() -> impl Strategy<Value = &'static str> {
 fn workload_spec() -> impl Strategy<Value = String> {
     let serves = prop::collection::btree_set((prop::sample::select(vec!["s0", "s1", "s2"]), port()), 0..3);
     let calls = prop::collection::vec((prop::sample::select(SERVICES.as_slice()), port(), 0..6u16), 0..5);
-    let labels = prop::sample::select(vec!["", ", labels: {version: v1}", ", labels: {version: v2}"]);
+    let labels = prop::sample::select(vec![
+        "",
+        ", labels: {version: v1}",
+        ", labels: {version: v2}",
+        ", labels: {version: v1}, locality: {region: a, zone: x}",
+        ", locality: {region: a, zone: z, subzone: s}",
+        ", locality: {region: b}",
+    ]);
     (serves, calls, labels).prop_map(|(serves, calls, labels)| {
         let serves: Vec<String> = (0..)
             .zip(serves)
@@ -113,7 +122,11 @@ fn route_spec() -> impl Strategy<Value = String> {
         "http: [{to: TO, stickyBy: {header: x-user}}]",
         "http: [{to: TO, retry: {attempts: 2}, cors: {allowOrigins: [\"*\"]}}]",
         "grpc: [{match: [{service: a.B}], to: TO}]",
+        "http: [{match: [{from: [{namespace: a}, {service: s1}]}], to: TO}, {to: [{service: a/s0}]}]",
+        "grpc: [{match: [{from: [{serviceAccount: w0}]}], to: TO}]",
         "tcp: [{to: TO}]",
+        "tcp: [{match: [{port: 80}, {port: 81, cidr: 10.0.0.0/8}], to: TO}, {to: TO}]",
+        "tls: [{match: [{sni: a.b}, {sni: \"*.b\"}], to: TO}, {to: [{service: a/s1}]}]",
     ]);
     (prop::sample::select(SERVICES.as_slice()), prop::collection::vec(to, 1..3), rule).prop_map(
         |(service, to, rule)| {
@@ -128,6 +141,8 @@ fn gateway_spec() -> impl Strategy<Value = String> {
         "{name: one, port: 80, protocol: http}",
         "{name: one, port: 80, protocol: http, hostnames: [a.b]}, {name: two, port: 80, protocol: http, hostnames: [\"*.b\"], redirectTo: one}",
         "{name: one, port: 81, protocol: http}, {name: two, port: 101, protocol: http, address: 127.0.0.1, redirectTo: one}",
+        "{name: one, port: 80, protocol: tcp}, {name: two, port: 81, protocol: tcp}",
+        "{name: one, port: 80, protocol: tls, hostnames: [\"*.b\"], tls: {mode: passthrough}}, {name: two, port: 80, protocol: tls, tls: {certificate: c0}}",
     ]);
     let tls = "protocol: https, tls: {certificate: c0, clientAuth: {mode: optional, ca: system, forward: true}}";
     let secured = move |(listeners, secured): (&str, bool)| {
@@ -156,6 +171,9 @@ fn edge_route_spec() -> impl Strategy<Value = String> {
         "http: [{to: [{service: TO}]}]",
         "http: [{to: [{service: TO, version: v1}, {service: a/s0}], timeout: 3s}, {respond: {status: 204}}]",
         "grpc: [{to: [{service: TO}], stickyBy: {header: x-user}}]",
+        "tcp: [{match: [{port: 80, cidr: 10.0.0.0/8}], to: [{service: TO}]}, {to: [{service: a/s0}, {service: TO}]}]",
+        "tls: [{match: [{sni: a.b}], to: [{service: TO}]}, {to: [{service: a/s0}]}]",
+        "http: [{match: [{from: [{ip: 10.0.0.0/8}]}], to: [{service: TO}]}]",
     ]);
     (subject, rule, prop::sample::select(SERVICES.as_slice()))
         .prop_map(|(subject, rule, to)| format!("{{for: {subject}, {}}}", rule.replace("TO", to)))
@@ -167,9 +185,12 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         4 => target().prop_map(str::to_owned),
         2 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}}}")),
         1 => prop::sample::select(SERVICES.as_slice()).prop_map(|service| format!("{{service: {service}, port: http}}")),
+        2 => prop::sample::select(vec!["{route: r0}", "{route: r0, rule: all}", "{route: r1}", "{route: e0, rule: rule-0}"])
+            .prop_map(str::to_owned),
     ];
     let outbound = prop::sample::select(vec![
         "{timeouts: {connect: 1s}}",
+        "{timeouts: {request: 4s}, retry: {attempts: 3, when: [5xx]}}",
         "{timeouts: {request: 3s, idle: 9s}, retry: {attempts: 2}}",
         "{timeouts: null, retry: null}",
         "{loadBalancing: {policy: ring-hash, hashOn: ip}}",
@@ -177,15 +198,20 @@ fn traffic_spec() -> impl Strategy<Value = String> {
         "{healthCheck: {http: {path: /healthz}}}",
         "{healthCheck: {grpc: {}}, proxyProtocol: v2}",
         "{loadBalancing: {policy: maglev, hashOn: caller}}",
+        "{locality: {prefer: zone, failover: [{from: a, to: b}]}}",
+        "{locality: {prefer: region, overprovisioning: 2}}",
+        "{locality: null}",
     ]);
     let inbound = prop::option::of(prop::sample::select(vec![
         "{rateLimit: {requests: 5, per: 1s, key: caller}}",
         "{maxConnections: 5, bufferLimit: 65536}",
+        "{rateLimit: {requests: 5, per: 1s, key: ip}, fault: {abort: {status: 503}}}",
         "{fault: {abort: {status: 503}}, requestTimeout: 1s, adaptiveConcurrency: {}}",
     ]));
     (target, outbound, inbound).prop_map(|(target, outbound, inbound)| {
         let inbound = inbound.map(|inbound| format!(", inbound: {inbound}")).unwrap_or_default();
-        format!("{{target: {target}, outbound: {outbound}{inbound}}}")
+        let outbound = if target.contains("gateway") { String::new() } else { format!(", outbound: {outbound}") };
+        format!("{{target: {target}{outbound}{inbound}}}")
     })
 }
 
@@ -196,6 +222,10 @@ fn target() -> impl Strategy<Value = &'static str> {
         "{service: s2}",
         "{scope: namespace}",
         "{service: s0, port: raw}",
+        "{gateway: g0}",
+        "{gateway: g0, listener: two}",
+        "{labels: {version: v1}}",
+        "{labels: {version: v2}}",
     ])
 }
 
@@ -212,6 +242,8 @@ fn access_spec() -> impl Strategy<Value = String> {
         "allow: [{from: [any], to: [{paths: [\"/x\"]}]}]",
         "mode: audit, default: deny, deny: [{from: [{ip: 10.0.0.0/8}], to: [{ports: [80]}]}]",
         "allow: [{jwt: {provider: login}}]",
+        "default: deny, allow: [{from: [{gateway: a/g0}, {gateway: g1}]}]",
+        "default: deny, allow: [{from: [{ip: 10.0.0.0/8}]}], deny: [{from: [{ip: 10.1.0.0/16}]}]",
         "default: deny, allow: [{external: {service: a/s0, port: http}}, {from: [{namespace: a}], external: {service: b/s2, port: http, failOpen: true}}]",
         "mode: audit, deny: [{jwt: {provider: login, claims: {role: [a]}}}, {jwt: {provider: other}}]",
     ]);

@@ -101,7 +101,7 @@ pub enum Caller {
 }
 
 /// The addresses that begin alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
     /// The first of them.
     pub address: IpAddr,
@@ -170,6 +170,11 @@ impl Access {
     /// Whether anybody may be refused, or an audit may say so.
     pub fn may_refuse(&self) -> bool {
         self.default.value == AccessDefault::Deny || !self.deny.is_empty() || self.audit.is_some()
+    }
+
+    /// Whether no rule says anything, and everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        self.default.value == AccessDefault::Allow && self.origins().next().is_none()
     }
 
     /// Every rule that it comes from.

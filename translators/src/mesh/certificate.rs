@@ -75,7 +75,7 @@ pub fn findings(mesh: &Mesh, objects: &Objects, seen: &BTreeMap<String, Seen>) -
     let mut found = BTreeSet::new();
     for edge in mesh.workloads.values().flat_map(|workload| &workload.edges) {
         let gateway = &edge.at().object;
-        for tls in edge.chains.iter().filter_map(|chain| chain.tls.as_ref()) {
+        for (chain, tls) in edge.chains.iter().filter_map(|chain| Some((chain, chain.tls.as_ref()?))) {
             let at = listener(objects, gateway, &tls.listener);
             let certificate = &tls.certificate;
             match seen.get(&certificate.secret()) {
@@ -88,7 +88,7 @@ pub fn findings(mesh: &Mesh, objects: &Objects, seen: &BTreeMap<String, Seen>) -
                         let at = certificate.source.member("cert");
                         found.insert(Finding::warning(Code::BadCertificate, &certificate.origin.object, at, ending));
                     }
-                    for host in tls.names.iter().filter(|host| !shown.is_for(host)) {
+                    for host in chain.names.iter().filter(|host| !shown.is_for(host)) {
                         let message = format!("the certificate {} is not for {host}", certificate.name);
                         let mut finding =
                             Finding::warning(Code::BadCertificate, gateway, format!("{at}/tls/certificate"), message);

@@ -1,6 +1,6 @@
 //! Edges: the sockets on which proxies take traffic from outside of the mesh.
 //!
-//! Owns: what becomes of a request to each host of a socket. May use: `name`, and the routes of `mesh`. Never: Envoy's
+//! Owns: what becomes of each connection to a socket, and of the requests to each host. May use: `name`, and the routes of `mesh`. Never: Envoy's
 //! types.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{
-    Authorities, Certificate, Destination, HostMatch, HttpRule, Outbound, Protocol, Scheme, TlsVersion, is_built_in,
+    Access, Authorities, Certificate, Destination, HostMatch, HttpRule, Inbound, Outbound, Protocol, Scheme, TcpRule,
+    TlsVersion, is_built_in, takes_anything,
 };
 use crate::name::{ObjectKind, QualifiedName, RuleRef};
 
@@ -31,11 +32,49 @@ pub struct Edge {
 /// Connections that are treated alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EdgeChain {
+    /// What tells it from others of its socket, if there may be others: the name of its listener, and for connections
+    /// those of the TrafficRoute and of its rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The hosts that clients name in their handshakes, the most specific one of the socket deciding; empty is anything,
+    /// TLS or not.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub names: BTreeSet<HostMatch>,
     /// TLS, where it ends here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<EdgeTls>,
-    /// The hosts, each group with what becomes of its requests; any other host is answered 404.
-    pub hosts: Vec<EdgeHosts>,
+    /// Who may do what.
+    #[serde(skip_serializing_if = "Access::is_open")]
+    pub access: Access,
+    /// What is taken of it.
+    #[serde(skip_serializing_if = "takes_anything")]
+    pub inbound: Arc<Inbound>,
+    /// What comes over them.
+    #[serde(flatten)]
+    pub carried: EdgeCarried,
+}
+
+/// What comes over connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EdgeCarried {
+    /// Requests: the hosts, each group with what becomes of its requests; any other host is answered 404.
+    Hosts(Vec<EdgeHosts>),
+    /// Bytes, those that the rule takes.
+    Bytes(Box<EdgeTcpRule>),
+    /// Nothing: they are closed, as no rule is about them.
+    Nothing,
+}
+
+/// A rule for connections, and how these are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EdgeTcpRule {
+    /// The rule; the hosts in handshakes are those of its chain.
+    #[serde(flatten)]
+    pub rule: TcpRule,
+    /// How calls of it are made.
+    #[serde(skip_serializing_if = "is_built_in")]
+    pub outbound: Arc<Outbound>,
 }
 
 /// TLS that ends at a gateway.
@@ -43,8 +82,6 @@ pub struct EdgeChain {
 pub struct EdgeTls {
     /// The name of the listener.
     pub listener: String,
-    /// The hosts that clients name in their handshakes; never empty, and the most specific one of the socket decides.
-    pub names: BTreeSet<HostMatch>,
     /// What is shown.
     pub certificate: Arc<Certificate>,
     /// The lowest version that is spoken.
@@ -126,6 +163,11 @@ impl Edge {
         self.chains.iter().flat_map(EdgeChain::rules)
     }
 
+    /// Every rule for connections.
+    pub fn connections(&self) -> impl Iterator<Item = &EdgeTcpRule> {
+        self.chains.iter().filter_map(EdgeChain::bytes)
+    }
+
     /// The certificates that its proxies get as secrets.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
         self.chains.iter().filter_map(|chain| Some(&chain.tls.as_ref()?.certificate))
@@ -133,21 +175,33 @@ impl Edge {
 
     /// Whatever gets requests or copies of them, each once.
     pub fn destinations(&self) -> BTreeSet<&Destination> {
-        self.rules().flat_map(|of| of.rule.destinations()).collect()
+        let bytes = self.connections().flat_map(|of| of.rule.destinations());
+        self.rules().flat_map(|of| of.rule.destinations()).chain(bytes).collect()
     }
 }
 
 // === impl EdgeChain ===
 
 impl EdgeChain {
-    /// What tells it from others of its socket: the name of the listener that ends TLS.
-    pub fn name(&self) -> Option<&str> {
-        self.tls.as_ref().map(|tls| tls.listener.as_str())
+    /// The hosts, if it carries requests.
+    pub fn hosts(&self) -> Option<&[EdgeHosts]> {
+        match &self.carried {
+            EdgeCarried::Hosts(hosts) => Some(hosts),
+            EdgeCarried::Bytes(_) | EdgeCarried::Nothing => None,
+        }
+    }
+
+    /// The rule of its connections, if it carries bytes.
+    pub fn bytes(&self) -> Option<&EdgeTcpRule> {
+        match &self.carried {
+            EdgeCarried::Hosts(_) | EdgeCarried::Nothing => None,
+            EdgeCarried::Bytes(rule) => Some(rule),
+        }
     }
 
     /// Every rule of every host.
     pub fn rules(&self) -> impl Iterator<Item = &EdgeRule> {
-        self.hosts.iter().flat_map(|of| match &of.action {
+        self.hosts().into_iter().flatten().flat_map(|of| match &of.action {
             EdgeAction::Rules(rules) => rules.as_slice(),
             EdgeAction::Redirect(_) | EdgeAction::Misdirected => &[],
         })
@@ -155,7 +209,7 @@ impl EdgeChain {
 
     /// Whether none of its requests is sent on.
     pub fn only_redirects(&self) -> bool {
-        self.hosts.iter().all(|of| !matches!(of.action, EdgeAction::Rules(_)))
+        self.hosts().into_iter().flatten().all(|of| !matches!(of.action, EdgeAction::Rules(_)))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Authorities;
 use crate::name::RuleRef;
 
 /// A token that a request carries.
@@ -51,8 +52,9 @@ pub enum JwtKeys {
 /// Where keys are fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeysUrl {
-    /// Whether it is https.
-    pub tls: bool,
+    /// Who vouches for the server, by https; `None` is http.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Authorities>,
     /// The host: a name, or an address without brackets.
     pub host: String,
     /// The port.

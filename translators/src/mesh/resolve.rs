@@ -1,6 +1,6 @@
 //! Rules become the mesh: names resolved, defaults filled in, mistakes as findings.
 //!
-//! Owns: the order of resolution (settings, services, workloads, what is behind services, modes, policies, routes,
+//! Owns: the order of resolution (settings, services, workloads, what is behind services, modes, gateways, policies, routes,
 //! the services put together), and what of each stage has to be looked at again after a change. May use: `rules`,
 //! `finding`. Never: fails, or lets a bad object change what does not refer to it.
 
@@ -25,10 +25,10 @@ use facts::Fact;
 use gateways::Gateways;
 use health::Callers;
 use ledger::Part;
-use levels::Level;
 use mtls::Modes;
 use observing::Observing;
 use patches::Patches;
+use reach::Said;
 use report::Report;
 use routes::{Routes, Routing, Subject};
 use services::{Declared, Services};
@@ -46,6 +46,7 @@ mod backing;
 mod certificates;
 mod checks;
 mod claims;
+mod connections;
 mod coverage;
 mod destinations;
 mod dirty;
@@ -64,7 +65,10 @@ mod levels;
 mod limits;
 mod matches;
 mod mtls;
+mod nearness;
 mod observing;
+mod on_route;
+mod outbound;
 mod outside;
 mod patches;
 mod pattern;
@@ -78,6 +82,7 @@ mod services;
 mod settings;
 mod sharing;
 mod snapshots;
+mod sources;
 mod stage;
 mod telemetry;
 mod template;
@@ -106,9 +111,9 @@ pub struct Resolver {
     meshes: Stage<Settings, Unclaimed>,
     services: Services,
     workloads: Stage<Workload, ExactNode>,
-    mtls_policies: Stage<mtls::Policy, Level>,
+    mtls_policies: Stage<mtls::Policy, Said>,
     access_policies: Stage<access::Policy, access::DefaultOf>,
-    traffic_policies: Stage<traffic::Policy, traffic::Subject>,
+    traffic_policies: Stage<traffic::Policy, traffic::Claimed>,
     traffic_routes: Stage<Routing, Subject>,
     certificates: Certificates,
     gateways: Gateways,
@@ -156,6 +161,10 @@ impl Resolver {
             match change {
                 DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => {
                     dirty.object(key);
+                    if key.kind == ObjectKind::TrafficRoute {
+                        self.changed(Fact::Route(key.name.clone()), &mut dirty);
+                        self.changed(Fact::Routes(key.name.namespace.clone()), &mut dirty);
+                    }
                 }
             }
         }
@@ -168,14 +177,14 @@ impl Resolver {
         self.follow_snapshots(&mut dirty);
         self.follow_backings(&mut dirty);
         self.follow_modes(&mut dirty);
+        self.follow_certificates(&mut dirty);
+        self.follow_gateways(&mut dirty);
+        self.choose_workloads(&mut dirty);
         self.follow_policies(&mut dirty);
         self.follow_traffic(&mut dirty);
         self.follow_telemetry(&mut dirty);
         self.patches.update(dirty.take(ObjectKind::EnvoyPatch), &self.services, &mut self.common);
-        self.follow_certificates(&mut dirty);
-        self.follow_gateways(&mut dirty);
         self.follow_routes(&mut dirty);
-        self.choose_workloads(&mut dirty);
         self.put_together(&mut dirty);
         self.place_edges(&mut dirty);
         self.warn(dirty);
@@ -250,6 +259,9 @@ impl Resolver {
                 None => self.kept_workloads.remove(&change.name),
             };
             dirty.backings.extend(self.backings.follow(change));
+            if !change.are_alike(|workload| &workload.labels) {
+                self.changed(Fact::Labels(change.name.namespace.clone()), dirty);
+            }
             dirty.gateways.extend(self.gateways.within(&change.name.namespace).map(|(gateway, _)| gateway.clone()));
             if self.edges.is_on(&change.name) {
                 dirty.edges.insert(change.name.clone());
@@ -292,19 +304,19 @@ impl Resolver {
 
     fn follow_modes(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::MTLSPolicy);
-        let services = &self.services;
+        let (services, workloads) = (&self.services, &self.kept_workloads);
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::MTLSPolicy(spec) => {
-                let policy = mtls::Policy::of(spec, services, report)?;
-                let level = policy.level.clone();
-                Some((policy, Some(level)))
+                let policy = mtls::Policy::of(spec, services, workloads, report)?;
+                let said = policy.reach.said(workloads);
+                Some((policy, said))
             }
             _ => None,
         };
         let changes = self.mtls_policies.update(ObjectKind::MTLSPolicy, names, &mut self.common, evaluate);
         self.modes.follow(&changes);
         for policy in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
-            dirty.covered(&policy.level, &self.services);
+            dirty.reached(&policy.reach, &self.services, &self.kept_workloads);
         }
     }
 
@@ -315,12 +327,15 @@ impl Resolver {
             services: &self.services,
             backings: &self.backings,
             providers: &self.settings.jwt_providers,
+            gateways: &self.gateways,
+            callers: &self.callers,
         };
+        let workloads = &self.kept_workloads;
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::AccessPolicy(spec) => {
-                let policy = access::Policy::of(spec, &known, report)?;
-                let claim = policy.claim();
-                Some((policy, claim))
+                let policy = access::Policy::of(spec, &known, workloads, report)?;
+                let claims = policy.claims(workloads);
+                Some((policy, claims))
             }
             _ => None,
         };
@@ -328,8 +343,8 @@ impl Resolver {
         self.policies.follow(&changes);
         for change in changes {
             for policy in change.values().filter(|_| change.is_new()) {
-                dirty.covered(&policy.level, &self.services);
-                dirty.levels.insert(policy.level.clone());
+                dirty.reached(&policy.reach, &self.services, &self.kept_workloads);
+                dirty.levels.extend(policy.reach.level().cloned());
             }
             dirty.warnings.insert(change.name);
         }
@@ -337,19 +352,31 @@ impl Resolver {
 
     fn follow_traffic(&mut self, dirty: &mut Dirty) {
         let names = dirty.take(ObjectKind::TrafficPolicy);
-        let services = &self.services;
+        let known = traffic::Known {
+            services: &self.services,
+            workloads: &self.kept_workloads,
+            objects: &self.common.objects.clone(),
+            gateways: &self.gateways,
+        };
         let evaluate = |report: &mut Report<'_>| match &report.object.spec {
             Spec::TrafficPolicy(spec) => {
-                let policy = traffic::Policy::of(spec, services, report)?;
-                let subject = policy.subject.clone();
-                Some((policy, Some(subject)))
+                let policy = traffic::Policy::of(spec, &known, report)?;
+                let claims = policy.claims(known.workloads);
+                Some((policy, claims))
             }
             _ => None,
         };
         let changes = self.traffic_policies.update(ObjectKind::TrafficPolicy, names, &mut self.common, evaluate);
         self.traffic.follow(&changes);
         for policy in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
-            dirty.covered(&policy.subject.level, &self.services);
+            match &policy.subject {
+                traffic::Subject::Calls(reach, _) => dirty.reached(reach, &self.services, &self.kept_workloads),
+                traffic::Subject::Route(on) => match self.traffic_routes.get(&on.route).map(AsRef::as_ref) {
+                    Some(Routing::Service(of)) => dirty.services.insert(of.service.clone()),
+                    Some(Routing::Gateway(of)) => dirty.gateways.insert(of.gateway.clone()),
+                    None => {}
+                },
+            }
         }
     }
 
@@ -382,7 +409,11 @@ impl Resolver {
         if self.traffic.checks() {
             dirty.services.extend(led);
         }
-        for routing in changes.iter().filter(|change| change.is_new()).flat_map(stage::Change::values) {
+        let said = |name: &QualifiedName| {
+            self.common.ledger.says(&ObjectKey::new(ObjectKind::TrafficRoute, name.clone()), Part::Effect)
+        };
+        let concerned = changes.iter().filter(|change| change.is_new() || said(&change.name));
+        for routing in concerned.flat_map(stage::Change::values) {
             match routing {
                 Routing::Service(of) => dirty.services.insert(of.service.clone()),
                 Routing::Gateway(_) => {}
@@ -405,7 +436,8 @@ impl Resolver {
             let mut findings = Vec::new();
             if let (Some(policy), Some(object)) = (self.access_policies.get(&key.name), self.common.objects.get(&key)) {
                 let mut report = Report::of(object);
-                access::warn(policy, &self.coverage.of(&policy.level, &self.resolved), &mut report);
+                let covered = policy.reach.level().map(|level| self.coverage.of(level, &self.resolved));
+                access::warn(policy, &covered.unwrap_or_default(), &mut report);
                 findings = report.findings;
                 self.common.evaluated += 1;
             }

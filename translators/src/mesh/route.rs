@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{HashOn, Sourced};
+use super::{HashOn, Source, Sourced};
 use crate::name::{Label, QualifiedName, RuleRef};
 pub use crate::rules::route::Scheme;
 pub use crate::rules::scalar::Percent;
@@ -31,15 +32,6 @@ pub struct HttpRoute {
     pub origin: Option<RuleRef>,
     /// The rules, in order.
     pub rules: Vec<HttpRule>,
-}
-
-/// Where connections to one port go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TcpRoute {
-    /// The rule as written: `/spec/tcp/0`.
-    pub origin: RuleRef,
-    /// Where to; never empty, and not all weights are 0.
-    pub to: Vec<WeightedDestination>,
 }
 
 /// One HTTP rule.
@@ -246,6 +238,9 @@ pub struct HttpMatch {
     /// The parameters of the query.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, TextMatch>,
+    /// Who sends it; `None` is anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Arc<BTreeSet<Source>>>,
 }
 
 /// How a path is matched.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Percent, Sourced, TextMatch};
+use super::{Authorities, Percent, Sourced, TextMatch};
 use crate::name::{QualifiedName, RuleRef};
 
 /// What the proxies of a workload say, as far as policies say anything.
@@ -177,8 +177,9 @@ pub enum CollectorAt {
         host: String,
         /// The port.
         port: NonZeroU16,
-        /// Whether it is spoken to by TLS.
-        tls: bool,
+        /// Who vouches for it, by TLS; `None` is without.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tls: Option<Authorities>,
     },
     /// Behind a service of the mesh.
     Service {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, Percent, Retry, RetryCondition, Sourced};
+use super::{HealthCheck, Nearness, Percent, Retry, RetryCondition, Sourced};
 use crate::name::RuleRef;
 
 /// How the calls to a port are made.
@@ -48,6 +48,9 @@ pub struct Outbound {
     pub proxy_protocol: Sourced<Option<ProxyProtocol>>,
     /// How idle connections are kept open; `None` is as the system has it.
     pub keepalive: Sourced<Option<Keepalive>>,
+    /// Which endpoints are preferred for where they are.
+    #[serde(skip_serializing_if = "Nearness::is_built_in")]
+    pub locality: Nearness,
 }
 
 /// The versions of the protocol by which a connection says whose it is.
@@ -166,6 +169,7 @@ impl Default for Outbound {
             health_check: Sourced::built_in(None),
             proxy_protocol: Sourced::built_in(None),
             keepalive: Sourced::built_in(None),
+            locality: Nearness::default(),
         }
     }
 }
@@ -205,7 +209,7 @@ impl Outbound {
             &self.proxy_protocol.origin,
             &self.keepalive.origin,
         ];
-        origins.into_iter().flatten()
+        origins.into_iter().flatten().chain(self.locality.origins())
     }
 }
 

@@ -63,7 +63,8 @@ pub struct ListenerSpec {
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
     /// The hosts that it is for: `shop.example.com`, `*.example.com` for one or more labels before it, `*` for all; the
-    /// most specific one decides; all by default.
+    /// most specific one decides; all by default. With TLS, the host that a client names in its handshake; a tcp listener
+    /// has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
     /// The name of the listener of this gateway that clients are told to go to instead, with 301: no route is asked. The
@@ -71,7 +72,7 @@ pub struct ListenerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub redirect_to: Option<Label>,
-    /// TLS, on an https listener; left out on an http one.
+    /// TLS, on an https or tls listener; left out on others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
 }
@@ -101,6 +102,9 @@ pub enum TlsMode {
     /// It ends at the gateway.
     #[default]
     Terminate,
+    /// It is passed on as it is, on a tls listener: the rules of `tls` of a TrafficRoute say where to, and there is no
+    /// certificate here.
+    Passthrough,
 }
 
 /// Whether clients have certificates.
@@ -140,6 +144,12 @@ pub enum ListenerProtocol {
     /// HTTP over TLS, that `tls` is about; listeners of one port are told apart by the host that a client names in its
     /// handshake, and a request for another one's host is answered 421.
     Https,
+    /// Bytes: the rules of `tcp` of a TrafficRoute without `hostnames` say where they go, told apart by `match.port` where a
+    /// gateway has several such listeners.
+    Tcp,
+    /// TLS, that `tls` is about: passed on as it is by the rules of `tls`, or ended here and passed on as bytes by the rules
+    /// of `tcp`. Told apart by the host that a client names in its handshake, also from https listeners of the same port.
+    Tls,
 }
 
 // === impl Direction ===

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::route::RetrySpec;
 use super::scalar::{Setting, Span};
 use super::telemetry::TelemetryProviderSpec;
+use super::tls::CaSpec;
 use crate::mesh::{AccessDefault, MtlsMode};
 use crate::name::{Label, TrustDomain};
 
@@ -50,6 +51,9 @@ pub struct JwtProviderSpec {
     /// The keys that its tokens are signed with.
     #[schemars(extend("examples" = [{"url": "https://login.example/jwks.json"}]))]
     pub jwks: JwksSpec,
+    /// With `jwks.url` by `https`: who vouches for the certificate of the server that has the keys; `system` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaSpec>,
     /// The header that carries the token; left out, `authorization`, where `Bearer ` comes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"x-token")]
@@ -68,8 +72,8 @@ pub enum JwksSpec {
         #[schemars(example = &r#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#)]
          String,
     ),
-    /// Where every proxy that needs them fetches them, every 5 minutes: `https` with a certificate that the system's
-    /// authorities vouch for, or `http`. While they cannot be fetched, no token is good.
+    /// Where every proxy that needs them fetches them, every 5 minutes: `https` with a certificate that `ca`
+    /// vouches for, or `http`. While they cannot be fetched, no token is good.
     Url(
         #[schemars(example = &"https://login.example/jwks.json")]
         String,

@@ -19,7 +19,8 @@ use crate::name::Label;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MtlsSpec {
-    /// Which ports; the most specific target wins.
+    /// Which ports: a `scope`, a `service` or its `port`, or those of the workloads with some `labels`, towards each of which
+    /// callers follow. The most specific target wins; labels are above a namespace and below a service.
     pub target: Target,
     /// Which connections.
     pub mode: MtlsMode,
@@ -29,7 +30,9 @@ pub struct MtlsSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessSpec {
-    /// Which ports.
+    /// Which ports: a `scope`, a `service` or its `port`, or those of the workloads with some `labels`; or a `gateway` or one
+    /// listener of it, about which no wider target says anything: there everybody is admitted unless such a policy refuses
+    /// them, and callers are known by `ip` and by a token, never by an identity.
     pub target: Target,
     /// Whether it is enforced; `enforce` by default.
     #[serde(default, skip_serializing_if = "AccessMode::is_enforce")]
@@ -37,7 +40,7 @@ pub struct AccessSpec {
     /// What holds where no entry matches; left out, as a wider target says. The most specific target wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
-        "x-ladder" = "an AccessPolicy with a wider target (port, service, namespace, mesh)",
+        "x-ladder" = "an AccessPolicy with a wider target (port, service, labels, namespace, mesh)",
         "x-default-from" = "Mesh.spec.defaults.access"
     ))]
     pub default: Option<AccessDefault>,
@@ -125,6 +128,8 @@ pub enum CallerSpec {
     Service(RelativeName),
     /// Every identity of a namespace.
     Namespace(#[schemars(with = "String", example = &"front")] Label),
+    /// The workloads that have a gateway: what came in by it, as far as it sends that on itself.
+    Gateway(RelativeName),
     /// One service account.
     ServiceAccount(AccountName),
     /// Identities that a pattern takes; `*` is any characters.

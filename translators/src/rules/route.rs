@@ -1,6 +1,6 @@
 //! `TrafficRoute`: where the requests and connections to a service or a gateway go.
 //!
-//! Owns: the shape of the spec. May use: `scalar`, `subject`. Never: decides which rule wins.
+//! Owns: the shape of the spec. May use: `matching`, `scalar`, `subject`. Never: decides which rule wins.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,14 +12,17 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::checks::{CorsSpec, FaultSpec, RateLimitSpec, StickySpec};
-use super::scalar::{Method, Percent, RelativeName, Setting, Span};
+use super::connection::{TcpRuleSpec, TlsRuleSpec};
+use super::scalar::{Percent, RelativeName, Setting, Span};
 use super::subject::Subject;
 use crate::name::Label;
+
+pub use super::matching::{GrpcMatchSpec, HttpMatchSpec};
 
 /// How requests to a service or a gateway are routed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = [{"required": ["http"]}, {"required": ["grpc"]}, {"required": ["tcp"]}]))]
+#[schemars(extend("anyOf" = [{"required": ["http"]}, {"required": ["grpc"]}, {"required": ["tcp"]}, {"required": ["tls"]}]))]
 pub struct RouteSpec {
     /// Whose requests.
     #[serde(rename = "for")]
@@ -30,9 +33,23 @@ pub struct RouteSpec {
     /// The rules for calls of gRPC, on grpc and http2 ports: tried before those of `http`; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc: Vec<GrpcRuleSpec>,
-    /// The rule for connections to tcp ports; left out, they go to the service itself.
+    /// The rules for connections to tcp ports, tried top to bottom; what none of them takes is closed. None by default: those
+    /// to a port that no rule is about go to the service itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcp: Vec<TcpRuleSpec>,
+    /// The rules for connections to tls ports, whose TLS nobody on the way ends: told apart by the host that clients name in
+    /// their handshakes; what none of them takes is closed. None by default, as with `tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsRuleSpec>,
+}
+
+// === impl RouteSpec ===
+
+impl RouteSpec {
+    /// Whether it has any rule.
+    pub fn has_rules(&self) -> bool {
+        !(self.http.is_empty() && self.grpc.is_empty() && self.tcp.is_empty() && self.tls.is_empty())
+    }
 }
 
 /// One rule; what is left out is not done.
@@ -122,56 +139,6 @@ pub struct GrpcRuleSpec {
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     #[schemars(extend("x-default-from" = "TrafficPolicy.spec.outbound.retry"))]
     pub retry: Setting<RetrySpec>,
-}
-
-/// One rule for connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TcpRuleSpec {
-    /// Its name; `rule-N` by default, by its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", example = &"testers")]
-    pub name: Option<Label>,
-    /// Where connections go.
-    pub to: Vec<DestinationSpec>,
-}
-
-/// One alternative of calls; every part must hold, and one that is left out always does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GrpcMatchSpec {
-    /// The full name of the service of gRPC: `shop.v1.Cart`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"shop.v1.Cart")]
-    pub service: Option<String>,
-    /// The method, without its service: `Get`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"Get")]
-    pub method: Option<String>,
-    /// The headers, which gRPC calls metadata.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("examples" = [{"x-canary": "true"}]))]
-    pub headers: BTreeMap<String, TextSpec>,
-}
-
-/// One alternative; every part must hold, and one that is left out always does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpMatchSpec {
-    /// The path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathSpec>,
-    /// The methods.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub methods: Vec<Method>,
-    /// The headers.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("examples" = [{"x-canary": "true"}]))]
-    pub headers: BTreeMap<String, TextSpec>,
-    /// The parameters of the query.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("examples" = [{"beta": {"present": true}}]))]
-    pub query: BTreeMap<String, TextSpec>,
 }
 
 /// Where a client is told to go; what is left out stays as it was asked for.

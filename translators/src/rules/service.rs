@@ -1,6 +1,6 @@
 //! `MeshService`: a service that callers call.
 //!
-//! Owns: the shape of the spec. May use: `scalar`, `tls`. Never: resolves an endpoint.
+//! Owns: the shape of the spec. May use: `locality`, `scalar`, `tls`. Never: resolves an endpoint.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::locality::LocalitySpec;
 use super::scalar::Span;
 use super::tls::OriginateSpec;
 use crate::mesh::{DnsFamily, DnsMode, Protocol};
@@ -101,4 +102,7 @@ pub struct EndpointSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("examples" = [{"version": "v1"}]))]
     pub labels: BTreeMap<String, String>,
+    /// Where it is; not said by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<LocalitySpec>,
 }

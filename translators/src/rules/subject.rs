@@ -39,8 +39,9 @@ struct Written {
     /// The gateway that requests come in by, of the route's own namespace; left out where there is `service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gateway: Option<RelativeName>,
-    /// The hosts that requests to the gateway are for: `shop.example.com`, `*.example.com` for one or more labels before
-    /// it, `*` for all; the most specific one decides; every host of the gateway by default.
+    /// The hosts that requests to the gateway are for, or that are named in handshakes: `shop.example.com`,
+    /// `*.example.com` for one or more labels before it, `*` for all; the most specific one decides; every host of the
+    /// gateway by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hostnames: Vec<String>,
     /// What the paths of requests to the gateway begin with, in whole segments; with a slash at the end, as a text. `/` by

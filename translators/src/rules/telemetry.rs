@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::route::TextSpec;
 use super::scalar::{Percent, RelativeName, Setting, Span, TextOf, text};
 use super::target::Target;
+use super::tls::CaSpec;
 use crate::mesh::{Comparison, Dropped};
 use crate::name::Label;
 
@@ -24,8 +25,8 @@ use crate::name::Label;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TelemetrySpec {
-    /// Which proxies and ports. `labels` are those of workloads of the policy's namespace: a policy that asks for more of
-    /// them goes before one that asks for fewer.
+    /// Which proxies and ports: a `scope`, a `service` or its `port`, or the workloads of the policy's namespace with some
+    /// `labels`: a policy that asks for more of them goes before one that asks for fewer.
     pub target: Target,
     /// Where requests (on tcp ports: connections) are logged when they have ended; nowhere by default.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
@@ -199,10 +200,12 @@ pub struct CollectorSpec {
     /// A host and a port, `collector.example:4317`; left out where there is `service`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// With `address`: whether it is spoken to by TLS, with a certificate that the proxy's system trusts; `false` by
-    /// default.
+    /// With `address`: whether it is spoken to by TLS; `false` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
+    /// With `tls: true`: who vouches for the certificate of the collector; `system` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaSpec>,
     /// A MeshService, `observe/collector`, which is called as any other: by mTLS where it takes it. Nothing that it serves
     /// itself is told to any provider; left out where there is `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

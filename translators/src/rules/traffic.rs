@@ -1,6 +1,6 @@
 //! `TrafficPolicy`: how the calls to services are made, and what services take.
 //!
-//! Owns: the shape of the spec. May use: `inbound`, `scalar`, `target`. Never: merges two policies.
+//! Owns: the shape of the spec. May use: `inbound`, `locality`, `scalar`, `target`. Never: merges two policies.
 
 use std::num::NonZeroU32;
 
@@ -9,26 +9,30 @@ use serde::{Deserialize, Serialize};
 
 use super::health::HealthCheckSpec;
 use super::inbound::InboundSpec;
+use super::locality::NearnessSpec;
 use super::route::RetrySpec;
 use super::scalar::{Percent, Setting, Span};
 use super::target::Target;
 use crate::mesh::{BalancingPolicy, ProxyProtocol};
 
-/// How the calls to services are made, and what services take. Policies merge down the ladder (mesh, namespace, service, port) field by field;
+/// How the calls to services are made, and what services take. Policies merge down the ladder (mesh, namespace, labels, service, port, route, rule) field by field;
 /// `null` is the built-in value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("anyOf" = [{"required": ["outbound"]}, {"required": ["inbound"]}]))]
 pub struct TrafficSpec {
-    /// Which services. A policy that names a service of another namespace is for the callers in its own.
+    /// Which services: a `scope`, a `service` or its `port`; a policy that names a service of another namespace is for the
+    /// callers in its own. Of `labels`, what the workloads with these labels take (`inbound` alone). Of a `route` or one
+    /// `rule` of it, `outbound.timeouts.request` and `outbound.retry` of the requests that its rules take, which themselves
+    /// have the last word; the rest of `outbound` is said of services.
     pub target: Target,
     /// What callers do; nothing of its own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-ladder" = "a TrafficPolicy with a wider target (port, service, namespace, mesh)"))]
+    #[schemars(extend("x-ladder" = "a TrafficPolicy with a wider target (route, port, service, namespace, mesh)"))]
     pub outbound: Option<OutboundSpec>,
     /// What the service's own proxies do; nothing of its own by default. Not for a service of another namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-ladder" = "a TrafficPolicy with a wider target (port, service, namespace, mesh)"))]
+    #[schemars(extend("x-ladder" = "a TrafficPolicy with a wider target (port, service, labels, namespace, mesh)"))]
     pub inbound: Option<InboundSpec>,
 }
 
@@ -65,6 +69,9 @@ pub struct OutboundSpec {
     /// How idle connections are kept open; left out, the system decides.
     #[serde(default, skip_serializing_if = "Setting::is_inherit")]
     pub keepalive: Setting<KeepaliveSpec>,
+    /// Which endpoints are preferred for where they are.
+    #[serde(default, skip_serializing_if = "Setting::is_inherit")]
+    pub locality: Setting<NearnessSpec>,
 }
 
 /// How long things may take; `0s` is without limit.

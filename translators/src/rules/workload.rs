@@ -1,12 +1,13 @@
 //! `Workload`: proxies that are alike, on a VM or in a container.
 //!
-//! Owns: the shape of the spec. May use: `scalar`. Never: looks a service up.
+//! Owns: the shape of the spec. May use: `locality`, `scalar`. Never: looks a service up.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::locality::LocalitySpec;
 use super::scalar::{ListenAddress, RelativeName};
 use crate::name::{Label, SpiffeId};
 
@@ -21,6 +22,9 @@ pub struct WorkloadSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("examples" = [{"version": "v1"}]))]
     pub labels: BTreeMap<String, String>,
+    /// Where its proxies are; not said by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<LocalitySpec>,
     /// The SPIFFE id; `spiffe://<trust domain>/ns/<namespace>/sa/<name>` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", example = &"spiffe://cluster.local/ns/shop/sa/cart")]

@@ -1,6 +1,6 @@
 //! Bootstraps: how a proxy finds the control plane.
 //!
-//! Owns: everything that a proxy needs to know before it is told anything. May use: `tls`, the `proto` crate.
+//! Owns: everything that a proxy needs to know before it is told anything. May use: `tls`, the localities of `mesh`, the `proto` crate.
 //! Never: writes a file or makes a credential.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
 
 use super::{secret, tls, wire};
+use crate::mesh::Locality;
 use crate::telemetry_names;
 
 mod connection;
@@ -41,6 +42,8 @@ pub struct Node {
     pub cluster: String,
     /// What else it says about itself.
     pub metadata: BTreeMap<String, String>,
+    /// Where it is, where that is known.
+    pub locality: Option<Locality>,
 }
 
 /// Where the control plane is.
@@ -151,6 +154,11 @@ pub(super) fn node(node: &Node) -> core_pb::Node {
         id: node.id.clone(),
         cluster: node.cluster.clone(),
         metadata: (!node.metadata.is_empty()).then_some(google_pb::Struct { fields }),
+        locality: node.locality.as_ref().map(|place| core_pb::Locality {
+            region: place.region.clone(),
+            zone: place.zone.clone(),
+            sub_zone: place.subzone.clone(),
+        }),
         ..Default::default()
     }
 }

@@ -13,7 +13,7 @@ use proto::envoy::r#type::v3 as type_pb;
 use proto::google::protobuf as google_pb;
 
 use super::wire;
-use crate::mesh::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers, Percent, Protocol};
+use crate::mesh::{BalancingPolicy, Breaker, HashOn, Keepalive, Outbound, Outliers, Percent, Prefer, Protocol};
 
 /// Under which name a connection knows whose calls come over it.
 pub(super) const CALLER: &str = "chancery.caller";
@@ -39,6 +39,7 @@ pub(super) fn is_plain(calls: &Outbound) -> bool {
         && calls.keepalive.value.is_none()
         && calls.health_check.value.is_none()
         && calls.proxy_protocol.value.is_none()
+        && calls.locality.prefer.value == Prefer::None
 }
 
 /// `cluster` as these calls want it.
@@ -163,7 +164,7 @@ pub(super) fn protocol_options(protocol: Protocol, calls: &Outbound) -> Option<(
     let protocol_config = match protocol {
         Protocol::Http => ProtocolConfig::HttpProtocolOptions(Default::default()),
         Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
-        Protocol::Tcp => return None,
+        Protocol::Tcp | Protocol::Tls => return None,
     };
     let explicit = ExplicitHttpConfig { protocol_config: Some(protocol_config) };
     let options = upstream_pb::HttpProtocolOptions {

@@ -20,18 +20,19 @@ use proto::google::protobuf as google_pb;
 use super::raw::{Fields, Raw};
 use super::{Slot, calling, cluster_name, endpoint, health, origins, planned_port, tls, wire};
 use crate::mesh::{
-    Backing, Destination, DnsEndpoints, DnsFamily, DnsMode, Mesh, MtlsMode, Outbound, Protocol, Serve, Service,
+    Backing, Destination, DnsEndpoints, DnsFamily, DnsMode, Mesh, MtlsMode, Outbound, Port, Prefer, Protocol, Serve,
+    Service,
 };
-use crate::name::{Label, SpiffeId};
+use crate::name::{Label, RuleRef, SpiffeId};
 use crate::resource::{Kind, Resource};
 
 /// The cluster of a destination, for all callers or for those of one namespace.
 pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<&Label>) -> Resource {
     let (service, port) = planned_port(mesh, &destination.service, &destination.port);
     let calls = consumer.map_or(&port.outbound, |consumer| port.outbound_for(consumer));
-    let origins = origins([&service.origin].into_iter().chain(&port.mtls.origin).chain(calls.origins()));
+    let origins = origins([&service.origin].into_iter().chain(modes(port)).chain(calls.origins()));
     let name = cluster_name(destination);
-    let mode = port.mtls.value;
+    let mode = service.mode_towards(port);
     let secured = (mode != MtlsMode::Disabled).then(|| secured(mode, &identities(mesh, service)));
     let is_plain = calling::is_plain(calls) && !destination.sticky && service.outside.is_none();
     let alike = ALIKE.get(&(port.protocol, mode)).filter(|_| is_plain && !matches!(service.backing, Backing::Dns(_)));
@@ -55,6 +56,9 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
         if let Some(server) = service.outside.as_ref().and_then(|outside| outside.tls.as_ref()) {
             cluster.transport_socket = Some(tls::outside(server, spoken(port.protocol)));
         }
+        if calls.locality.prefer.value != Prefer::None && endpoint::is_told(service, destination) {
+            cluster.common_lb_config = Some(by_locality());
+        }
         cluster.connect_timeout = Some(wire::duration(calls.connect_timeout.value));
         if let Some(secured) = secured {
             cluster.transport_socket = secured.transport_socket;
@@ -73,10 +77,17 @@ pub(super) fn outbound(mesh: &Mesh, destination: &Destination, consumer: Option<
     Resource::from_bytes(Kind::Cluster, name.into(), &cluster, origins)
 }
 
+/// The rules by which those who serve a port take connections.
+pub(super) fn modes(port: &Port) -> impl Iterator<Item = &RuleRef> {
+    let apart = port.apart().filter_map(|(_, own)| own.mtls.origin.as_ref());
+    port.mtls.origin.iter().chain(apart)
+}
+
 /// The cluster of the application behind a proxy.
 pub(super) fn local(mesh: &Mesh, serve: &Serve, slot: &Slot) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let limit = &port.inbound.buffer_limit;
+    let inbound = port.apart_of(&slot.workload).map_or(&port.inbound, |own| &own.inbound);
+    let limit = &inbound.buffer_limit;
     let rules = [&serve.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin).chain(&limit.origin);
     let origins = origins(rules);
     let name = slot.name("app");
@@ -104,7 +115,7 @@ pub(super) fn base(name: String, protocol: Protocol, connect_timeout: Duration) 
 
 /// What the clusters of all destinations of one protocol and mode have in common where no policy says anything, encoded.
 static ALIKE: LazyLock<BTreeMap<(Protocol, MtlsMode), Fields>> = LazyLock::new(|| {
-    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
+    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp, Protocol::Tls];
     let modes = [MtlsMode::Strict, MtlsMode::Permissive, MtlsMode::Disabled];
     let each = protocols.into_iter().flat_map(|protocol| modes.map(|mode| (protocol, mode)));
     let alike = |(protocol, mode)| Fields::of(alike(protocol, mode, Outbound::built_in()).encode_to_vec());
@@ -161,7 +172,7 @@ fn spoken(protocol: Protocol) -> &'static [&'static str] {
     match protocol {
         Protocol::Http => &["http/1.1"],
         Protocol::Http2 | Protocol::Grpc => &["h2"],
-        Protocol::Tcp => &[],
+        Protocol::Tcp | Protocol::Tls => &[],
     }
 }
 
@@ -217,4 +228,11 @@ fn no_panic() -> cluster_pb::cluster::CommonLbConfig {
         healthy_panic_threshold: Some(type_pb::Percent { value: 0.0 }),
         ..Default::default()
     }
+}
+
+/// Each locality of a priority gets its share as long as enough of it is healthy, and less when it is not.
+fn by_locality() -> cluster_pb::cluster::CommonLbConfig {
+    use cluster_pb::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    cluster_pb::cluster::CommonLbConfig { locality_config_specifier: Some(weighted), ..no_panic() }
 }

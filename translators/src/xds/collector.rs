@@ -56,7 +56,7 @@ pub(super) fn cluster(mesh: &Mesh, key: &QualifiedName) -> Resource {
                 Language::Otlp => Protocol::Grpc,
                 Language::Zipkin(_) => Protocol::Http,
             };
-            let server = Server { host, port: port.get(), tls: *tls };
+            let server = Server { host, port: port.get(), tls: tls.as_ref() };
             outside::cluster(&name, &server, protocol, mesh.connect_timeout.value)
         }
         CollectorAt::Service { .. } => Default::default(),

@@ -1,9 +1,10 @@
-//! Edges: the listeners of gateways, and where requests from outside go.
+//! Edges: the listeners of gateways, and where requests and connections from outside go.
 //!
 //! Owns: what a gateway does to a request and what it tells of its client. May use: `http`, `route`. Never: rules other
 //! than those of services.
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -11,14 +12,13 @@ use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
-use proto::envoy::extensions::matching::common_inputs::network::v3 as input_pb;
-use proto::google::protobuf as google_pb;
-use proto::xds::core::v3 as extension_pb;
-use proto::xds::r#type::matcher::v3 as matcher_pb;
 
+use super::connections::{self, Way};
 use super::raw::Raw;
-use super::{EdgeSlot, calling, checks, http, listener, origins, route, tls, wire};
-use crate::mesh::{Edge, EdgeAction, EdgeChain, EdgeRedirect, EdgeTls, HostMatch, Protocol, Scheme};
+use super::rbac::{self, Strangers};
+use super::{EdgeSlot, calling, checks, http, jwt, limits, listener, origins, route, tcp, tls, wire};
+use crate::mesh::{Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeRedirect, HostMatch, Mesh, Network, Protocol, Scheme};
+use crate::name::TrustDomain;
 use crate::resource::{Kind, Resource};
 
 use hcm_pb::http_connection_manager as manager_pb;
@@ -38,110 +38,121 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const CLIENT_CERTIFICATE: &str = "x-edge-client-cert";
 
 /// The listener of one socket.
-pub(super) fn listener(edge: &Edge, slot: &EdgeSlot) -> Resource {
+pub(super) fn listener(mesh: &Mesh, edge: &Edge, slot: &EdgeSlot) -> Resource {
+    let trust_domain = &mesh.trust_domain.value;
     let name = slot.name();
     let plain = listener_pb::Listener {
         name: name.clone(),
         address: Some(wire::address(edge.listen)),
-        filter_chains: edge.chains.iter().map(|chain| self::chain(chain, slot)).collect(),
-        per_connection_buffer_limit_bytes: Some(wire::number(HELD)),
+        filter_chains: edge.chains.iter().map(|chain| self::chain(chain, slot, trust_domain)).collect(),
+        per_connection_buffer_limit_bytes: Some(wire::number(held(edge))),
         traffic_direction: core_pb::TrafficDirection::Inbound.into(),
         ..Default::default()
     };
-    let names: Vec<(&HostMatch, &str)> =
-        edge.chains.iter().filter_map(|chain| chain.tls.as_ref()).flat_map(by_name).collect();
-    let listener = if names.is_empty() { plain } else { told_apart(plain, names) };
-    Resource::new(Kind::Listener, name, &listener, origins(&edge.origins))
+    let admitted: Vec<Admitted> = edge.chains.iter().map(Admitted::of).collect();
+    let ways: Vec<Way<'_>> =
+        edge.chains.iter().zip(&admitted).flat_map(|(chain, admitted)| admitted.ways(chain)).collect();
+    let listener = if ways.is_empty() { plain } else { connections::told_apart(plain, &ways) };
+    let of_policies = edge.chains.iter().flat_map(|chain| chain.access.origins().chain(chain.inbound.origins()));
+    let of_bytes = edge.connections().flat_map(|of| of.outbound.origins().chain([&of.rule.origin]));
+    Resource::new(Kind::Listener, name, &listener, origins(edge.origins.iter().chain(of_bytes).chain(of_policies)))
 }
 
-fn by_name(tls: &EdgeTls) -> impl Iterator<Item = (&HostMatch, &str)> {
-    tls.names.iter().map(|name| (name, tls.listener.as_str()))
+/// Under a name of its own: what a route says of its requests is not said of this filter.
+fn of_gateway(filter: hcm_pb::HttpFilter) -> hcm_pb::HttpFilter {
+    hcm_pb::HttpFilter { name: format!("gateway/{}", filter.name), ..filter }
 }
 
-fn chain(chain: &EdgeChain, slot: &EdgeSlot) -> listener_pb::FilterChain {
-    let filters = vec![requests(chain, &slot.route(chain.name()))];
-    let Some(tls) = &chain.tls else { return listener_pb::FilterChain { filters, ..Default::default() } };
-    listener_pb::FilterChain {
-        name: tls.listener.clone(),
-        transport_socket: Some(tls::edge(tls)),
-        transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
-        filters,
-        ..Default::default()
-    }
+/// How much of a connection is held: as much as the listeners of the socket say, the least of it.
+fn held(edge: &Edge) -> u32 {
+    let said = edge.chains.iter().filter_map(|chain| chain.inbound.buffer_limit.value);
+    said.min().map_or(HELD, NonZeroU32::get)
 }
 
-/// Tells the chains of `listener` apart by the `names` of hosts, each with the name of its chain. Whoever names no host
-/// has no chain.
-fn told_apart(listener: listener_pb::Listener, mut names: Vec<(&HostMatch, &str)>) -> listener_pb::Listener {
-    let inspecting = listener_pb::Listener {
-        listener_filters: vec![listener::inspector()],
-        listener_filters_timeout: Some(wire::duration(HANDSHAKE)),
-        ..listener
-    };
-    if names.iter().any(|(name, _)| **name == HostMatch::Any) {
-        // Only a matcher knows every name from none.
-        names.sort_by_key(|(name, _)| Reverse(specificity(name)));
-        let matchers = names.into_iter().map(|(name, chain)| named(name, chain)).collect();
-        let list = matcher_pb::matcher::MatcherType::MatcherList(matcher_pb::matcher::MatcherList { matchers });
-        let matcher = matcher_pb::Matcher { matcher_type: Some(list), ..Default::default() };
-        return listener_pb::Listener { filter_chain_matcher: Some(matcher), ..inspecting };
-    }
-    let of_chain =
-        |chain: &str| names.iter().filter(move |(_, of)| *of == chain).map(|(name, _)| name.to_string()).collect();
-    let filter_chains = inspecting.filter_chains.into_iter().map(|chain| {
-        let taken = listener_pb::FilterChainMatch {
-            server_names: of_chain(&chain.name),
-            transport_protocol: "tls".into(),
-            ..Default::default()
+/// From where the connections of a chain may come, and from where not: what access rules would see with the first byte
+/// of a client only is decided before.
+struct Admitted {
+    /// Empty is from anywhere.
+    from: BTreeSet<Network>,
+    refused: BTreeSet<Network>,
+    /// Whether none is admitted: those of `refused`, or all where that is empty, are closed.
+    nobody: bool,
+}
+
+// === impl Admitted ===
+
+impl Admitted {
+    fn of(chain: &EdgeChain) -> Self {
+        let anywhere = BTreeSet::new();
+        let Some(of) = chain.bytes() else { return Self { from: anywhere.clone(), refused: anywhere, nobody: false } };
+        let (admitted, refused) = match rbac::strangers(&chain.access) {
+            Strangers::Refused => return Self { from: anywhere.clone(), refused: anywhere, nobody: true },
+            Strangers::AllBut(refused) => (anywhere, refused),
+            Strangers::Only(admitted, refused) => (admitted, refused),
         };
-        listener_pb::FilterChain { filter_chain_match: Some(taken), ..chain }
-    });
-    listener_pb::Listener { filter_chains: filter_chains.collect(), ..inspecting }
-}
+        let of_rule = &of.rule.networks;
+        if admitted.is_empty() || of_rule.is_empty() {
+            let from = admitted.into_iter().chain(of_rule.iter().copied()).collect();
+            return Self { from, refused, nobody: false };
+        }
+        // Of two ranges that have addresses in common one lies in the other.
+        let both = admitted.iter().flat_map(|one| of_rule.iter().filter_map(|other| narrower(*one, *other)));
+        let from: BTreeSet<Network> = both.collect();
+        if from.is_empty() {
+            // Whom the rule would take is not admitted, and goes by no other rule.
+            return Self { from, refused: of_rule.clone(), nobody: true };
+        }
+        Self { from, refused, nobody: false }
+    }
 
-/// What is tried first is greater.
-fn specificity(name: &HostMatch) -> (u8, usize) {
-    match name {
-        HostMatch::Any => (0, 0),
-        HostMatch::Under(domain) => (1, domain.len()),
-        HostMatch::Exact(host) => (2, host.len()),
+    fn ways<'a>(&'a self, chain: &'a EdgeChain) -> impl Iterator<Item = Way<'a>> {
+        let names = &chain.names;
+        let refuses = self.nobody || !self.refused.is_empty();
+        let refused = refuses.then_some(Way { chain: connections::REFUSED, names, networks: &self.refused });
+        let taken = chain.name.as_deref().filter(|_| !self.nobody);
+        refused.into_iter().chain(taken.map(|chain| Way { chain, names, networks: &self.from }))
     }
 }
 
-/// The chain `chain`, for connections whose client names a host that is `name`.
-fn named(name: &HostMatch, chain: &str) -> matcher_pb::matcher::matcher_list::FieldMatcher {
-    use matcher_pb::matcher::matcher_list::predicate::single_predicate::Matcher::ValueMatch;
-    use matcher_pb::matcher::matcher_list::predicate::{MatchType, SinglePredicate};
-    use matcher_pb::matcher::matcher_list::{FieldMatcher, Predicate};
-    use matcher_pb::regex_matcher::{EngineType, GoogleRe2};
-    use matcher_pb::string_matcher::MatchPattern;
-    let pattern = match name {
-        HostMatch::Exact(host) => MatchPattern::Exact(host.clone()),
-        HostMatch::Under(domain) => MatchPattern::Suffix(format!(".{domain}")),
-        HostMatch::Any => MatchPattern::SafeRegex(matcher_pb::RegexMatcher {
-            regex: ".+".into(),
-            engine_type: Some(EngineType::GoogleRe2(GoogleRe2::default())),
-        }),
-    };
-    let value = matcher_pb::StringMatcher { match_pattern: Some(pattern), ..Default::default() };
-    let by_name = SinglePredicate {
-        input: Some(extension("server_name", &input_pb::ServerNameInput {})),
-        matcher: Some(ValueMatch(value)),
-    };
-    let chain = google_pb::StringValue { value: chain.to_owned() };
-    let action = matcher_pb::matcher::on_match::OnMatch::Action(extension("chain", &chain));
-    FieldMatcher {
-        predicate: Some(Predicate { match_type: Some(MatchType::SinglePredicate(by_name)) }),
-        on_match: Some(matcher_pb::matcher::OnMatch { on_match: Some(action), ..Default::default() }),
-    }
+fn narrower(one: Network, other: Network) -> Option<Network> {
+    if one.contains(other) { Some(other) } else { other.contains(one).then_some(one) }
 }
 
-fn extension<M: prost::Message + prost::Name>(name: &str, config: &M) -> extension_pb::TypedExtensionConfig {
-    extension_pb::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(wire::any(config)) }
+fn chain(chain: &EdgeChain, slot: &EdgeSlot, trust_domain: &TrustDomain) -> listener_pb::FilterChain {
+    let name = slot.route(chain.name.as_deref());
+    let limited = limits::connections(&chain.inbound, &name);
+    let (filters, alpn): (Vec<_>, &[&str]) = match &chain.carried {
+        EdgeCarried::Nothing => (vec![tcp::refusal()], &[]),
+        EdgeCarried::Hosts(_) => {
+            let access = jwt::filters(&chain.access, &slot.keys()).into_iter();
+            let before = access
+                .chain(rbac::http(&chain.access, trust_domain))
+                .chain(limits::http(&chain.inbound, false).into_iter().map(of_gateway));
+            let manager = requests(chain, &name, before.collect());
+            // Where rules ask who connects, the connection is told first.
+            let asks = chain.rules().any(|of| of.rule.sources().next().is_some());
+            let client = asks.then(listener::client).into_iter();
+            (limited.into_iter().chain(client).chain([manager]).collect(), &["h2", "http/1.1"])
+        }
+        EdgeCarried::Bytes(of) => {
+            let mut filters = rbac::network(&chain.access, trust_domain, &name);
+            filters.extend(limited);
+            filters.push(tcp::shared_out(&name, &of.rule.to, &of.outbound, Vec::new()));
+            (filters, &[])
+        }
+    };
+    let plain =
+        listener_pb::FilterChain { name: chain.name.clone().unwrap_or_default(), filters, ..Default::default() };
+    let Some(tls) = &chain.tls else { return plain };
+    listener_pb::FilterChain {
+        transport_socket: Some(tls::edge(tls, alpn)),
+        transport_socket_connect_timeout: Some(wire::duration(HANDSHAKE)),
+        ..plain
+    }
 }
 
 /// The manager of requests from outside: it trusts nothing that a client says of itself.
-fn requests(chain: &EdgeChain, route: &str) -> listener_pb::Filter {
+fn requests(chain: &EdgeChain, route: &str, before: Vec<hcm_pb::HttpFilter>) -> listener_pb::Filter {
     let manager = http::manager(route, Protocol::Http);
     let limits = core_pb::Http2ProtocolOptions {
         max_concurrent_streams: Some(wire::number(STREAMS)),
@@ -154,7 +165,7 @@ fn requests(chain: &EdgeChain, route: &str) -> listener_pb::Filter {
     let no_port = chain.only_redirects().then_some(manager_pb::StripPortMode::StripAnyHostPort(true));
     http::filter(http::normalising(hcm_pb::HttpConnectionManager {
         route_specifier: Some(manager_pb::RouteSpecifier::Rds(by_stream)),
-        http_filters: checks::idle().into_iter().chain([http::router()]).collect(),
+        http_filters: before.into_iter().chain(checks::idle()).chain([http::router()]).collect(),
         http2_protocol_options: Some(limits),
         request_headers_timeout: Some(wire::duration(HEADERS)),
         // Applications learn the address of the client from here.
@@ -167,10 +178,10 @@ fn requests(chain: &EdgeChain, route: &str) -> listener_pb::Filter {
 
 /// The routes of one chain: a virtual host for hosts that are treated alike.
 pub(super) fn routes(edge: &Edge, slot: &EdgeSlot, chain: &EdgeChain) -> Resource {
-    let name = slot.route(chain.name());
+    let name = slot.route(chain.name.as_deref());
     let mut configuration = Raw::with_capacity(1024);
     configuration.text(1, &name);
-    for of in &chain.hosts {
+    for of in chain.hosts().into_iter().flatten() {
         configuration.message(2, |host| {
             begin(host, of.hosts.iter());
             match &of.action {

@@ -1,6 +1,6 @@
 //! Endpoints: where a destination is.
 //!
-//! Owns: which instances are endpoints, and which of them are reached by mTLS. May use: `mesh`. Never: anything
+//! Owns: which instances are endpoints, their priorities, and which of them are reached by mTLS. May use: `mesh`. Never: anything
 //! else of the translation: an endpoint change touches this resource alone.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,12 @@ use prost::Message;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::endpoint::v3 as endpoint_pb;
 
+use super::cluster::modes;
 use super::raw::Raw;
 use super::{Client, Slot, cluster_name, origins, port, wire};
 use crate::mesh::{
-    Backing, Destination, Instance, Instances, Mesh, MtlsMode, Service, Serving, StaticEndpoint, instances_of,
+    Backing, Destination, Instance, Instances, Locality, Mesh, MtlsMode, Nearness, Port, Service, Serving,
+    StaticEndpoint, Vantage, instances_of,
 };
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
@@ -51,39 +53,66 @@ pub(super) fn is_told(service: &Service, destination: &Destination) -> bool {
     is_listed(service) || !destination.labels.is_empty()
 }
 
-/// Where `destination` is, given the connected proxies.
-pub(super) fn endpoints(mesh: &Mesh, destination: &Destination, instances: &Instances, client: Client) -> Resource {
+/// One endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Found<'a> {
+    address: SocketAddr,
+    weight: u32,
+    locality: Option<&'a Arc<Locality>>,
+    /// Whether it is reached by mTLS.
+    mtls: bool,
+}
+
+/// How callers at one place rank endpoints.
+type Ranking<'a> = (&'a Nearness, Option<&'a Locality>);
+
+/// How callers rank the endpoints of a port.
+pub(super) fn nearness<'a>(port: &'a Port, from: &Vantage) -> &'a Nearness {
+    let calls = from.consumer.as_ref().map_or(&port.outbound, |consumer| port.outbound_for(consumer));
+    &calls.locality
+}
+
+/// Where `destination` is as callers see it `from` one place, given the connected proxies.
+pub(super) fn endpoints(
+    mesh: &Mesh,
+    destination: &Destination,
+    from: Option<&Vantage>,
+    instances: &Instances,
+    client: Client,
+) -> Resource {
     let name = cluster_name(destination);
     let Some((service, port)) = port(mesh, &destination.service, &destination.port) else {
-        let nowhere = assignment(&name, &[], false, client);
+        let nowhere = assignment(&name, &[], None, client);
         return Resource::from_bytes(Kind::Endpoints, name.into(), &nowhere, [].into());
     };
-    let mode = port.mtls.value;
-    let mtls = mode != MtlsMode::Disabled && port.callers_use_mtls;
-    let (found, by_mtls) = match &service.backing {
-        Backing::Workloads(servings) => (connected(servings, destination, mtls, instances), mtls),
-        Backing::Static(endpoints) => (listed(endpoints, destination), mode == MtlsMode::Strict),
+    let found = match &service.backing {
+        Backing::Workloads(servings) => connected(servings, destination, port, instances),
+        Backing::Static(endpoints) => listed(endpoints, destination, port.mtls.value == MtlsMode::Strict),
         // No address of a name carries a label; without one, proxies ask for them.
-        Backing::Dns(_) => (Vec::new(), false),
+        Backing::Dns(_) => Vec::new(),
     };
-    let value = assignment(&name, &found, by_mtls, client);
-    let origins = origins(port.mtls.origin.iter().chain([&service.origin]));
+    let ranking = from.map(|from| (nearness(port, from), from.place.as_ref()));
+    let value = assignment(&name, &found, ranking, client);
+    let rules = modes(port).chain([&service.origin]);
+    let origins = origins(rules.chain(ranking.into_iter().flat_map(|(nearness, _)| nearness.origins())));
     Resource::from_bytes(Kind::Endpoints, name.into(), &value, origins)
 }
 
 /// An instance is an endpoint once it has accepted the listener and, where callers come by mTLS, can answer so.
-fn connected(
-    servings: &[Serving],
+fn connected<'a>(
+    servings: &'a [Serving],
     destination: &Destination,
-    mtls: bool,
+    port: &Port,
     instances: &Instances,
-) -> Vec<(SocketAddr, u32)> {
+) -> Vec<Found<'a>> {
     let mut found = BTreeMap::new();
     let mut listeners: BTreeMap<&QualifiedName, u32> = BTreeMap::new();
     for serving in servings.iter().filter(|s| s.port == destination.port) {
         *listeners.entry(&serving.workload).or_default() += 1;
     }
     for serving in servings.iter().filter(|s| s.port == destination.port && carries(&s.labels, destination)) {
+        let (mode, callers_use_mtls) = port.mode_of(&serving.workload);
+        let mtls = mode != MtlsMode::Disabled && callers_use_mtls;
         let twice = listeners.get(&serving.workload).is_some_and(|listeners| *listeners > 1);
         let listen = twice.then_some(serving.listen);
         let listener = Slot::new(&serving.workload, &destination.service, &serving.port, listen).name("in");
@@ -92,26 +121,28 @@ fn connected(
         for instance in instances_of(instances, &serving.workload).filter(answers) {
             let listen = serving.listen;
             let ip = if listen.ip().is_unspecified() { instance.address } else { listen.ip() };
-            found.insert(SocketAddr::new(ip, listen.port()), 1);
+            let address = SocketAddr::new(ip, listen.port());
+            found.insert(address, Found { address, weight: 1, locality: serving.locality.as_ref(), mtls });
         }
     }
-    found.into_iter().collect()
+    found.into_values().collect()
 }
 
 /// Nothing is known of what stands behind a listed address, so it is reached by mTLS only where nothing else is
 /// allowed.
-fn listed(endpoints: &[StaticEndpoint], destination: &Destination) -> Vec<(SocketAddr, u32)> {
+fn listed<'a>(endpoints: &'a [StaticEndpoint], destination: &Destination, mtls: bool) -> Vec<Found<'a>> {
     let counts = endpoints.iter().filter(|listed| listed.weight > 0 && carries(&listed.labels, destination));
     let mut found = Vec::with_capacity(endpoints.len());
     found.extend(counts.filter_map(|listed| {
         let port = listed.ports.get(&destination.port)?;
-        Some((SocketAddr::new(listed.address, port.get()), listed.weight))
+        let address = SocketAddr::new(listed.address, port.get());
+        Some(Found { address, weight: listed.weight, locality: listed.locality.as_ref(), mtls })
     }));
-    found.sort_by_key(|(address, _)| *address);
-    found.dedup_by(|(address, weight), (same, sum)| {
-        let again = address == same;
+    found.sort_by_key(|found| found.address);
+    found.dedup_by(|one, same| {
+        let again = one.address == same.address;
         if again {
-            *sum = sum.saturating_add(*weight);
+            same.weight = same.weight.saturating_add(one.weight);
         }
         again
     });
@@ -122,21 +153,23 @@ fn carries(labels: &BTreeMap<String, String>, destination: &Destination) -> bool
     destination.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// A load assignment with one locality; each address is there once. A gRPC client has one transport for all of them.
-fn assignment(cluster_name: &str, endpoints: &[(SocketAddr, u32)], mtls: bool, client: Client) -> Vec<u8> {
+/// A load assignment; each address is there once. A gRPC client has one transport for all of them.
+fn assignment(cluster_name: &str, endpoints: &[Found<'_>], ranking: Option<Ranking<'_>>, client: Client) -> Vec<u8> {
     let is_proxyless = client.is_proxyless();
-    let mtls = mtls && !is_proxyless;
-    let each = ENDPOINT_BYTES + if mtls { MTLS_METADATA.len() } else { 0 };
+    let by_mtls = |found: &Found<'_>| found.mtls && !is_proxyless;
+    let each = ENDPOINT_BYTES + if endpoints.first().is_some_and(by_mtls) { MTLS_METADATA.len() } else { 0 };
     let mut assignment = Raw::with_capacity(cluster_name.len() + 16 + endpoints.len() * each);
     assignment.text(1, cluster_name);
-    if !endpoints.is_empty() {
+    if ranking.is_some() || endpoints.iter().any(|found| found.locality.is_some()) {
+        by_place(&mut assignment, endpoints, ranking, by_mtls);
+    } else if !endpoints.is_empty() {
         let [name, share] = &*GRPC_LOCALITY;
         assignment.message(2, |locality| {
             if is_proxyless {
                 locality.encoded(name);
             }
-            for (address, weight) in endpoints {
-                locality.message(2, |endpoint| lb_endpoint(endpoint, *address, *weight, mtls));
+            for found in endpoints {
+                locality.message(2, |endpoint| lb_endpoint(endpoint, found, by_mtls(found)));
             }
             if is_proxyless {
                 locality.encoded(share);
@@ -146,12 +179,59 @@ fn assignment(cluster_name: &str, endpoints: &[(SocketAddr, u32)], mtls: bool, c
     assignment.into_bytes()
 }
 
-fn lb_endpoint(raw: &mut Raw, address: SocketAddr, weight: u32, mtls: bool) {
-    raw.message(1, |endpoint| wire::put_address(endpoint, 1, address));
+/// The endpoints of each place together, the place's share being the sum of theirs. Priorities have no gaps, whatever is
+/// missing.
+fn by_place(
+    assignment: &mut Raw,
+    endpoints: &[Found<'_>],
+    ranking: Option<Ranking<'_>>,
+    by_mtls: impl Fn(&Found<'_>) -> bool,
+) {
+    type OfPlace<'a> = BTreeMap<Option<&'a Arc<Locality>>, Vec<&'a Found<'a>>>;
+    let mut by_rank: BTreeMap<usize, OfPlace<'_>> = BTreeMap::new();
+    for found in endpoints {
+        let place = found.locality.map(AsRef::as_ref);
+        let rank = ranking.map_or(0, |(nearness, from)| nearness.rank(from, place));
+        by_rank.entry(rank).or_default().entry(found.locality).or_default().push(found);
+    }
+    for (priority, places) in (0..).zip(by_rank.values()) {
+        let all: u64 = places.values().flatten().map(|found| u64::from(found.weight)).sum();
+        // What a proxy adds up it adds up in 32 bits.
+        let most = u64::from(u32::MAX);
+        let scale = if all > most { all.div_ceil(most / 2) } else { 1 };
+        for (place, endpoints) in places {
+            assignment.large(2, |locality| {
+                locality.message(1, |name| place.iter().for_each(|place| put_locality(name, place)));
+                for found in endpoints {
+                    locality.message(2, |endpoint| lb_endpoint(endpoint, found, by_mtls(found)));
+                }
+                let share: u64 = endpoints.iter().map(|found| u64::from(found.weight)).sum();
+                locality.message(3, |value| value.number(1, (share / scale).max(1)));
+                if priority > 0 {
+                    locality.number(5, priority);
+                }
+            });
+        }
+    }
+    if let Some((nearness, _)) = ranking {
+        let factor = nearness.overprovisioning.value;
+        assignment.message(4, |policy| policy.message(3, |value| value.number(1, factor.into())));
+    }
+}
+
+fn put_locality(raw: &mut Raw, locality: &Locality) {
+    let parts = [&locality.region, &locality.zone, &locality.subzone];
+    for (tag, part) in (1..).zip(parts).filter(|(_, part)| !part.is_empty()) {
+        raw.text(tag, part);
+    }
+}
+
+fn lb_endpoint(raw: &mut Raw, found: &Found<'_>, mtls: bool) {
+    raw.message(1, |endpoint| wire::put_address(endpoint, 1, found.address));
     if mtls {
         raw.encoded(&MTLS_METADATA);
     }
-    raw.message(4, |value| value.number(1, weight.into()));
+    raw.message(4, |value| value.number(1, found.weight.into()));
 }
 
 /// A load assignment with this one endpoint, and nothing said about it.
@@ -180,7 +260,7 @@ mod tests {
     use imbl::OrdMap;
 
     use super::*;
-    use crate::mesh::{Access, AccessDefault, Port, Protocol, Service, Sourced, keyed};
+    use crate::mesh::{Access, AccessDefault, Protocol, Sourced, keyed};
     use crate::name::{ObjectKey, ObjectKind, RuleRef, TrustDomain};
 
     fn name(text: &str) -> QualifiedName {
@@ -206,6 +286,7 @@ mod tests {
             outbound: Arc::default(),
             outbound_of: BTreeMap::new(),
             inbound: Default::default(),
+            apart: None,
             routes: BTreeMap::new(),
             tcp_routes: BTreeMap::new(),
         };
@@ -236,6 +317,7 @@ mod tests {
             labels: [("version".to_owned(), version.to_owned())].into(),
             port: "http".into(),
             listen: listen.parse().expect("an address"),
+            locality: None,
         }
     }
 
@@ -295,7 +377,7 @@ mod tests {
         ]);
         let of = |mode, version| {
             let mesh = mesh(mode, Backing::Workloads(servings.clone()));
-            endpoints(&mesh, &destination(version), &instances, Client::Envoy).value()
+            endpoints(&mesh, &destination(version), None, &instances, Client::Envoy).value()
         };
         for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
             let both = vec![at("10.0.0.1:8080", 1, true), at("10.0.0.9:8081", 1, true)];
@@ -314,7 +396,7 @@ mod tests {
         let mesh = mesh(MtlsMode::Strict, Backing::Workloads(servings));
         let instance = instance("shop/v1", "10.0.0.1", "in/shop/cart/http@0.0.0.0:8081", true);
         let only = vec![at("10.0.0.1:8081", 1, true)];
-        let found = endpoints(&mesh, &destination(None), &keyed([instance]), Client::Envoy).value();
+        let found = endpoints(&mesh, &destination(None), None, &keyed([instance]), Client::Envoy).value();
         assert_eq!(found, expected("out/shop/cart/http", only));
     }
 
@@ -325,10 +407,11 @@ mod tests {
             ports: Arc::new([("http".to_owned(), 80.try_into().expect("not 0"))].into()),
             weight,
             labels: BTreeMap::new(),
+            locality: None,
         };
         let of = |mode| {
             let mesh = mesh(mode, Backing::Static([listed(2, 5), listed(1, 1), listed(3, 0)].into()));
-            endpoints(&mesh, &destination(None), &Instances::new(), Client::Envoy).value()
+            endpoints(&mesh, &destination(None), None, &Instances::new(), Client::Envoy).value()
         };
         for (mode, mtls) in [(MtlsMode::Strict, true), (MtlsMode::Permissive, false), (MtlsMode::Disabled, false)] {
             let both = vec![at("10.0.0.1:80", 1, mtls), at("10.0.0.2:80", 5, mtls)];

@@ -19,7 +19,7 @@ pub(super) fn check(check: &HealthCheck, service: &Service, port: &Port) -> core
             host,
             path,
             codec_client_type: match port.protocol {
-                Protocol::Http | Protocol::Tcp => type_pb::CodecClientType::Http1,
+                Protocol::Http | Protocol::Tcp | Protocol::Tls => type_pb::CodecClientType::Http1,
                 Protocol::Http2 | Protocol::Grpc => type_pb::CodecClientType::Http2,
             }
             .into(),

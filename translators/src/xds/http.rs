@@ -95,7 +95,7 @@ pub(super) fn outbound(filter: &mut Raw, stat_prefix: &str, service: &Service, p
 
 /// What the managers of all calls by one protocol have in common, encoded.
 static ALIKE: LazyLock<BTreeMap<Protocol, Fields>> = LazyLock::new(|| {
-    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp];
+    let protocols = [Protocol::Http, Protocol::Http2, Protocol::Grpc];
     let alike = |protocol| hcm_pb::HttpConnectionManager {
         http_filters: checks::idle().into_iter().chain([router()]).collect(),
         http_protocol_options: None,
@@ -146,7 +146,7 @@ fn http1(host: &str) -> core_pb::Http1ProtocolOptions {
 fn upgrades(protocol: Protocol) -> Vec<manager_pb::UpgradeConfig> {
     match protocol {
         Protocol::Http => vec![manager_pb::UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
-        Protocol::Http2 | Protocol::Grpc | Protocol::Tcp => Vec::new(),
+        Protocol::Http2 | Protocol::Grpc | Protocol::Tcp | Protocol::Tls => Vec::new(),
     }
 }
 
@@ -173,7 +173,7 @@ fn everything_to(name: &str, cluster: String, port: &Port) -> route_pb::RouteCon
     let limited = match port.protocol {
         Protocol::Http | Protocol::Http2 => port.inbound.request_timeout.value,
         // A call may be a stream that has no end.
-        Protocol::Grpc | Protocol::Tcp => None,
+        Protocol::Grpc | Protocol::Tcp | Protocol::Tls => None,
     };
     let action = route_pb::RouteAction {
         cluster_specifier: Some(route_pb::route_action::ClusterSpecifier::Cluster(cluster)),

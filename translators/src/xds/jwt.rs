@@ -16,7 +16,8 @@ use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use super::http::http_filter;
 use super::outside::{self, Server};
 use super::{Slot, origins, planned_port, wire};
-use crate::mesh::{Access, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Protocol};
+use crate::mesh::{Access, Edge, Jwt, JwtKeys, JwtProvider, KeysUrl, Mesh, Protocol};
+use crate::name::RuleRef;
 use crate::resource::{Kind, Resource};
 
 /// The namespace of what the filter says of a request.
@@ -29,16 +30,18 @@ const KEEP: Duration = Duration::from_secs(300);
 
 /// The filters of a port that asks for tokens: one for what is enforced, and one for what only an audit asks for,
 /// which refuses nobody and takes nothing away.
-pub(super) fn filters(access: &Access, slot: &Slot) -> Vec<hcm_pb::HttpFilter> {
+///
+/// The clusters by which keys are fetched are called `keys/` and the name of the provider.
+pub(super) fn filters(access: &Access, keys: &str) -> Vec<hcm_pb::HttpFilter> {
     let providers = access.jwt_providers();
     let of = |enforced: bool| providers.values().filter(move |(_, asked)| *asked == enforced).map(|(one, _)| *one);
-    [true, false].into_iter().filter_map(|enforced| filter(of(enforced), enforced, slot)).collect()
+    [true, false].into_iter().filter_map(|enforced| filter(of(enforced), enforced, keys)).collect()
 }
 
 fn filter<'a>(
     providers: impl Iterator<Item = &'a JwtProvider>,
     enforced: bool,
-    slot: &Slot,
+    keys: &str,
 ) -> Option<hcm_pb::HttpFilter> {
     use jwt_pb::jwt_requirement::RequiresType;
     // Every token is looked at, not the first good one alone: an entry that refuses may ask for any of them.
@@ -59,7 +62,7 @@ fn filter<'a>(
     let head = jwt_pb::JwtAuthentication { rules: vec![rule], ..Default::default() };
     let mut parts = providers
         .map(|provider| jwt_pb::JwtAuthentication {
-            providers: [(provider.name.clone(), self::provider(provider, enforced, slot))].into(),
+            providers: [(provider.name.clone(), self::provider(provider, enforced, keys))].into(),
             ..Default::default()
         })
         .peekable();
@@ -67,7 +70,7 @@ fn filter<'a>(
     Some(http_filter(FILTER, wire::in_order(&head, parts)))
 }
 
-fn provider(provider: &JwtProvider, enforced: bool, slot: &Slot) -> jwt_pb::JwtProvider {
+fn provider(provider: &JwtProvider, enforced: bool, at: &str) -> jwt_pb::JwtProvider {
     use jwt_pb::jwt_provider::JwksSourceSpecifier::{LocalJwks, RemoteJwks};
     let (name, value_prefix) = match &provider.header {
         Some(header) => (header.as_str(), ""),
@@ -83,7 +86,7 @@ fn provider(provider: &JwtProvider, enforced: bool, slot: &Slot) -> jwt_pb::JwtP
                 uri: keys.url.clone(),
                 timeout: Some(wire::duration(FETCH)),
                 http_upstream_type: Some(core_pb::http_uri::HttpUpstreamType::Cluster(cluster_name(
-                    slot,
+                    at,
                     &provider.name,
                 ))),
             }),
@@ -147,17 +150,27 @@ pub(super) fn fetched(access: &Access) -> impl Iterator<Item = &JwtProvider> {
     })
 }
 
-/// The cluster that the keys of a provider are fetched through.
+/// The cluster that the keys of a provider of the called port are fetched through.
 pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
-    let provider = fetched(&port.access).find(|provider| provider.name == name);
+    let access = port.apart_of(&slot.workload).map_or(&port.access, |own| &own.access);
+    fetching(mesh, &slot.name("jwks"), fetched(access).find(|provider| provider.name == name), &service.origin)
+}
+
+/// The same of a gateway.
+pub(super) fn edge_cluster(mesh: &Mesh, edge: &Edge, keys: &str, name: &str) -> Resource {
+    let mut asked = edge.chains.iter().flat_map(|chain| fetched(&chain.access));
+    fetching(mesh, keys, asked.find(|provider| provider.name == name), edge.at())
+}
+
+fn fetching(mesh: &Mesh, keys: &str, provider: Option<&JwtProvider>, origin: &RuleRef) -> Resource {
     let provider = provider.expect("the plan of this mesh has the provider");
-    let origins = origins([&provider.origin, &service.origin].into_iter().chain(&mesh.connect_timeout.origin));
-    let name = cluster_name(slot, name);
+    let origins = origins([&provider.origin, origin].into_iter().chain(&mesh.connect_timeout.origin));
+    let name = cluster_name(keys, &provider.name);
     let resource = match &provider.keys {
         JwtKeys::Inline(_) => cluster_pb::Cluster::default(),
         JwtKeys::Remote(KeysUrl { tls, host, port, .. }) => {
-            let server = Server { host, port: port.get(), tls: *tls };
+            let server = Server { host, port: port.get(), tls: tls.as_ref() };
             outside::cluster(&name, &server, Protocol::Http, mesh.connect_timeout.value)
         }
     };
@@ -165,6 +178,6 @@ pub(super) fn cluster(mesh: &Mesh, slot: &Slot, name: &str) -> Resource {
 }
 
 /// `jwks/shop/cart/http/login`.
-pub(super) fn cluster_name(slot: &Slot, provider: &str) -> String {
-    slot.name("jwks") + "/" + provider
+pub(super) fn cluster_name(keys: &str, provider: &str) -> String {
+    format!("{keys}/{provider}")
 }

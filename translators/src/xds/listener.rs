@@ -17,6 +17,7 @@ use proto::envoy::extensions::filters::network::set_filter_state::v3 as told_pb;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::access_log::Counted;
+use super::connections::{self, Way};
 use super::log_format::Subject;
 use super::raw::Raw;
 use super::rbac::Strangers;
@@ -24,8 +25,8 @@ use super::telemetry::{INBOUND, OUTBOUND, Said};
 use super::{
     Forms, OtlpLogs, Slot, cluster_name, consumer, http, origins, planned_port, route_name, tcp, tls, whole_port,
 };
-use super::{calling, jwt, limits, proxyless, rbac, wire};
-use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, Workload};
+use super::{calling, jwt, limits, proxyless, rbac, route, wire};
+use crate::mesh::{Call, Mesh, MtlsMode, Network, Port, Serve, TcpRule, Workload};
 use crate::resource::{Kind, Resource};
 
 /// How long a handshake may take.
@@ -35,6 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// and permissive mode, and so is the mTLS chain: a change of mode drains the plaintext chain alone.
 pub(super) fn inbound(mesh: &Mesh, workload: &Workload, serve: &Serve, slot: &Slot, forms: Forms) -> Resource {
     let (service, port) = planned_port(mesh, &slot.service, &slot.port);
+    let port = &*port.served_by(&workload.name);
     let telemetry = mesh.telemetry_of_serve(workload, serve);
     let counted = Counted::new(workload, slot, port.protocol, telemetry);
     let name = slot.name("in");
@@ -69,54 +71,86 @@ pub(super) fn outbound(mesh: &Mesh, workload: &Workload, call: &Call, slot: &Slo
     let name = slot.name("out");
     let telemetry = mesh.telemetry_of_calls(workload);
     let otlp = otlp.unwrap_or_default();
-    let told = Said { telemetry, listener: &name, subject: subject(OUTBOUND, slot, port), otlp }.told();
-    let mut listener = Raw::with_capacity(2048);
-    listener.text(1, &name);
-    wire::put_address(&mut listener, 2, call.listen);
+    let said = Said { telemetry, listener: &name, subject: subject(OUTBOUND, slot, port), otlp };
     let calls = port.outbound_for(&workload.name.namespace);
     let by_caller = calling::by_caller(calls);
-    // Its one filter chain and the one filter of that.
+    let route = port.tcp_route_for(&workload.name.namespace);
+    let rules = route.map_or(&[][..], |route| route.rules.as_slice());
+    let of_rule = |rule: &TcpRule| tcp::shared_out(&name, &rule.to, calls, said.told().access_log);
+    let bytes = match rules {
+        [only] if only.takes_everything() => one_chain(workload, call, &name, by_caller, |filter| {
+            filter.encoded(&of_rule(only).encode_to_vec());
+        }),
+        [] => one_chain(workload, call, &name, by_caller, |filter| {
+            if port.protocol.is_http() {
+                let route = route_name(&call.service, &call.port, &consumer(port, workload));
+                http::outbound(filter, &name, service, port, &route, said.told());
+            } else {
+                let proxy = tcp::proxy(&name, cluster_name(&whole_port(call)), calls, said.told().access_log);
+                filter.encoded(&proxy.encode_to_vec());
+            }
+        }),
+        several => {
+            let chain = |rule: &TcpRule| {
+                let caller = by_caller.then(|| caller(workload));
+                let filters = caller.into_iter().chain([of_rule(rule)]).collect();
+                listener_pb::FilterChain { name: rule.name.clone(), filters, ..Default::default() }
+            };
+            let plain = listener_pb::Listener {
+                filter_chains: several.iter().map(chain).collect(),
+                traffic_direction: core_pb::TrafficDirection::Outbound.into(),
+                ..listener(name.clone(), call.listen)
+            };
+            connections::told_apart(plain, &several.iter().map(Way::of).collect::<Vec<_>>()).encode_to_vec()
+        }
+    };
+    let of_bytes = (!port.protocol.is_http()).then(|| calls.origins());
+    let of_caller = calls.hash_on.origin.as_ref().filter(|_| by_caller);
+    let origins_of_rules = rules.iter().map(|rule| &rule.origin);
+    let rules = [&call.origin, &service.origin].into_iter().chain(origins_of_rules).chain(telemetry.origins());
+    let origins = origins(rules.chain(of_bytes.into_iter().flatten()).chain(of_caller));
+    Resource::from_bytes(Kind::Listener, name.into(), &bytes, origins)
+}
+
+/// A listener with one chain for every connection, and the filter that `filter` writes as the last of it.
+fn one_chain(workload: &Workload, call: &Call, name: &str, by_caller: bool, filter: impl FnOnce(&mut Raw)) -> Vec<u8> {
+    let mut listener = Raw::with_capacity(2048);
+    listener.text(1, name);
+    wire::put_address(&mut listener, 2, call.listen);
     listener.large(3, |chain| {
         if by_caller {
             chain.message(3, |filter| filter.encoded(&caller(workload).encode_to_vec()));
         }
-        chain.large(3, |filter| {
-            if port.protocol.is_http() {
-                let route = route_name(&call.service, &call.port, &consumer(port, workload));
-                http::outbound(filter, &name, service, port, &route, told);
-            } else {
-                let proxy = match port.tcp_route_for(&workload.name.namespace).map(|route| route.to.as_slice()) {
-                    None => tcp::proxy(&name, cluster_name(&whole_port(call)), calls, told.access_log),
-                    Some([only]) => tcp::proxy(&name, cluster_name(&only.destination), calls, told.access_log),
-                    Some(several) => tcp::shared_out(&name, several, calls, told.access_log),
-                };
-                filter.encoded(&proxy.encode_to_vec());
-            }
-        });
+        chain.large(3, filter);
     });
     listener.number(16, core_pb::TrafficDirection::Outbound as u64);
-    let of_bytes = (!port.protocol.is_http()).then(|| calls.origins());
-    let of_caller = calls.hash_on.origin.as_ref().filter(|_| by_caller);
-    let route = port.tcp_route_for(&workload.name.namespace).map(|route| &route.origin);
-    let rules = [&call.origin, &service.origin].into_iter().chain(route).chain(telemetry.origins());
-    let origins = origins(rules.chain(of_bytes.into_iter().flatten()).chain(of_caller));
-    Resource::from_bytes(Kind::Listener, name.into(), &listener.into_bytes(), origins)
+    listener.into_bytes()
 }
 
 /// The filter by which a connection knows whose calls come over it.
 fn caller(workload: &Workload) -> listener_pb::Filter {
-    use state_pb::filter_state_value::{Key, Value};
     // Of what can be hashed, all supported versions know addresses: each identity is given one.
     let number = Ipv6Addr::from_bits(xxh3_128(workload.identity.as_str().as_bytes()));
     let address = SocketAddr::new(number.into(), 1).to_string();
-    let identity = core_pb::data_source::Specifier::InlineString(address);
-    let identity = core_pb::DataSource { specifier: Some(identity), ..Default::default() };
-    let identity = core_pb::substitution_format_string::Format::TextFormatSource(identity);
+    knowing(calling::CALLER, "envoy.network.transport_socket.original_dst_address", address)
+}
+
+/// The filter by which a connection knows from where it comes.
+pub(super) fn client() -> listener_pb::Filter {
+    knowing(route::CLIENT, "envoy.network.ip", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%".to_owned())
+}
+
+/// The filter by which a connection knows `text` as `key`, in the form that `factory` makes of it.
+fn knowing(key: &str, factory: &str, text: String) -> listener_pb::Filter {
+    use state_pb::filter_state_value::{Key, Value};
+    let text = core_pb::data_source::Specifier::InlineString(text);
+    let text = core_pb::DataSource { specifier: Some(text), ..Default::default() };
+    let text = core_pb::substitution_format_string::Format::TextFormatSource(text);
     let told = state_pb::FilterStateValue {
-        key: Some(Key::ObjectKey(calling::CALLER.to_owned())),
-        factory_key: "envoy.network.transport_socket.original_dst_address".to_owned(),
+        key: Some(Key::ObjectKey(key.to_owned())),
+        factory_key: factory.to_owned(),
         value: Some(Value::FormatString(core_pb::SubstitutionFormatString {
-            format: Some(identity),
+            format: Some(text),
             ..Default::default()
         })),
         ..Default::default()
@@ -219,7 +253,7 @@ impl Inbound<'_> {
         let trust_domain = &self.mesh.trust_domain.value;
         let limited = limits::connections(&self.port.inbound, &stat_prefix).into_iter();
         let filters = if self.port.protocol.is_http() {
-            let access = jwt::filters(&self.port.access, self.slot)
+            let access = jwt::filters(&self.port.access, &self.slot.name("jwks"))
                 .into_iter()
                 .chain(rbac::http(&self.port.access, trust_domain))
                 .collect();

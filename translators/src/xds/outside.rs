@@ -15,8 +15,8 @@ pub(super) struct Server<'a> {
     pub(super) host: &'a str,
     /// The port.
     pub(super) port: u16,
-    /// Whether it is spoken to by TLS, with a certificate that the proxy's system trusts.
-    pub(super) tls: bool,
+    /// Who vouches for it, by TLS; `None` is without.
+    pub(super) tls: Option<&'a Authorities>,
 }
 
 /// The cluster `name` of a server.
@@ -24,7 +24,7 @@ pub(super) fn cluster(name: &str, server: &Server<'_>, protocol: Protocol, conne
     let Server { host, port, tls } = *server;
     let alpn: &[&str] = match protocol {
         Protocol::Http2 | Protocol::Grpc => &["h2"],
-        Protocol::Http | Protocol::Tcp => &[],
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => &[],
     };
     cluster_pb::Cluster {
         cluster_discovery_type: Some(cluster_pb::cluster::ClusterDiscoveryType::Type(
@@ -32,12 +32,11 @@ pub(super) fn cluster(name: &str, server: &Server<'_>, protocol: Protocol, conne
         )),
         dns_lookup_family: cluster_pb::cluster::DnsLookupFamily::V4Preferred.into(),
         load_assignment: Some(endpoint::only(name, wire::host_and_port(host.to_owned(), port))),
-        transport_socket: tls.then(|| tls::outside(&trusted(host), alpn)),
+        transport_socket: tls.map(|by| tls::outside(&vouched(host, by), alpn)),
         ..cluster::base(name.to_owned(), protocol, connect)
     }
 }
 
-/// A server that the proxy's system vouches for.
-fn trusted(host: &str) -> Originate {
-    Originate { name: host.to_owned(), authorities: Authorities::System, oldest: TlsVersion::V12 }
+fn vouched(host: &str, by: &Authorities) -> Originate {
+    Originate { name: host.to_owned(), authorities: by.clone(), oldest: TlsVersion::V12 }
 }

@@ -200,7 +200,7 @@ impl<'a> Subject<'a> {
     /// Of what proxies get.
     fn of(key: &'a ResourceKey) -> Option<Self> {
         let (port, direction) = match key {
-            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => {
+            ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to, _) => {
                 (Some((&to.service, to.port.as_str())), Direction::Outbound)
             }
             ResourceKey::LocalCluster(slot) | ResourceKey::Jwks(slot, _) | ResourceKey::Inbound(slot, _) => {
@@ -209,7 +209,7 @@ impl<'a> Subject<'a> {
             ResourceKey::Outbound(slot, _) => (Some((&slot.service, slot.port.as_str())), Direction::Outbound),
             ResourceKey::Route { service, port, .. } => (Some((service, port.as_str())), Direction::Outbound),
             ResourceKey::Collector(_) => (None, Direction::Outbound),
-            ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) => (None, Direction::Inbound),
+            ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) | ResourceKey::EdgeJwks(..) => (None, Direction::Inbound),
             ResourceKey::Proxyless(_) => return None,
         };
         Some(Self { port, direction })

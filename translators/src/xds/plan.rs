@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use super::{
     EdgeSlot, Features, ResourceKey, Slot, calling, collector, consumer, destinations, endpoint, external, jwt, port,
-    proxyless,
+    proxyless, senders,
 };
-use crate::mesh::{Access, Backing, Call, Destination, Edge, HttpRule, Mesh, Outbound, Port, Serve, Service, Workload};
+use crate::mesh::{
+    Access, Backing, Call, Destination, Edge, External, HttpMatch, HttpRoute, HttpRule, Mesh, Outbound, Port, Prefer,
+    Serve, Service, Source, Vantage, Workload,
+};
 use crate::name::{Label, QualifiedName, RuleRef};
 
 /// One entry of a workload.
@@ -67,7 +70,7 @@ pub enum Part {
     Outbound,
     /// [`ResourceKey::Route`].
     Route,
-    /// [`ResourceKey::Edge`] and [`ResourceKey::EdgeRoute`].
+    /// [`ResourceKey::Edge`], [`ResourceKey::EdgeRoute`] and [`ResourceKey::EdgeJwks`].
     Edge,
 }
 
@@ -107,7 +110,8 @@ pub fn contribution(
             let forms: BTreeSet<_> = envoys().map(|features| features.forms()).collect();
             added.own = forms.into_iter().map(|forms| ResourceKey::Inbound(slot.clone(), forms)).collect();
             if !added.own.is_empty() {
-                let access = used.protocol.is_http().then_some(&used.access);
+                let access = used.apart_of(&workload.name).map_or(&used.access, |own| &own.access);
+                let access = used.protocol.is_http().then_some(access);
                 let fetched = access.into_iter().flat_map(|access| jwt::fetched(access).map(|provider| &provider.name));
                 added.own.extend(fetched.map(|name| ResourceKey::Jwks(slot.clone(), name.clone())));
                 added.own.push(ResourceKey::LocalCluster(slot));
@@ -128,6 +132,7 @@ pub fn contribution(
             added.follows_from.extend(elsewhere.map(|destination| destination.service.clone()));
             let leads_to = leads_to.into_iter().filter_map(known);
             let (service, port, consumer) = (call.service.clone(), call.port.clone(), consumer(used, workload));
+            let senders = senders(used, workload);
             let clients: BTreeSet<_> = features.iter().map(|features| features.client).collect();
             if clients.iter().any(|client| client.is_proxyless()) {
                 let is_only = slots.is_only_port(&call.service);
@@ -135,9 +140,9 @@ pub fn contribution(
                     mesh,
                     call,
                     used,
-                    &consumer,
+                    (&consumer, &senders),
                     is_only,
-                    leads_to.clone().map(|(to, ..)| to),
+                    leads_to.clone().map(|(to, _, reached)| (to, vantage(reached, workload))),
                     &clients,
                 );
                 added.shared.extend(keys.map(ResourceKey::Proxyless));
@@ -147,7 +152,7 @@ pub fn contribution(
                     added.reach(destination, (service, reached), workload);
                 }
                 if used.protocol.is_http() {
-                    added.shared.push(ResourceKey::Route { service, port, consumer });
+                    added.shared.push(ResourceKey::Route { service, port, consumer, senders });
                 }
                 if mesh.telemetry_of_calls(workload).logs_by_otlp() {
                     let forms: BTreeSet<_> = envoys().map(|features| features.forms().otlp_logs).collect();
@@ -184,14 +189,17 @@ fn told(mesh: &Mesh, workload: &Workload, entry: Entry<'_>, added: &mut Contribu
 /// A gateway needs no calls: its routes bring their destinations.
 fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Features>) -> Contribution {
     let destinations = edge.destinations();
-    let mut added = Contribution {
-        follows_from: destinations.iter().map(|to| to.service.clone()).collect(),
-        ..Contribution::default()
-    };
+    let follows_from = destinations.iter().map(|to| to.service.clone()).collect();
+    let mut added = Contribution { follows_from, ..Contribution::default() };
     if features.iter().any(|features| !features.client.is_proxyless()) {
+        let asked = edge.chains.iter().flat_map(|chain| chain.access.externals());
+        asked.for_each(|external| added.ask(mesh, external::destination(external), workload));
         let slot = EdgeSlot::of(workload, edge);
-        let routes = edge.chains.iter().map(|chain| chain.name().map(ToOwned::to_owned));
-        added.own = routes.map(|chain| ResourceKey::EdgeRoute(slot.clone(), chain)).collect();
+        for chain in edge.chains.iter().filter(|chain| chain.hosts().is_some()) {
+            added.own.push(ResourceKey::EdgeRoute(slot.clone(), chain.name.clone()));
+            let key = |provider: &crate::mesh::JwtProvider| ResourceKey::EdgeJwks(slot.clone(), provider.name.clone());
+            added.own.extend(jwt::fetched(&chain.access).map(key));
+        }
         added.own.push(ResourceKey::Edge(slot));
         for destination in destinations {
             let Some(reached) = port(mesh, &destination.service, &destination.port) else { continue };
@@ -201,25 +209,53 @@ fn of_edge(mesh: &Mesh, workload: &Workload, edge: &Edge, features: &BTreeSet<Fe
     added.ordered()
 }
 
+/// From where `workload` sees the endpoints of a port, where that makes a difference.
+fn vantage(reached: &Port, workload: &Workload) -> Option<Arc<Vantage>> {
+    let namespace = &workload.name.namespace;
+    let (consumer, calls) = match reached.outbound_of.get_key_value(namespace) {
+        Some((consumer, calls)) => (Some(consumer), calls),
+        None => (None, &reached.outbound),
+    };
+    calls.locality.vantage(consumer, workload.locality.as_deref()).map(Arc::new)
+}
+
 /// Whether no plan can tell the two forms of a service apart.
 pub fn plans_alike(former: &Service, next: &Service) -> bool {
     let leads_to = |port: &Port| -> Vec<_> {
-        let destinations = |route: &crate::mesh::HttpRoute| -> BTreeSet<Destination> {
-            route.rules.iter().flat_map(HttpRule::destinations).cloned().collect()
+        // Who is led there: nobody told apart, for most.
+        type Led = BTreeSet<(Vec<Option<BTreeSet<Source>>>, Option<Destination>)>;
+        let led = |route: &HttpRoute| -> Led {
+            let of_rule = |rule: &HttpRule| {
+                let is_told = rule.sources().next().is_some();
+                let of_one = |one: &HttpMatch| one.from.as_deref().cloned();
+                let who: Vec<_> = rule.matches.iter().filter(|_| is_told).map(of_one).collect();
+                let to = rule.destinations().map(|to| Some(to.clone()));
+                to.chain(is_told.then_some(None)).map(|to| (who.clone(), to)).collect::<Vec<_>>()
+            };
+            route.rules.iter().flat_map(of_rule).collect()
         };
-        port.routes.iter().map(|(consumer, route)| (consumer.clone(), destinations(route))).collect()
+        port.routes.iter().map(|(consumer, route)| (consumer.clone(), led(route))).collect()
     };
-    let fetched =
-        |port: &Port| -> Vec<_> { jwt::fetched(&port.access).map(|provider| provider.name.clone()).collect() };
+    let fetched = |access: &Access| -> Vec<_> { jwt::fetched(access).map(|provider| provider.name.clone()).collect() };
+    let fetched = |port: &Port| -> Vec<_> {
+        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), fetched(&own.access)));
+        [(None, fetched(&port.access))].into_iter().chain(apart).collect()
+    };
+    let asked = |port: &Port| -> Vec<(Option<QualifiedName>, Vec<External>)> {
+        let externals = |access: &Access| access.externals().into_iter().cloned().collect();
+        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), externals(&own.access)));
+        [(None, externals(&port.access))].into_iter().chain(apart).collect()
+    };
     former.ports.len() == next.ports.len()
         && endpoint::is_listed(former) == endpoint::is_listed(next)
         && former.ports.iter().zip(&next.ports).all(|(former, next)| {
             (&former.name, former.number, former.protocol) == (&next.name, next.number, next.protocol)
                 && former.outbound_of.keys().eq(next.outbound_of.keys())
+                && preferred(former).eq(preferred(next))
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
-                && (former.access == next.access
-                    || (fetched(former) == fetched(next) && former.access.externals() == next.access.externals()))
+                && ((&former.access, &former.apart) == (&next.access, &next.apart)
+                    || (fetched(former) == fetched(next) && asked(former) == asked(next)))
         })
 }
 
@@ -230,17 +266,25 @@ pub fn reads_alike(key: &ResourceKey, former: &Service, next: &Service) -> bool 
             (&former.origin, a.protocol, a.routes.get(consumer)) == (&next.origin, b.protocol, b.routes.get(consumer))
                 && calls(a) == calls(b)
         }),
-        ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) | ResourceKey::Endpoints(to) => {
+        ResourceKey::Cluster(to) | ResourceKey::ConsumerCluster(to, _) => {
             parts_alike(key.part(), &to.port, former, next)
         }
+        ResourceKey::Endpoints(to, from) => endpoints_alike(to, from.as_deref(), former, next),
         ResourceKey::LocalCluster(slot)
         | ResourceKey::Jwks(slot, _)
         | ResourceKey::Inbound(slot, _)
         | ResourceKey::Outbound(slot, _) => parts_alike(key.part(), &slot.port, former, next),
         // They are about no service, though one might be called the same.
-        ResourceKey::Collector(_) | ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) => true,
+        ResourceKey::Collector(_) => true,
+        ResourceKey::Edge(_) | ResourceKey::EdgeRoute(..) | ResourceKey::EdgeJwks(..) => true,
         ResourceKey::Proxyless(key) => key.reads_alike(former, next),
     }
+}
+
+/// Whether the endpoints of a destination are the same in both forms of its service, seen from one place.
+pub(super) fn endpoints_alike(to: &Destination, from: Option<&Vantage>, former: &Service, next: &Service) -> bool {
+    let ranked = |service: &Service| Some(endpoint::nearness(service.port(&to.port)?, from?).clone());
+    parts_alike(Part::Endpoints, &to.port, former, next) && ranked(former) == ranked(next)
 }
 
 /// Whether what `part` reads of the port called `port` is the same in both forms of its service.
@@ -252,20 +296,24 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
             Part::Cluster => {
                 let of_workloads = |service: &Service| matches!(service.backing, Backing::Workloads(_));
                 let named = |service: &Service| endpoint::is_listed(service) || former.backing == next.backing;
-                (&a.mtls, &former.identities, &former.outside) == (&b.mtls, &next.identities, &next.outside)
+                (&a.mtls, &a.apart, &former.identities, &former.outside)
+                    == (&b.mtls, &b.apart, &next.identities, &next.outside)
+                    && (a.apart.is_none() || former.backing == next.backing)
                     && calls(a) == calls(b)
                     && named(former)
                     && named(next)
                     && of_workloads(former) == of_workloads(next)
             }
-            Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit,
+            Part::LocalCluster => a.inbound.buffer_limit == b.inbound.buffer_limit && a.apart == b.apart,
             Part::Collector => true,
-            Part::Jwks => a.access == b.access,
+            Part::Jwks => (&a.access, &a.apart) == (&b.access, &b.apart),
             Part::Endpoints => {
-                (&a.mtls, a.callers_use_mtls, &former.backing) == (&b.mtls, b.callers_use_mtls, &next.backing)
+                (&a.mtls, a.callers_use_mtls, &a.apart, &former.backing)
+                    == (&b.mtls, b.callers_use_mtls, &b.apart, &next.backing)
             }
             Part::Inbound => {
-                (a.server_first, &a.mtls, &a.access, &a.inbound) == (b.server_first, &b.mtls, &b.access, &b.inbound)
+                (a.server_first, &a.mtls, &a.access, &a.inbound, &a.apart)
+                    == (b.server_first, &b.mtls, &b.access, &b.inbound, &b.apart)
             }
             Part::Outbound => {
                 a.routes.keys().eq(b.routes.keys())
@@ -277,6 +325,11 @@ pub fn parts_alike(part: Part, port: &str, former: &Service, next: &Service) -> 
             // What it says of services stands in it.
             Part::Edge => true,
         }
+}
+
+/// Which endpoints the callers of a port prefer.
+fn preferred(port: &Port) -> impl Iterator<Item = Prefer> {
+    [&port.outbound].into_iter().chain(port.outbound_of.values()).map(|calls| calls.locality.prefer.value)
 }
 
 /// Which callers of a port are told apart by who they are.
@@ -306,7 +359,7 @@ impl Contribution {
             false => ResourceKey::Cluster(destination.clone()),
         });
         if endpoint::is_told(service, &destination) {
-            self.shared.push(ResourceKey::Endpoints(destination));
+            self.shared.push(ResourceKey::Endpoints(destination, vantage(port, workload)));
         }
     }
 
@@ -320,6 +373,7 @@ impl Contribution {
 
     fn ordered(mut self) -> Self {
         self.own.sort_unstable();
+        self.own.dedup();
         self.shared.sort_unstable();
         self.shared.dedup();
         self.follows_from.sort_unstable();
@@ -417,12 +471,12 @@ impl ResourceKey {
             Self::Cluster(_) | Self::ConsumerCluster(..) => Part::Cluster,
             Self::LocalCluster(_) => Part::LocalCluster,
             Self::Jwks(..) => Part::Jwks,
-            Self::Endpoints(_) => Part::Endpoints,
+            Self::Endpoints(..) => Part::Endpoints,
             Self::Inbound(..) => Part::Inbound,
             Self::Outbound(..) => Part::Outbound,
             Self::Collector(_) => Part::Collector,
             Self::Route { .. } => Part::Route,
-            Self::Edge(_) | Self::EdgeRoute(..) => Part::Edge,
+            Self::Edge(_) | Self::EdgeRoute(..) | Self::EdgeJwks(..) => Part::Edge,
             Self::Proxyless(key) => key.part(),
         }
     }
@@ -431,7 +485,7 @@ impl ResourceKey {
     /// and never shared.
     pub fn service(&self) -> Option<&QualifiedName> {
         Some(match self {
-            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination) => {
+            Self::Cluster(destination) | Self::ConsumerCluster(destination, _) | Self::Endpoints(destination, _) => {
                 &destination.service
             }
             Self::LocalCluster(slot) | Self::Jwks(slot, _) | Self::Inbound(slot, _) | Self::Outbound(slot, _) => {
@@ -439,7 +493,7 @@ impl ResourceKey {
             }
             Self::Collector(provider) => provider,
             Self::Route { service, .. } => service,
-            Self::Edge(_) | Self::EdgeRoute(..) => return None,
+            Self::Edge(_) | Self::EdgeRoute(..) | Self::EdgeJwks(..) => return None,
             Self::Proxyless(key) => key.service(),
         })
     }

@@ -7,6 +7,7 @@ mod route;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use proto::envoy::config::cluster::v3 as cluster_pb;
 use proto::envoy::config::listener::v3 as listener_pb;
@@ -15,7 +16,9 @@ use proto::envoy::extensions::filters::network::http_connection_manager::v3 as h
 
 use super::{Audience, Client, Part, cluster, cluster_name, endpoint, http, origins, plan, planned_port};
 use super::{route_name, tls, wire};
-use crate::mesh::{Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Service};
+use crate::mesh::{
+    Backing, Call, Consumer, Destination, Instances, Mesh, MtlsMode, Port, Protocol, Senders, Service, Vantage,
+};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Name, Resource};
 
@@ -45,6 +48,8 @@ pub enum Proxyless {
         port: String,
         /// Which callers.
         consumer: Consumer,
+        /// Who they are, where rules tell them apart.
+        senders: Senders,
     },
     /// How clients reach a destination.
     Cluster {
@@ -53,8 +58,8 @@ pub enum Proxyless {
         /// As in [`Client::Grpc`].
         certificates: bool,
     },
-    /// Where a destination is.
-    Endpoints(Destination),
+    /// Where a destination is, as [`super::ResourceKey::Endpoints`].
+    Endpoints(Destination, Option<Arc<Vantage>>),
 }
 
 /// What one entry of `calls` adds to what these `clients` need: nothing where the port carries no gRPC. `is_only`
@@ -63,9 +68,9 @@ pub(super) fn contribution(
     mesh: &Mesh,
     call: &Call,
     port: &Port,
-    consumer: &Consumer,
+    (consumer, senders): (&Consumer, &Senders),
     is_only: bool,
-    leads_to: impl Iterator<Item = Destination>,
+    leads_to: impl Iterator<Item = (Destination, Option<Arc<Vantage>>)>,
     clients: &BTreeSet<Client>,
 ) -> impl Iterator<Item = Proxyless> {
     let mut keys = Vec::new();
@@ -77,11 +82,12 @@ pub(super) fn contribution(
             let (service, port, consumer) = (service.clone(), name.clone(), consumer.clone());
             keys.push(Proxyless::Listener { service, port, number, consumer });
         }
-        keys.push(Proxyless::Route { service, port: name, consumer: consumer.clone() });
-        for to in leads_to {
+        let (consumer, senders) = (consumer.clone(), senders.clone());
+        keys.push(Proxyless::Route { service, port: name, consumer, senders });
+        for (to, from) in leads_to {
             let certificates = clients.iter().filter_map(|client| client.certificates());
             keys.extend(certificates.map(|certificates| Proxyless::Cluster { to: to.clone(), certificates }));
-            keys.push(Proxyless::Endpoints(to));
+            keys.push(Proxyless::Endpoints(to, from));
         }
     }
     keys.into_iter()
@@ -91,7 +97,7 @@ pub(super) fn contribution(
 pub(super) fn carries_grpc(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Http2 | Protocol::Grpc => true,
-        Protocol::Http | Protocol::Tcp => false,
+        Protocol::Http | Protocol::Tcp | Protocol::Tls => false,
     }
 }
 
@@ -101,9 +107,13 @@ impl Proxyless {
     pub(super) fn build(&self, mesh: &Mesh, instances: &Instances) -> Resource {
         match self {
             Self::Listener { service, port, consumer, .. } => self.listener(mesh, service, port, consumer),
-            Self::Route { service, port, consumer } => route::configuration(mesh, service, port, consumer),
+            Self::Route { service, port, consumer, senders } => {
+                route::configuration(mesh, service, port, (consumer, senders))
+            }
             Self::Cluster { to, certificates } => reached(mesh, to, *certificates),
-            Self::Endpoints(to) => endpoint::endpoints(mesh, to, instances, Client::Grpc { certificates: false }),
+            Self::Endpoints(to, from) => {
+                endpoint::endpoints(mesh, to, from.as_deref(), instances, Client::Grpc { certificates: false })
+            }
         }
     }
 
@@ -112,7 +122,7 @@ impl Proxyless {
             Self::Listener { .. } => Kind::Listener,
             Self::Route { .. } => Kind::Route,
             Self::Cluster { .. } => Kind::Cluster,
-            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Endpoints(..) => Kind::Endpoints,
         }
     }
 
@@ -122,14 +132,14 @@ impl Proxyless {
             Self::Listener { service, number: Some(number), .. } => {
                 format!("{}.{}:{number}", service.name, service.namespace).into()
             }
-            Self::Route { service, port, consumer } => route_name(service, port, consumer).into(),
-            Self::Cluster { to, .. } | Self::Endpoints(to) => cluster_name(to).into(),
+            Self::Route { service, port, consumer, .. } => route_name(service, port, consumer).into(),
+            Self::Cluster { to, .. } | Self::Endpoints(to, _) => cluster_name(to).into(),
         }
     }
 
     pub(super) fn audience(&self) -> Audience {
         match self {
-            Self::Listener { .. } | Self::Route { .. } | Self::Endpoints(_) => Audience::Proxyless,
+            Self::Listener { .. } | Self::Route { .. } | Self::Endpoints(..) => Audience::Proxyless,
             Self::Cluster { certificates, .. } => Audience::Grpc { certificates: *certificates },
         }
     }
@@ -137,7 +147,7 @@ impl Proxyless {
     pub(super) fn service(&self) -> &QualifiedName {
         match self {
             Self::Listener { service, .. } | Self::Route { service, .. } => service,
-            Self::Cluster { to, .. } | Self::Endpoints(to) => &to.service,
+            Self::Cluster { to, .. } | Self::Endpoints(to, _) => &to.service,
         }
     }
 
@@ -146,7 +156,7 @@ impl Proxyless {
             Self::Listener { .. } => Part::Outbound,
             Self::Route { .. } => Part::Route,
             Self::Cluster { .. } => Part::Cluster,
-            Self::Endpoints(_) => Part::Endpoints,
+            Self::Endpoints(..) => Part::Endpoints,
         }
     }
 
@@ -161,7 +171,7 @@ impl Proxyless {
                 let secured = |service: &Service| service.port(&to.port).map(|port| is_secured(service, port, true));
                 plan::parts_alike(Part::Cluster, &to.port, former, next) && secured(former) == secured(next)
             }
-            Self::Endpoints(to) => plan::parts_alike(Part::Endpoints, &to.port, former, next),
+            Self::Endpoints(to, from) => plan::endpoints_alike(to, from.as_deref(), former, next),
         }
     }
 
@@ -198,13 +208,17 @@ fn reached(mesh: &Mesh, to: &Destination, certificates: bool) -> Resource {
         transport_socket: secured.then(|| tls::proxyless(&cluster::identities(mesh, service))),
         ..cluster::discovered()
     };
-    Resource::new(Kind::Cluster, name, &cluster, origins([&service.origin].into_iter().chain(&port.mtls.origin)))
+    Resource::new(Kind::Cluster, name, &cluster, origins([&service.origin].into_iter().chain(cluster::modes(port))))
 }
 
 /// Whether a client comes by mTLS: it has one transport for all endpoints, and can use mTLS only with a certificate.
 /// Where plaintext is taken as well, those that are connected proxies all answer mTLS; of others it is not known.
 fn is_secured(service: &Service, port: &Port, certificates: bool) -> bool {
-    match port.mtls.value {
+    if port.apart.is_some() && !service.modes(port).any(|mode| mode == MtlsMode::Strict) {
+        // Those who differ take plaintext, all of them.
+        return service.modes(port).all(|mode| mode == MtlsMode::Permissive) && certificates && port.callers_use_mtls;
+    }
+    match if port.apart.is_some() { MtlsMode::Strict } else { port.mtls.value } {
         MtlsMode::Strict => true,
         MtlsMode::Permissive => {
             certificates && port.callers_use_mtls && matches!(service.backing, Backing::Workloads(_))

@@ -3,28 +3,36 @@
 //! Owns: matches, destinations, time limits. May use: `retry`, `text`. Never: a catch-all that no rule asks for:
 //! without a match the answer is 404.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use prost::Message as _;
 use proto::envoy::config::core::v3 as core_pb;
 use proto::envoy::config::route::v3 as route_pb;
 use proto::envoy::extensions::path::r#match::uri_template::v3 as template_pb;
+use proto::envoy::r#type::matcher::v3 as matcher_pb;
 use proto::google::protobuf as google_pb;
+use proto::xds::core::v3 as range_pb;
 
 use super::permission::header;
 use super::raw::Raw;
 use super::{action, calling, cluster_name, origins, planned_port, retry, route_name, text, wire};
 use crate::mesh::{
-    Changes, Consumer, HttpAction, HttpMatch, HttpRule, Mesh, Outbound, PathMatch, Port, Protocol, TextMatch,
-    WeightedDestination,
+    Changes, Consumer, HttpAction, HttpMatch, HttpRule, Mesh, Network, Outbound, PathMatch, Port, Protocol, Senders,
+    Source, TextMatch, WeightedDestination,
 };
 use crate::name::{QualifiedName, RuleRef};
 use crate::resource::{Kind, Resource};
 
 use route_pb::route_match::PathSpecifier;
 
-/// The routes of `consumer` for a port.
-pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Resource {
+/// Whose calls: those of a consumer, and what they are of the sources that rules tell apart.
+pub(super) type Callers<'a> = (&'a Consumer, &'a Senders);
+
+/// The routes of `callers` for a port.
+pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, callers: Callers<'_>) -> Resource {
+    let (consumer, _) = callers;
     let name = route_name(service, port, consumer);
     let (_, of_port) = planned_port(mesh, service, port);
     let mut configuration = Raw::with_capacity(512);
@@ -35,12 +43,12 @@ pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, co
         host.text(2, "*");
         let (protocol, calls) = (of_port.protocol, calls(of_port, consumer));
         let usual = calling::action(protocol, calls, None);
-        rules(mesh, service, port, consumer).for_each(|rule| match &rule.sticky_by {
-            None => alternatives(host, protocol, rule, &usual),
-            sticky => alternatives(host, protocol, rule, &calling::action(protocol, calls, sticky.as_ref())),
+        rules(mesh, service, port, callers).for_each(|rule| match &rule.sticky_by {
+            None => alternatives(host, protocol, &rule, &usual),
+            sticky => alternatives(host, protocol, &rule, &calling::action(protocol, calls, sticky.as_ref())),
         });
     });
-    let behind = behind(mesh, service, port, consumer);
+    let behind = behind(mesh, service, port, callers);
     let calls = calls(of_port, consumer);
     let limits = calls.idle_timeout.origin.iter().chain(&calls.max_stream.origin).chain(&calls.hash_on.origin);
     let origins = if limits.clone().next().is_some() { origins(behind.iter().chain(limits)) } else { behind };
@@ -55,22 +63,25 @@ fn calls<'a>(port: &'a Port, consumer: &Consumer) -> &'a Outbound {
     }
 }
 
-/// The rules that `consumer` follows for a port.
+/// The rules that `callers` follow for a port.
 pub(super) fn rules<'a>(
     mesh: &'a Mesh,
     service: &QualifiedName,
     port: &str,
-    consumer: &Consumer,
-) -> impl Iterator<Item = &'a HttpRule> + use<'a> {
+    (consumer, senders): Callers<'a>,
+) -> impl Iterator<Item = Cow<'a, HttpRule>> + use<'a> {
     let (_, port) = planned_port(mesh, service, port);
-    port.routes.get(consumer).into_iter().flat_map(|route| &route.rules)
+    let rules = port.routes.get(consumer).into_iter().flat_map(|route| &route.rules);
+    rules.filter_map(|rule| rule.followed_by(senders))
 }
 
-/// What the routes of `consumer` for a port come from, but for how its calls are made.
-pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Arc<[RuleRef]> {
-    let of_rules = rules(mesh, service, port, consumer)
-        .flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
+/// What the routes of `callers` for a port come from, but for how its calls are made.
+pub(super) fn behind(mesh: &Mesh, service: &QualifiedName, port: &str, callers: Callers<'_>) -> Arc<[RuleRef]> {
+    let (consumer, senders) = callers;
     let (service, port) = planned_port(mesh, service, port);
+    let rules = port.routes.get(consumer).into_iter().flat_map(|route| &route.rules);
+    let followed = rules.filter(|rule| rule.followed_by(senders).is_some());
+    let of_rules = followed.flat_map(|rule| rule.origin.iter().chain(&rule.timeout.origin).chain(&rule.retry.origin));
     let route = port.routes.get(consumer).into_iter().flat_map(|route| &route.origin);
     origins([&service.origin].into_iter().chain(route).chain(of_rules))
 }
@@ -126,7 +137,7 @@ pub(super) fn alternatives(host: &mut Raw, protocol: Protocol, rule: &HttpRule, 
 /// What a browser asks before it sends what `alternative` takes; `None` if that one takes it itself. A browser names the
 /// method that is to come, and of its headers it sends none.
 fn preflight(alternative: &HttpMatch) -> Option<HttpMatch> {
-    let HttpMatch { path, within, methods, headers, query } = alternative;
+    let HttpMatch { path, within, methods, headers, query, from } = alternative;
     let is_taken = methods.is_empty() || methods.contains("OPTIONS");
     if is_taken && headers.is_empty() {
         return None;
@@ -142,6 +153,7 @@ fn preflight(alternative: &HttpMatch) -> Option<HttpMatch> {
         methods: ["OPTIONS".to_owned()].into(),
         headers: headers.into(),
         query: query.clone(),
+        from: from.clone(),
     })
 }
 
@@ -257,9 +269,29 @@ fn matching(alternative: &HttpMatch) -> route_pb::RouteMatch {
     route_pb::RouteMatch {
         path_specifier: Some(path(alternative.path.as_ref())),
         headers: within.into_iter().chain(methods).chain(headers).collect(),
+        filter_state: alternative.from.iter().map(|from| connected_from(from)).collect(),
         query_parameters: alternative.query.iter().map(|(name, value)| parameter(name, value)).collect(),
         ..Default::default()
     }
+}
+
+/// Under which name a connection to a gateway knows from where it comes.
+pub(super) const CLIENT: &str = "chancery.client";
+
+/// A connection that comes from one of these addresses.
+fn connected_from(from: &BTreeSet<Source>) -> matcher_pb::FilterStateMatcher {
+    use matcher_pb::filter_state_matcher::Matcher::AddressMatch;
+    let range = |source: &Source| match source {
+        Source::Ip(Network { address, length }) => Some(range_pb::CidrRange {
+            address_prefix: address.to_string(),
+            prefix_len: Some(wire::number((*length).into())),
+        }),
+        // Whoever asks was told apart by these before.
+        Source::Namespace(_) | Source::Service(_) | Source::Identity(_) => None,
+    };
+    let ranges = from.iter().filter_map(range).collect();
+    let matcher = Some(AddressMatch(matcher_pb::AddressMatcher { ranges, invert_match: false }));
+    matcher_pb::FilterStateMatcher { key: CLIENT.to_owned(), matcher }
 }
 
 /// A path that begins with `prefix`, and whatever follows.
@@ -345,6 +377,7 @@ mod tests {
             methods: methods.iter().map(|&method| method.to_owned()).collect(),
             headers: [("x".to_owned(), TextMatch::Present)].into(),
             query: Default::default(),
+            from: None,
         });
         let retry = |when: &[RetryCondition]| Retry {
             attempts: 2,

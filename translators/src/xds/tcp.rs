@@ -21,7 +21,7 @@ pub(super) fn proxy(
     filter(calling::bytes(tcp_pb::TcpProxy { access_log, ..base(stat_prefix, cluster) }, calls))
 }
 
-/// To several, each with its share of the connections.
+/// To one destination, or to several, each with its share of the connections.
 pub(super) fn shared_out(
     stat_prefix: &str,
     to: &[WeightedDestination],
@@ -29,6 +29,9 @@ pub(super) fn shared_out(
     access_log: Vec<accesslog_pb::AccessLog>,
 ) -> listener_pb::Filter {
     use tcp_pb::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
+    if let [only] = to {
+        return proxy(stat_prefix, cluster_name(&only.destination), calls, access_log);
+    }
     // Here a share is at least one.
     let shares = to.iter().filter(|to| to.weight > 0).map(|to| ClusterWeight {
         name: cluster_name(&to.destination),

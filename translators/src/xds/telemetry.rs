@@ -174,7 +174,7 @@ impl Said<'_> {
             filter(FilterSpecifier::GrpcStatusFilter(of_grpc))
         };
         match self.subject.protocol {
-            Protocol::Tcp => cut_short,
+            Protocol::Tcp | Protocol::Tls => cut_short,
             Protocol::Http | Protocol::Http2 => any_of(vec![status(), cut_short]),
             Protocol::Grpc => any_of(vec![status(), cut_short, grpc()]),
         }

@@ -39,8 +39,8 @@ pub(super) fn downstream(callers: Vec<matcher_pb::StringMatcher>, alpn_protocols
     socket(wire::any(&context))
 }
 
-/// The side of a gateway, for clients outside of the mesh.
-pub(super) fn edge(tls: &EdgeTls) -> core_pb::TransportSocket {
+/// The side of a gateway, for clients outside of the mesh, by one of these protocols.
+pub(super) fn edge(tls: &EdgeTls, alpn_protocols: &[&str]) -> core_pb::TransportSocket {
     use tls_pb::common_tls_context::ValidationContextType;
     use tls_pb::downstream_tls_context::SessionTicketKeysType::DisableStatelessSessionResumption;
     let trusted = |clients: &EdgeClients| {
@@ -54,7 +54,7 @@ pub(super) fn edge(tls: &EdgeTls) -> core_pb::TransportSocket {
             tls_params: Some(from(tls.min_version)),
             tls_certificate_sds_secret_configs: vec![by_ads(&tls.certificate.secret())],
             validation_context_type: tls.clients.as_ref().map(trusted),
-            alpn_protocols: ["h2", "http/1.1"].map(str::to_owned).to_vec(),
+            alpn_protocols: alpn_protocols.iter().map(|&protocol| protocol.to_owned()).collect(),
             ..Default::default()
         }),
         require_client_certificate: tls.clients.as_ref().map(|clients| wire::boolean(clients.required)),

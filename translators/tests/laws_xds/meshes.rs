@@ -43,6 +43,8 @@ struct PortPart {
     /// How the callers of a namespace make their calls.
     outbound_of: Option<Outbound>,
     inbound: Inbound,
+    /// What holds for one workload.
+    apart: Option<Apart>,
     rules: Vec<RulePart>,
     own_route: bool,
 }
@@ -51,6 +53,8 @@ struct PortPart {
 struct RulePart {
     matches: Vec<HttpMatch>,
     to: Vec<(Index, Index, BTreeMap<String, String>, u32)>,
+    /// Which connections it takes, where it is about those.
+    connections: (BTreeSet<HostMatch>, BTreeSet<Network>),
     itself: Option<HttpAction>,
     changes: Changes,
     copied: Option<(Index, Index, BTreeMap<String, String>, u32)>,
@@ -63,12 +67,16 @@ struct RulePart {
 #[derive(Debug, Clone)]
 struct WorkloadPart {
     labels: BTreeMap<String, String>,
+    locality: Option<Arc<Locality>>,
     serves: Vec<(Index, Index)>,
     calls: Vec<(Index, Index)>,
     /// What is said of its calls, and of what it serves.
     telemetry: (Option<TelemetryPart>, Option<TelemetryPart>),
-    edges: Vec<(Vec<EdgePart>, Option<Vec<TlsPart>>)>,
+    edges: Vec<SocketPart>,
 }
+
+/// A socket of a gateway: its hosts, the listeners that end TLS if any does, who gets in and what is taken.
+type SocketPart = (Vec<EdgePart>, Option<Vec<TlsPart>>, (Access, Inbound));
 
 /// A listener that ends TLS: its name in handshakes, its version, and whether clients are asked, and services told.
 type TlsPart = (HostMatch, TlsVersion, Option<(bool, bool)>);
@@ -86,11 +94,12 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
     let statics = prop::option::weighted(0.3, prop::collection::vec(static_endpoint(), 0..3));
     let version = prop::sample::select(vec![TlsVersion::V12, TlsVersion::V13]);
     let tls = prop::collection::vec((host_match(), version, prop::option::of(any::<(bool, bool)>())), 1..3);
-    let edges =
-        prop::collection::vec((prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls)), 0..3);
-    let workload = (labels(), index_pairs(), index_pairs(), (telemetry(), telemetry()), edges);
-    let workload = workload.prop_map(|(labels, serves, calls, telemetry, edges)| WorkloadPart {
+    let edges = (prop::collection::vec(edge_hosts(), 0..3), prop::option::weighted(0.5, tls), (access(), inbound()));
+    let edges = prop::collection::vec(edges, 0..3);
+    let workload = ((labels(), locality()), index_pairs(), index_pairs(), (telemetry(), telemetry()), edges);
+    let workload = workload.prop_map(|((labels, locality), serves, calls, telemetry, edges)| WorkloadPart {
         labels,
+        locality,
         serves,
         calls,
         telemetry,
@@ -135,12 +144,29 @@ fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop::collection::btree_map("version|track", "v1|v2|100%", 0..3)
 }
 
+fn locality() -> impl Strategy<Value = Option<Arc<Locality>>> {
+    let any = ("[ab]", "[12]?", "x?");
+    prop::option::of(any.prop_map(|(region, zone, subzone)| Arc::new(Locality { region, zone, subzone })))
+}
+
+fn nearness() -> impl Strategy<Value = Nearness> {
+    let prefer = prop::sample::select(vec![Prefer::None, Prefer::Region, Prefer::Zone]);
+    let failover = ("[abc]", "[abc]").prop_map(|(from, to)| Failover { from, to });
+    (prefer, prop::collection::vec(failover, 0..3), 100u32..300).prop_map(|(prefer, failover, factor)| Nearness {
+        prefer: Sourced::from_rule(prefer, rule("a/calls", "/spec/outbound/locality")),
+        failover: Sourced::built_in(failover),
+        overprovisioning: Sourced::built_in(factor),
+    })
+}
+
 fn static_endpoint() -> impl Strategy<Value = StaticEndpoint> {
-    (any::<u8>(), 0u32..3, labels()).prop_map(|(last, weight, labels)| StaticEndpoint {
+    let weight = prop_oneof![4 => 0u32..3, 1 => Just(u32::MAX)];
+    (any::<u8>(), weight, labels(), locality()).prop_map(|(last, weight, labels, locality)| StaticEndpoint {
         address: Ipv4Addr::new(127, 0, 0, last).into(),
         ports: std::sync::Arc::new([("p0".to_owned(), 80.try_into().expect("not 0"))].into()),
         weight,
         labels,
+        locality,
     })
 }
 
@@ -172,11 +198,21 @@ fn outside() -> impl Strategy<Value = Outside> {
 }
 
 fn port() -> impl Strategy<Value = PortPart> {
-    let protocol = prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp]);
+    let protocol =
+        prop::sample::select(vec![Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp, Protocol::Tls]);
     let rules = prop::collection::vec(http_rule(), 0..3);
-    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound());
+    let apart = (mode(), any::<bool>(), access(), inbound()).prop_map(|(mode, used, access, inbound)| Apart {
+        mtls: Sourced::from_rule(mode, rule("a/labels", "/spec/mode")),
+        callers_use_mtls: used,
+        access,
+        inbound: Arc::new(inbound),
+    });
+    let apart = apart.boxed();
+    let outbound = || outbound().boxed();
+    let calls = (outbound(), prop::option::weighted(0.3, outbound()), inbound(), prop::option::weighted(0.3, apart));
     (protocol, any::<bool>(), mode(), access(), calls, rules, any::<bool>()).prop_map(
-        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound), rules, own_route)| PortPart {
+        |(protocol, server_first, mode, access, (outbound, outbound_of, inbound, apart), rules, own_route)| PortPart {
+            apart,
             protocol,
             server_first,
             mode,
@@ -243,12 +279,12 @@ fn outbound() -> impl Strategy<Value = Outbound> {
         ..HealthCheck::default()
     });
     let announced = prop::option::of(prop::sample::select(vec![ProxyProtocol::V1, ProxyProtocol::V2]));
-    let to_endpoints = (prop::option::of(keepalive), prop::option::of(health), announced);
+    let to_endpoints = (prop::option::of(keepalive), prop::option::of(health), announced, nearness());
     let balancing = (policy, prop::option::of(hash_on()), to_endpoints);
     let any = (times, (percent(), any::<u32>()), balancing, outliers, breaker);
     let any =
         any.prop_map(|((connect, times), (budget, least), (policy, hash_on, to_endpoints), outliers, breaker)| {
-            let (keepalive, health_check, proxy_protocol) = to_endpoints;
+            let (keepalive, health_check, proxy_protocol, locality) = to_endpoints;
             let [request, idle, max_stream, max_connection, slow_start] = times.map(Sourced::built_in);
             Outbound {
                 connect_timeout: Sourced::built_in(connect),
@@ -266,6 +302,7 @@ fn outbound() -> impl Strategy<Value = Outbound> {
                 keepalive: Sourced::built_in(keepalive),
                 health_check: Sourced::built_in(health_check),
                 proxy_protocol: Sourced::built_in(proxy_protocol),
+                locality,
                 ..Outbound::default()
             }
         });
@@ -362,8 +399,12 @@ fn token() -> impl Strategy<Value = Jwt> {
         header: (name == "p").then(|| "x-token".to_owned()),
         forward: name == "q",
     };
-    let url =
-        |tls| KeysUrl { tls, host: "keys".into(), port: 443.try_into().expect("not 0"), url: "https://keys/k".into() };
+    let url = |tls: bool| KeysUrl {
+        tls: tls.then(|| Authorities::Inline("pem".into())),
+        host: "keys".into(),
+        port: 443.try_into().expect("not 0"),
+        url: "https://keys/k".into(),
+    };
     let provider = prop::sample::select(vec![
         Arc::new(provider("p", JwtKeys::Inline("{}".into()))),
         Arc::new(provider("q", JwtKeys::Remote(url(true)))),
@@ -414,8 +455,11 @@ fn http_rule() -> impl Strategy<Value = RulePart> {
     let itself = prop::option::weighted(0.2, itself());
     let copied = prop::option::weighted(0.2, (any::<Index>(), any::<Index>(), labels(), 0u32..=1_000_000));
     let more = (itself, changes(), copied, checks(), prop::option::weighted(0.2, hash_on()));
+    let connections = (prop::collection::btree_set(host_match(), 0..3), prop::collection::btree_set(network(), 0..2));
+    let more = (more, connections);
     (prop::collection::vec(http_match(), 0..3), to, timeout, retry(), more).prop_map(
-        |(matches, to, timeout, retry, (itself, changes, copied, checks, sticky_by))| RulePart {
+        |(matches, to, timeout, retry, ((itself, changes, copied, checks, sticky_by), connections))| RulePart {
+            connections,
             matches,
             to,
             itself,
@@ -508,8 +552,16 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
     let methods = prop::collection::btree_set("GET|POST|M-SEARCH", 0..3);
     let texts = |name: &'static str| prop::collection::btree_map(name, text(), 0..3);
     let within = prop::option::weighted(0.2, "/p|/p/|/a\\.b");
-    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"))
-        .prop_map(|(path, within, methods, headers, query)| HttpMatch { path, within, methods, headers, query })
+    let source = prop_oneof![
+        "[ab]".prop_map(|namespace| Source::Namespace(namespace.parse().expect("a label"))),
+        "[ab]/s[01]".prop_map(|service| Source::Service(name(&service))),
+        "[ab]/w[01]".prop_map(|of| Source::Identity(SpiffeId::of_workload(&TrustDomain::built_in(), &name(&of)))),
+        network().prop_map(Source::Ip),
+    ];
+    let from = prop::option::weighted(0.3, prop::collection::btree_set(source, 1..3).prop_map(Arc::new));
+    (prop::option::of(path), within, methods, texts("x-[ab]"), texts("[ab]"), from).prop_map(
+        |(path, within, methods, headers, query, from)| HttpMatch { path, within, methods, headers, query, from },
+    )
 }
 
 /// How a header or a parameter is matched.
@@ -605,15 +657,10 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         BTreeMap::new()
     };
     let tcp_route = || {
-        let to = part.rules.first().into_iter().flat_map(|rule| &rule.to);
-        let to = to.map(|(service, port, labels, weight)| {
-            let (service, port) = at(&(*service, *port));
-            let destination = Destination { service, port, labels: labels.clone(), sticky: false };
-            WeightedDestination { weight: *weight, ..WeightedDestination::only(destination) }
-        });
-        Arc::new(TcpRoute { origin: rule("a/bytes", "/spec/tcp/0"), to: to.collect() })
+        let rules = part.rules.iter().enumerate().map(|(n, rule)| tcp_rule(n, rule, &at));
+        Arc::new(TcpRoute { origin: self::rule("a/bytes", ""), rules: rules.collect() })
     };
-    let is_routed = part.protocol == Protocol::Tcp && !part.rules.is_empty();
+    let is_routed = !part.protocol.is_http() && !part.rules.is_empty();
     Port {
         name: format!("p{n}"),
         number: u16::try_from(8000 + n).expect("small").try_into().expect("not 0"),
@@ -625,8 +672,26 @@ fn assembled_port(n: usize, part: &PortPart, at: impl Fn(&(Index, Index)) -> (Qu
         outbound: Arc::new(part.outbound.clone()),
         outbound_of: part.outbound_of.iter().map(|calls| (namespace.clone(), Arc::new(calls.clone()))).collect(),
         inbound: Arc::new(part.inbound.clone()),
+        apart: part.apart.clone().map(|own| Box::new([(name("a/w0"), own)].into())),
         routes,
         tcp_routes: is_routed.then(|| (Consumer::Everyone, tcp_route())).into_iter().collect(),
+    }
+}
+
+/// The destinations of a rule for requests, for connections.
+fn tcp_rule(n: usize, part: &RulePart, at: impl Fn(&(Index, Index)) -> (QualifiedName, String)) -> TcpRule {
+    let to = part.to.iter().map(|(service, port, labels, weight)| {
+        let (service, port) = at(&(*service, *port));
+        let destination = Destination { service, port, labels: labels.clone(), sticky: false };
+        WeightedDestination { weight: *weight, ..WeightedDestination::only(destination) }
+    });
+    let (names, networks) = part.connections.clone();
+    TcpRule {
+        origin: rule("a/bytes", &format!("/spec/tcp/{n}")),
+        name: format!("rule-{n}"),
+        names,
+        networks,
+        to: to.collect(),
     }
 }
 
@@ -683,6 +748,7 @@ fn workload(
         origin: rule("a/w", ""),
         identity: SpiffeId::of_workload(&TrustDomain::built_in(), &name),
         labels: part.labels.clone(),
+        locality: part.locality.clone(),
         matches: None,
         serves: serves.collect(),
         calls: calls.collect(),
@@ -690,7 +756,7 @@ fn workload(
             .edges
             .iter()
             .enumerate()
-            .map(|(n, (hosts, tls))| Arc::new(edge(n, hosts, tls.as_deref(), &at)))
+            .map(|(n, (hosts, tls, said))| Arc::new(edge(n, hosts, tls.as_deref(), said, &at)))
             .collect(),
     };
     (name, Arc::new(workload))
@@ -700,8 +766,18 @@ fn edge(
     n: usize,
     parts: &[EdgePart],
     tls: Option<&[TlsPart]>,
+    (access, inbound): &(Access, Inbound),
     at: impl Fn(&(Index, Index)) -> (QualifiedName, String),
 ) -> Edge {
+    let inbound = Arc::new(inbound.clone());
+    let chain_of = |name: Option<String>, names, tls, carried| EdgeChain {
+        name,
+        names,
+        tls,
+        access: access.clone(),
+        inbound: Arc::clone(&inbound),
+        carried,
+    };
     let mut hosts: BTreeMap<HostMatch, EdgeAction> = BTreeMap::new();
     for part in parts {
         let rules = part.rules.iter().enumerate().map(|(n, (rule, outbound))| EdgeRule {
@@ -713,6 +789,15 @@ fn edge(
         hosts.insert(part.host.clone(), part.redirect.map_or(rules, EdgeAction::Redirect));
     }
     let hosts: Vec<_> = hosts.into_iter().map(|(host, action)| EdgeHosts { hosts: [host].into(), action }).collect();
+    let bytes = parts.iter().flat_map(|part| &part.rules).enumerate().map(|(n, (part, outbound))| {
+        let mut rule = tcp_rule(n, part, &at);
+        let names = std::mem::take(&mut rule.names);
+        let carried = EdgeCarried::Bytes(Box::new(EdgeTcpRule { rule, outbound: Arc::new(outbound.clone()) }));
+        chain_of(Some(format!("bytes/{n}")), names, None, carried)
+    });
+    let names = BTreeSet::from([HostMatch::Exact("nothing".to_owned())]);
+    let nothing = chain_of(Some("nothing".to_owned()), names, None, EdgeCarried::Nothing);
+    let bytes = bytes.chain([nothing]);
     let chain = |(n, (name, min_version, clients)): (usize, &TlsPart)| {
         let certificate = Certificate {
             name: self::name("a/certificate"),
@@ -726,17 +811,20 @@ fn edge(
         });
         let tls = EdgeTls {
             listener: format!("l{n}"),
-            names: [name.clone()].into(),
             certificate: Arc::new(certificate),
             min_version: *min_version,
             clients,
         };
         let others = EdgeHosts { hosts: [HostMatch::Exact("other".into())].into(), action: EdgeAction::Misdirected };
-        EdgeChain { tls: Some(tls), hosts: hosts.iter().cloned().chain([others]).collect() }
+        let carried = EdgeCarried::Hosts(hosts.iter().cloned().chain([others]).collect());
+        chain_of(Some(format!("l{n}")), [name.clone()].into(), Some(tls), carried)
     };
     let chains = match tls {
-        Some(tls) => tls.iter().enumerate().map(chain).collect(),
-        None => vec![EdgeChain { tls: None, hosts }],
+        Some(tls) => tls.iter().enumerate().map(chain).chain(bytes).collect(),
+        None if n % 2 == 1 => bytes.collect(),
+        None => {
+            vec![chain_of(None, BTreeSet::new(), None, EdgeCarried::Hosts(hosts))]
+        }
     };
     Edge {
         gateway: name("a/edge"),
@@ -755,6 +843,7 @@ fn servings(service: &QualifiedName, workloads: &BTreeMap<QualifiedName, Arc<Wor
                 labels: workload.labels.clone(),
                 port: serve.port.clone(),
                 listen: serve.listen,
+                locality: workload.locality.clone(),
             })
             .collect::<Vec<_>>()
     };

@@ -93,8 +93,10 @@ pub fn telemetry() -> impl Strategy<Value = Option<TelemetryPart>> {
 
 /// Providers of both languages at addresses, and one that is a port of the mesh.
 pub fn providers(port: &(QualifiedName, String)) -> BTreeMap<String, Arc<TelemetryProvider>> {
-    let address =
-        |host: &str, tls| CollectorAt::Address { host: host.to_owned(), port: 4317.try_into().expect("not 0"), tls };
+    let address = |host: &str, tls: bool| {
+        let tls = tls.then_some(Authorities::System);
+        CollectorAt::Address { host: host.to_owned(), port: 4317.try_into().expect("not 0"), tls }
+    };
     let service = CollectorAt::Service { service: port.0.clone(), port: Some(port.1.clone()) };
     let zipkin = || Language::Zipkin("/spans".to_owned());
     [

@@ -1,25 +1,29 @@
 //! AccessPolicies: entries accumulate, and the most specific default holds for everybody else.
 //!
-//! Owns: the ladder of access rules. May use: `rules`, `levels`, `entries`, `coverage`. Never: decides about mTLS.
+//! Owns: the ladder of access rules. May use: `rules`, `levels`, `reach`, `entries`, `coverage`. Never: decides about mTLS.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 use super::claims::Claim;
 use super::coverage::Summary;
 use super::entries::{self, Entry, Known};
-use super::levels::{ByLevel, Level};
+use super::levels::Level;
+use super::reach::{ByReach, Reach, Said, Workloads};
 use super::report::Report;
 use super::services::{DeclaredPort, Services};
 use super::stage::{Change, Kept};
 use crate::finding::Code;
-use crate::mesh::{Access, AccessDefault, AccessEntry, Audit, Backing, Caller, Operation, Port, Service, Sourced};
-use crate::name::QualifiedName;
+use crate::mesh::{
+    Access, AccessDefault, AccessEntry, Audit, Backing, Caller, Operation, Port, Service, Sourced, Workload,
+};
+use crate::name::{Label, QualifiedName};
 use crate::rules::policy::{AccessMode, AccessSpec};
 
 /// What an AccessPolicy says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Policy {
-    pub level: Level,
+    pub reach: Reach,
     pub mode: AccessMode,
     pub default: Option<Sourced<AccessDefault>>,
     pub deny: Vec<Entry>,
@@ -28,7 +32,7 @@ pub(super) struct Policy {
 
 /// The policies of every level, in order of their names.
 #[derive(Debug, Default)]
-pub(super) struct Policies(ByLevel<BTreeMap<QualifiedName, Kept<Policy>>>);
+pub(super) struct Policies(ByReach<BTreeMap<QualifiedName, Kept<Policy>>>);
 
 /// The lists of a policy.
 #[derive(Debug, Clone, Copy)]
@@ -39,21 +43,30 @@ enum List {
 
 /// The default of a level: one policy gives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DefaultOf(Level, AccessMode);
+pub(super) struct DefaultOf(Said, AccessMode);
 
 // === impl DefaultOf ===
 
 impl Claim for DefaultOf {
     const POINTER: &'static str = "/spec/default";
     const WHY: &'static str = "gives the same target a default";
+
+    fn why(&self) -> String {
+        self.0.why(Self::WHY)
+    }
 }
 
 // === impl Policy ===
 
 impl Policy {
     /// What `spec` says.
-    pub(super) fn of(spec: &AccessSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let level = Level::of(&spec.target, known.services, report);
+    pub(super) fn of(
+        spec: &AccessSpec,
+        known: &Known<'_>,
+        workloads: &Workloads,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let reach = Reach::with_gateways(&spec.target, (known.services, known.gateways), workloads, report);
         let default = spec.default.map(|default| Sourced::from_rule(default, report.origin("/spec/default")));
         let deny = Entry::all(&spec.deny, "/spec/deny", known, report);
         let allow = Entry::all(&spec.allow, "/spec/allow", known, report);
@@ -62,17 +75,22 @@ impl Policy {
             report.error(Code::InvalidValue, format!("/spec/deny/{index}/external"), message).hint =
                 Some("write the entry in allow, where the default is deny".to_owned());
         }
-        let policy = Self { level: level?, mode: spec.mode, default, deny, allow };
-        policy.check_ports(known.services, report);
+        let policy = Self { reach: reach?, mode: spec.mode, default, deny, allow };
+        match &policy.reach {
+            Reach::Ports(Level::Gateway(gateway, listener)) => {
+                policy.check_listeners(known, gateway, listener.as_deref(), report);
+            }
+            Reach::Ports(_) | Reach::Workloads(..) => policy.check_ports(known.services, report),
+        }
         Some(policy)
     }
 
     /// Holds the entries against the ports of the service that the policy targets, if it targets one.
     fn check_ports(&self, services: &Services, report: &mut Report<'_>) {
-        let (name, port) = match &self.level {
-            Level::Mesh | Level::Namespace(_) => return,
-            Level::Service(name) => (name, None),
-            Level::Port(name, port) => (name, Some(port)),
+        let (name, port) = match &self.reach {
+            Reach::Ports(Level::Mesh | Level::Namespace(_) | Level::Gateway(..)) | Reach::Workloads(..) => return,
+            Reach::Ports(Level::Service(name)) => (name, None),
+            Reach::Ports(Level::Port(name, port)) => (name, Some(port)),
         };
         let Some(declared) = services.service(name, format_args!("/spec/target/service"), report) else { return };
         let targeted: Vec<_> =
@@ -111,6 +129,46 @@ impl Policy {
         }
     }
 
+    /// Holds the entries against the listeners of the gateway that the policy targets.
+    fn check_listeners(
+        &self,
+        known: &Known<'_>,
+        gateway: &QualifiedName,
+        listener: Option<&str>,
+        report: &mut Report<'_>,
+    ) {
+        let Some(found) = known.gateways.get(gateway) else { return };
+        let ports: BTreeSet<u16> = found.chosen(listener).map(|(port, _)| port).collect();
+        let of_bytes = found.chosen(listener).all(|(_, of)| !of.takes_requests());
+        for (list, index, entry) in self.entries() {
+            let at = format!("{}/{index}", list.pointer());
+            if entry.from().iter().any(has_identity) {
+                let message = "clients of a gateway come from outside of the mesh and have no identity of it";
+                report.error(Code::NoIdentity, format!("{at}/from"), message).choices =
+                    ["ip", "any"].map(str::to_owned).to_vec();
+            }
+            for (n, (of_operation, _)) in entry.operations().enumerate() {
+                for unknown in of_operation.iter().filter(|number| !ports.contains(&number.get())) {
+                    let message = format!("the policy targets no listener on port {unknown}");
+                    let finding = report.error(Code::NotFound, format!("{at}/to/{n}/ports"), message);
+                    finding.choices = ports.iter().map(ToString::to_string).collect();
+                }
+            }
+            if !of_bytes {
+                continue;
+            }
+            let of_requests = entry.of_requests().map(|(part, _)| part.to_owned());
+            let parts = http_parts(entry.operations().map(|(_, operation)| operation));
+            for part in of_requests.chain(parts) {
+                let message = format!("{part} cannot match on a listener that takes no requests");
+                match list {
+                    List::Deny => report.error(Code::WrongProtocol, &at, message),
+                    List::Allow => report.warning(Code::NoEffect, &at, message),
+                };
+            }
+        }
+    }
+
     /// Whether it speaks of some ports by their numbers.
     pub(super) fn names_ports(&self) -> bool {
         self.entries().any(|(.., entry)| entry.operations().any(|(ports, _)| !ports.is_empty()))
@@ -122,8 +180,9 @@ impl Policy {
     }
 
     /// What only this policy may say.
-    pub(super) fn claim(&self) -> Option<DefaultOf> {
-        self.default.as_ref().map(|_| DefaultOf(self.level.clone(), self.mode))
+    pub(super) fn claims(&self, workloads: &Workloads) -> Vec<DefaultOf> {
+        let said = self.default.as_ref().map(|_| self.reach.said(workloads));
+        said.into_iter().flatten().map(|said| DefaultOf(said, self.mode)).collect()
     }
 }
 
@@ -144,20 +203,20 @@ impl Policies {
     /// Takes up changes of AccessPolicies.
     pub(super) fn follow(&mut self, changes: &[Change<Policy>]) {
         for (name, kept) in changes.iter().filter_map(|change| Some((&change.name, change.before.as_ref()?))) {
-            let of_level = self.0.entry(&kept.value.level, BTreeMap::new);
+            let of_level = self.0.entry(&kept.value.reach, BTreeMap::new);
             of_level.remove(name);
             if of_level.is_empty() {
-                self.0.remove(&kept.value.level);
+                self.0.remove(&kept.value.reach);
             }
         }
         for (name, kept) in changes.iter().filter_map(|change| Some((&change.name, change.after.as_ref()?))) {
-            self.0.entry(&kept.value.level, BTreeMap::new).insert(name.clone(), kept.clone());
+            self.0.entry(&kept.value.reach, BTreeMap::new).insert(name.clone(), kept.clone());
         }
     }
 
     /// The policies of a level.
     pub(super) fn at(&self, level: &Level) -> impl Iterator<Item = &Kept<Policy>> {
-        self.0.get(level).into_iter().flat_map(BTreeMap::values)
+        self.0.get(&Reach::Ports(level.clone())).into_iter().flat_map(BTreeMap::values)
     }
 
     /// The policies that cover only `service` or ports of it.
@@ -165,45 +224,69 @@ impl Policies {
         self.0.only(service).flat_map(BTreeMap::values)
     }
 
-    /// What applies to one port.
+    /// Whether labels say anything of the workloads of a namespace.
+    pub(super) fn is_by_labels(&self, namespace: &Label) -> bool {
+        self.0.is_by_labels(namespace)
+    }
+
+    /// What applies to one port as `workload` serves it, or those of whom labels say nothing.
     pub(super) fn effective(
         &self,
         service: &QualifiedName,
         port: &DeclaredPort,
+        workload: Option<&Workload>,
         below: &Sourced<AccessDefault>,
     ) -> Access {
-        use AccessMode::{Audit as Audited, Enforce};
-        let at_levels = || self.0.covering(service, &port.name).map(|at| at.values().map(|kept| &*kept.value));
-        let covering =
-            |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
-        let on_port = |entries: &Vec<Entry>| {
-            entries.iter().filter_map(|entry| entry.on(service, port.number)).collect::<Vec<_>>()
-        };
-        let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
-        let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
-        // The most specific level decides, and at one level the later of these modes.
-        let default = |modes: &[AccessMode]| {
-            let at_level = |mut policies: Vec<&Policy>| {
-                policies.retain(|policy| modes.contains(&policy.mode));
-                policies.sort_by_key(|policy| policy.mode);
-                policies.into_iter().rev().find_map(|policy| policy.default.clone())
-            };
-            at_levels().rev().find_map(|policies| at_level(policies.collect())).unwrap_or_else(|| below.clone())
-        };
-        let is_audited = covering(&[Audited]).next().is_some();
-        let audit = is_audited.then(|| Audit {
-            deny: deny(&[Audited]),
-            allow: allow(&[Enforce, Audited]),
-            default: default(&[Enforce, Audited]),
-        });
-        Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), checks: None, audit }
+        let levels: Vec<_> = self.0.covering(service, &port.name, workload).collect();
+        put_together(&levels, Some(service), port.number, below)
     }
+
+    /// What applies to a listener of a gateway, if one is named, which has this port.
+    pub(super) fn at_listener(&self, gateway: &QualifiedName, listener: Option<&str>, port: NonZeroU16) -> Access {
+        let open = Sourced::built_in(AccessDefault::Allow);
+        put_together(&self.0.of_gateway(gateway, listener).collect::<Vec<_>>(), None, port, &open)
+    }
+}
+
+/// What the policies of `levels`, from the widest to the most specific, make of what is `below` on a port, which may be one
+/// of `service`.
+fn put_together(
+    levels: &[&BTreeMap<QualifiedName, Kept<Policy>>],
+    service: Option<&QualifiedName>,
+    port: NonZeroU16,
+    below: &Sourced<AccessDefault>,
+) -> Access {
+    use AccessMode::{Audit as Audited, Enforce};
+    let at_levels = || levels.iter().map(|at| at.values().map(|kept| &*kept.value));
+    let covering =
+        |modes: &'static [AccessMode]| at_levels().flatten().filter(move |policy| modes.contains(&policy.mode));
+    let on_port = |entries: &Vec<Entry>| entries.iter().filter_map(|entry| entry.on(service, port)).collect::<Vec<_>>();
+    let deny = |modes| covering(modes).flat_map(|policy| on_port(&policy.deny)).collect::<Vec<AccessEntry>>();
+    let allow = |modes| covering(modes).flat_map(|policy| on_port(&policy.allow)).collect();
+    // The most specific level decides, and at one level the later of these modes.
+    let default = |modes: &[AccessMode]| {
+        let at_level = |mut policies: Vec<&Policy>| {
+            policies.retain(|policy| modes.contains(&policy.mode));
+            policies.sort_by_key(|policy| policy.mode);
+            policies.into_iter().rev().find_map(|policy| policy.default.clone())
+        };
+        at_levels().rev().find_map(|policies| at_level(policies.collect())).unwrap_or_else(|| below.clone())
+    };
+    let is_audited = covering(&[Audited]).next().is_some();
+    let audit = is_audited.then(|| Audit {
+        deny: deny(&[Audited]),
+        allow: allow(&[Enforce, Audited]),
+        default: default(&[Enforce, Audited]),
+    });
+    Access { deny: deny(&[Enforce]), allow: allow(&[Enforce]), default: default(&[Enforce]), checks: None, audit }
 }
 
 /// The ports of `service` that nobody may call, though workloads serve it.
 pub(super) fn closed(service: &Service) -> impl Iterator<Item = &Port> {
     let is_served = matches!(&service.backing, Backing::Workloads(serving) if !serving.is_empty());
-    let is_closed = |port: &&Port| port.access.default.value == AccessDefault::Deny && port.access.allow.is_empty();
+    let is_closed = |port: &&Port| {
+        port.accesses().all(|access| access.default.value == AccessDefault::Deny && access.allow.is_empty())
+    };
     service.ports.iter().filter(move |port| is_served && is_closed(port))
 }
 
@@ -240,7 +323,9 @@ pub(super) fn warn(policy: &Policy, covered: &Summary, report: &mut Report<'_>) 
             report.warning(Code::NoEffect, format!("/spec/deny/{index}/to"), message);
         }
     }
-    for (list, index, entry) in policy.entries().filter(|_| matches!(policy.level, Level::Mesh | Level::Namespace(_))) {
+    for (list, index, entry) in
+        policy.entries().filter(|_| matches!(policy.reach, Reach::Ports(Level::Mesh | Level::Namespace(_))))
+    {
         for (n, (ports, _)) in entry.operations().enumerate() {
             for absent in ports.difference(&covered.numbers) {
                 let pointer = format!("{}/{index}/to/{n}/ports", list.pointer());

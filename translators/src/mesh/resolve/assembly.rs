@@ -3,16 +3,19 @@
 //! Owns: which parts a service has, and what is wrong with it as a whole. May use: every stage, as it is kept. Never: evaluates
 //! an object.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::backing::Behind;
 use super::dirty::Dirty;
 use super::facts::Fact;
 use super::ledger::Part;
 use super::report::Report;
 use super::services::DeclaredPort;
 use super::traffic::Calls;
-use super::{Resolver, access, mtls};
-use crate::mesh::{MtlsMode, Port, Service, Sourced, Workload};
+use super::{Resolver, access, limits, mtls};
+use crate::finding::Finding;
+use crate::mesh::{Access, AllApart, Apart, Backing, HttpRoute, HttpRule, MtlsMode, Port, Service, Sourced, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 
 impl Resolver {
@@ -36,6 +39,7 @@ impl Resolver {
                 findings = report.findings;
             }
             self.common.ledger.set(&key, Part::Effect, findings);
+            self.warn_of_policies(before.as_deref(), service.as_ref());
             if before.as_deref() == service.as_ref() {
                 continue;
             }
@@ -47,6 +51,30 @@ impl Resolver {
                 Some(service) => self.resolved.insert(name.clone(), Arc::new(service)),
                 None => self.resolved.remove(name),
             };
+        }
+    }
+
+    /// Says of the routes of a service what is risky because policies say it of their rules.
+    fn warn_of_policies(&mut self, before: Option<&Service>, service: Option<&Service>) {
+        let routes = |of: Option<&Service>| -> Vec<Arc<HttpRoute>> {
+            let ports = of.into_iter().flat_map(|service| &service.ports);
+            ports.flat_map(|port| port.routes.values()).filter(|route| route.origin.is_some()).cloned().collect()
+        };
+        let mut findings: BTreeMap<ObjectKey, Vec<Finding>> = BTreeMap::new();
+        for origin in routes(before).iter().filter_map(|route| route.origin.as_ref()) {
+            findings.entry(origin.object.clone()).or_default();
+        }
+        for route in routes(service) {
+            let Some(key) = route.origin.as_ref().map(|origin| &origin.object) else { continue };
+            let Some(object) = self.common.objects.get(key) else { continue };
+            let mut report = Report::of(object);
+            route.rules.iter().for_each(|rule| limits::warn_of_policy(rule, &mut report));
+            let said = findings.entry(key.clone()).or_default();
+            report.findings.retain(|finding| !said.contains(finding));
+            said.append(&mut report.findings);
+        }
+        for (key, findings) in findings {
+            self.common.ledger.set(&key, Part::Effect, findings);
         }
     }
 
@@ -63,44 +91,86 @@ impl Resolver {
         workloads.filter_map(|key| self.kept_workloads.get(&key.name)).map(AsRef::as_ref)
     }
 
+    /// The workloads that serve a port and of which labels say something else than what is `usual`.
+    fn apart(
+        &self,
+        service: &QualifiedName,
+        port: &DeclaredPort,
+        behind: &Behind,
+        usual: &Apart,
+        admit: impl Fn(&mut Access),
+    ) -> AllApart {
+        let namespace = &service.namespace;
+        let by_labels = self.modes.is_by_labels(namespace)
+            || self.policies.is_by_labels(namespace)
+            || self.traffic.is_by_labels(namespace);
+        let Backing::Workloads(servings) = &behind.backing else { return None };
+        let servings = servings.iter().filter(|serving| by_labels && serving.port == port.name);
+        let of_workload = |workload: &Workload| {
+            let mut access = self.policies.effective(service, port, Some(workload), &self.settings.access);
+            admit(&mut access);
+            let own = Apart {
+                mtls: self.modes.effective(service, &port.name, Some(workload), &self.settings.mtls),
+                callers_use_mtls: usual.callers_use_mtls,
+                access,
+                inbound: self.traffic.taken(service, &port.name, Some(workload)),
+            };
+            (own != *usual).then(|| (workload.name.clone(), own))
+        };
+        let workloads = servings.filter_map(|serving| self.kept_workloads.get(&serving.workload));
+        let apart: BTreeMap<_, _> = workloads.filter_map(|workload| of_workload(workload)).collect();
+        (!apart.is_empty()).then(|| Box::new(apart))
+    }
+
     /// The service `name` with everything that applies to it; routes that are as they were `before` are shared.
     fn service(&self, name: &QualifiedName, before: Option<&Service>) -> Option<Service> {
         let declared = self.services.get(name)?;
         let behind = self.backings.get(name)?;
         let port = |port: &DeclaredPort| {
             let calls = self.traffic.calls(name, &port.name, &self.settings.outbound);
-            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings);
+            let on_route =
+                |rule: &HttpRule, below: &Arc<_>| self.traffic.on_route(rule.origin.as_ref(), &rule.name, below);
+            let mut routes = self.routes.of_port((name, declared, port), &calls, &self.settings, &on_route);
             let Calls { everyone: outbound, consumers: outbound_of } = calls;
-            let mut access = self.policies.effective(name, port, &self.settings.access);
-            if self.traffic.checks() && access.may_refuse() {
-                let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
-                let directly = |service: &QualifiedName| {
-                    let callers = self.callers_of(service);
-                    let callers = callers.filter(|from| from.calls.iter().any(|call| call.service == *service));
-                    callers.map(|from| from.identity.clone()).collect()
-                };
-                access.checks = self.callers.admitted(name, port.protocol, calls, directly).map(Box::new);
-            }
+            let mut access = self.policies.effective(name, port, None, &self.settings.access);
+            let admit = |access: &mut Access| {
+                if self.traffic.checks() && access.may_refuse() {
+                    let calls = [&outbound].into_iter().chain(outbound_of.values()).map(AsRef::as_ref);
+                    let directly = |service: &QualifiedName| {
+                        let callers = self.callers_of(service);
+                        let callers = callers.filter(|from| from.calls.iter().any(|call| call.service == *service));
+                        callers.map(|from| from.identity.clone()).collect()
+                    };
+                    access.checks = self.callers.admitted(name, port.protocol, calls, directly).map(Box::new);
+                }
+            };
+            admit(&mut access);
             let before = before.and_then(|before| before.port(&port.name)).map(|before| &before.routes);
             for (consumer, route) in &mut routes {
                 if let Some(same) = before.and_then(|before| before.get(consumer)).filter(|same| *same == route) {
                     *route = Arc::clone(same);
                 }
             }
+            let mtls = match &declared.outside {
+                None => self.modes.effective(name, &port.name, None, &self.settings.mtls),
+                Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
+            };
+            let inbound = self.traffic.taken(name, &port.name, None);
+            let usual = Apart { mtls, callers_use_mtls: true, access, inbound };
+            let apart = self.apart(name, port, behind, &usual, admit);
+            let Apart { mtls, callers_use_mtls, access, inbound } = usual;
             Port {
                 name: port.name.clone(),
                 number: port.number,
                 protocol: port.protocol,
                 server_first: port.server_first,
-                mtls: match &declared.outside {
-                    None => self.modes.effective(name, &port.name, &self.settings.mtls),
-                    Some(_) => Sourced::from_rule(MtlsMode::Disabled, declared.origin.member("spec/external")),
-                },
-                callers_use_mtls: true,
+                mtls,
+                callers_use_mtls,
                 access,
+                apart,
                 outbound,
                 outbound_of,
-                inbound: self.traffic.taken(name, &port.name),
+                inbound,
                 routes,
                 tcp_routes: self.routes.of_tcp_port((name, port)),
             }

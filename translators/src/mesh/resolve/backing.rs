@@ -124,7 +124,8 @@ impl Backings {
 
 /// Whether it makes no difference to any service which of the two serves it.
 fn serves_alike(left: &Workload, right: &Workload) -> bool {
-    left.identity == right.identity && left.labels == right.labels && left.serves == right.serves
+    (&left.identity, &left.labels, &left.locality, &left.serves)
+        == (&right.identity, &right.labels, &right.locality, &right.serves)
 }
 
 /// What can be selected, whatever else is said of the endpoints.
@@ -149,5 +150,6 @@ fn serving<'a>(workload: &'a Workload, service: &'a QualifiedName) -> impl Itera
         labels: workload.labels.clone(),
         port: serve.port.clone(),
         listen: serve.listen,
+        locality: workload.locality.clone(),
     })
 }

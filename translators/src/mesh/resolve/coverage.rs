@@ -12,7 +12,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::levels::Level;
-use crate::mesh::{AccessDefault, MtlsMode, Port, Service};
+use crate::mesh::{Access, AccessDefault, MtlsMode, Port, Service};
 use crate::name::QualifiedName;
 
 /// What a policy must know of the ports that it covers.
@@ -91,7 +91,7 @@ impl Coverage {
                 let from = services.range(QualifiedName::first_of(namespace)..);
                 from.take_while(|(name, _)| name.namespace == *namespace).map(|(_, service)| service.as_ref()).collect()
             }
-            Level::Service(_) | Level::Port(..) => return,
+            Level::Service(_) | Level::Port(..) | Level::Gateway(..) => return,
         };
         if !self.wide.contains_key(level) {
             let mut covered = Covered::default();
@@ -128,6 +128,8 @@ impl Coverage {
                 let service = services.get(name).into_iter();
                 service.flat_map(|service| service.port(port)).for_each(|port| covered.add_port(name, port));
             }
+            // It says by itself what is wrong there.
+            Level::Gateway(..) => return Summary::default(),
         }
         covered.summary()
     }
@@ -149,7 +151,7 @@ impl Covered {
     fn add_port(&mut self, service: &QualifiedName, port: &Port) {
         self.ports += 1;
         self.closed += usize::from(is_closed(port));
-        self.would_close += usize::from(port.access.would_close());
+        self.would_close += usize::from(port.accesses().any(Access::would_close));
         *self.numbers.entry(port.number).or_default() += 1;
         for list in self.lists(port) {
             list.insert(PortName::of(service, port));
@@ -160,7 +162,7 @@ impl Covered {
         for port in &service.ports {
             self.ports -= 1;
             self.closed -= usize::from(is_closed(port));
-            self.would_close -= usize::from(port.access.would_close());
+            self.would_close -= usize::from(port.accesses().any(Access::would_close));
             if let Entry::Occupied(mut count) = self.numbers.entry(port.number) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
@@ -196,7 +198,7 @@ impl Covered {
 }
 
 fn is_closed(port: &Port) -> bool {
-    port.access.default.value != AccessDefault::Allow
+    port.accesses().any(|access| access.default.value != AccessDefault::Allow)
 }
 
 /// Some ports by name; `None` when there are none.

@@ -1,10 +1,11 @@
 //! Dirty: what has to be looked at again in an update.
 //!
-//! Owns: the marks that one stage leaves for those after it. May use: `name`. Never: evaluates anything.
+//! Owns: the marks that one stage leaves for those after it. May use: `name`, `levels`, `reach`. Never: evaluates anything.
 
 use std::collections::BTreeMap;
 
 use super::levels::Level;
+use super::reach::{Reach, Workloads};
 use super::services::Services;
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 
@@ -45,6 +46,13 @@ impl Dirty {
         self.objects.remove(&kind).unwrap_or_default().take()
     }
 
+    /// The services of which a policy with this `reach` says something are to be put together.
+    pub(super) fn reached(&mut self, reach: &Reach, services: &Services, workloads: &Workloads) {
+        reach.level().into_iter().for_each(|level| self.covered(level, services));
+        let served = reach.within(workloads).flat_map(|workload| &workload.serves);
+        self.services.extend(served.map(|serve| serve.service.clone()));
+    }
+
     /// The services that `level` covers are to be put together.
     pub(super) fn covered(&mut self, level: &Level, services: &Services) {
         match level {
@@ -55,6 +63,7 @@ impl Dirty {
             Level::Service(service) | Level::Port(service, _) => {
                 self.services.insert(service.clone());
             }
+            Level::Gateway(gateway, _) => self.gateways.insert(gateway.clone()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::gateway_routes::OfGateway;
@@ -15,8 +16,8 @@ use super::stage::{Change, Kept};
 use super::workloads::{Taken, sockets};
 use crate::finding::{Code, Finding};
 use crate::mesh::{
-    Destination, Edge, EdgeAction, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTls, HostMatch, Outbound, Protocol,
-    Workload, closest,
+    Access, Destination, Edge, EdgeAction, EdgeCarried, EdgeChain, EdgeHosts, EdgeRedirect, EdgeTcpRule, EdgeTls,
+    HostMatch, HttpRule, Inbound, Outbound, Protocol, Workload, closest,
 };
 use crate::name::{ObjectKey, ObjectKind, QualifiedName, RuleRef};
 use crate::rules::Objects;
@@ -24,7 +25,16 @@ use crate::rules::gateway::WorkloadChoice;
 use crate::suggest;
 
 /// How the calls of a gateway's namespace to a destination are made, and what is spoken there.
-pub(super) type Calls<'a> = dyn Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
+pub(super) type Calls<'a> = dyn Fn(Option<&HttpRule>, &Destination) -> Option<(Protocol, Arc<Outbound>)> + 'a;
+
+/// What policies say of a listener of a gateway.
+pub(super) struct Said {
+    pub access: Access,
+    pub inbound: Arc<Inbound>,
+}
+
+/// What policies say of a listener of a gateway, if one is named, and of its port.
+pub(super) type Policies<'a> = dyn Fn(Option<&str>, NonZeroU16) -> Said + 'a;
 
 /// The sockets of every gateway, and who has them.
 #[derive(Debug, Default)]
@@ -121,6 +131,7 @@ impl Edges {
         candidates: impl Iterator<Item = &'a Workload>,
         usual: &Arc<Outbound>,
         calls: &Calls<'_>,
+        said: &Policies<'_>,
     ) -> BTreeSet<QualifiedName> {
         let before = self.gateways.remove(name).unwrap_or_default();
         let mut after = Placed::default();
@@ -128,7 +139,7 @@ impl Edges {
             let chosen = candidates.filter(|workload| is_chosen(&gateway.workload, workload));
             after.workloads = chosen.map(|workload| workload.name.clone()).collect();
             let edges = gateway.sockets.iter().map(|(listen, listeners)| {
-                let edge = self.edge(name, gateway, (*listen, listeners), usual, calls);
+                let edge = self.edge(name, gateway, (*listen, listeners), usual, (calls, said));
                 let same = before.edges.iter().find(|before| ***before == edge);
                 same.cloned().unwrap_or_else(|| Arc::new(edge))
             });
@@ -233,8 +244,12 @@ impl Edges {
         gateway: &Gateway,
         (listen, listeners): (SocketAddr, &Vec<Listener>),
         usual: &Arc<Outbound>,
-        calls: &Calls<'_>,
+        (calls, said): (&Calls<'_>, &Policies<'_>),
     ) -> Edge {
+        let said = |listener: Option<&Listener>| {
+            let port = NonZeroU16::new(listen.port()).unwrap_or(NonZeroU16::MAX);
+            said(listener.map(|listener| listener.name.as_str()), port)
+        };
         let nothing = BTreeMap::new();
         let routes = self.routes.get(name).unwrap_or(&nothing);
         let mut origins: BTreeSet<RuleRef> = listeners.iter().map(|listener| listener.origin.clone()).collect();
@@ -247,14 +262,9 @@ impl Edges {
                 EdgeAction::Rules(routes.flat_map(|route| route.rules(usual, calls)).collect())
             }
         };
-        // In plaintext all listeners are one; with TLS, each ends its own.
         let decided = decided(listeners, routes);
-        let ends: Vec<Option<&Listener>> = match listeners.iter().any(|listener| listener.tls.is_some()) {
-            true => listeners.iter().map(Some).collect(),
-            false => vec![None],
-        };
         let mut chains = Vec::new();
-        for end in ends {
+        for end in ends(listeners) {
             let mut groups: BTreeMap<&Decided, BTreeSet<HostMatch>> = BTreeMap::new();
             for (host, (listener, decided)) in &decided {
                 let is_own = end.is_none_or(|end| std::ptr::eq(end, *listener));
@@ -268,21 +278,114 @@ impl Edges {
                 hosts.push(EdgeHosts { hosts: of, action: action(decided) });
             }
             hosts.sort_by(|one, other| one.hosts.cmp(&other.hosts));
-            let tls = end.and_then(|end| {
-                let tls = end.tls.as_ref()?;
-                origins.insert(tls.certificate.origin.clone());
-                Some(EdgeTls {
-                    listener: end.name.to_string(),
-                    names: end.hosts.iter().cloned().collect(),
-                    certificate: Arc::clone(&tls.certificate),
-                    min_version: tls.min_version,
-                    clients: tls.clients.clone(),
-                })
+            // In plaintext what is said of one is said of all of them, or of the only one.
+            let only = listeners.iter().next().filter(|_| listeners.len() == 1);
+            let Said { access, inbound } = said(end.or(only));
+            chains.push(EdgeChain {
+                access,
+                inbound,
+                name: end.map(|end| end.name.to_string()),
+                names: end.into_iter().flat_map(|end| &end.hosts).cloned().collect(),
+                tls: end.and_then(ended),
+                carried: EdgeCarried::Hosts(hosts),
             });
-            chains.push(EdgeChain { tls, hosts });
         }
+        for listener in listeners.iter().filter(|listener| !listener.takes_requests()) {
+            // Whoever makes no handshake names no host.
+            let own = decided.iter().filter(|(host, (of, _))| {
+                std::ptr::eq(*of, listener) && (listener.is_secured() || **host == HostMatch::Any)
+            });
+            let mut unasked: BTreeSet<HostMatch> = own.clone().map(|(host, _)| host.clone()).collect();
+            for (route, mut rule, names) in bytes(own, &decided, |route| {
+                let of = routes.get(route);
+                of.map(|of| of.connections(listen.port(), listener, usual, calls)).unwrap_or_default()
+            }) {
+                origins.extend(routes.get(&route).map(|route| route.origin.clone()));
+                rule.rule.names.clear();
+                unasked.retain(|host| !names.contains(host));
+                let Said { access, inbound } = said(Some(listener));
+                chains.push(EdgeChain {
+                    access,
+                    inbound,
+                    name: Some(format!("{}/{}/{}", listener.name, route.name, rule.rule.name)),
+                    names: if listener.is_secured() { names } else { BTreeSet::new() },
+                    tls: ended(listener),
+                    carried: EdgeCarried::Bytes(Box::new(rule)),
+                });
+            }
+            // What it has no rule for is no wider listener's.
+            if !unasked.is_empty() {
+                let Said { access, inbound } = said(Some(listener));
+                chains.push(EdgeChain {
+                    access,
+                    inbound,
+                    name: Some(listener.name.to_string()),
+                    names: if listener.is_secured() { unasked } else { BTreeSet::new() },
+                    tls: None,
+                    carried: EdgeCarried::Nothing,
+                });
+            }
+        }
+        let certificates = chains.iter().filter_map(|chain: &EdgeChain| Some(&chain.tls.as_ref()?.certificate));
+        origins.extend(certificates.map(|certificate| certificate.origin.clone()));
         Edge { gateway: name.clone(), origins: origins.into_iter().collect(), listen, chains }
     }
+}
+
+/// The listeners by which requests come in: in plaintext all of them are one, with TLS each ends its own.
+fn ends(listeners: &[Listener]) -> Vec<Option<&Listener>> {
+    let mut of_requests = listeners.iter().filter(|listener| listener.takes_requests()).peekable();
+    match of_requests.peek().map(|first| first.is_secured()) {
+        None => Vec::new(),
+        Some(true) => of_requests.map(Some).collect(),
+        Some(false) => vec![None],
+    }
+}
+
+/// TLS of a listener, if it ends there.
+fn ended(listener: &Listener) -> Option<EdgeTls> {
+    let tls = listener.tls.as_ref()?;
+    Some(EdgeTls {
+        listener: listener.name.to_string(),
+        certificate: Arc::clone(&tls.certificate),
+        min_version: tls.min_version,
+        clients: tls.clients.clone(),
+    })
+}
+
+/// The rules for the connections of one listener, whose hosts are `own` among those that are `decided`: each with its
+/// TrafficRoute and the hosts in handshakes for which it is asked, in the order in which they are tried.
+fn bytes<'a>(
+    own: impl Iterator<Item = (&'a HostMatch, &'a (&'a Listener, Decided))>,
+    decided: &BTreeMap<HostMatch, (&Listener, Decided)>,
+    rules: impl Fn(&QualifiedName) -> Vec<EdgeTcpRule>,
+) -> Vec<(QualifiedName, EdgeTcpRule, BTreeSet<HostMatch>)> {
+    let mut hosts: BTreeMap<&QualifiedName, Vec<&HostMatch>> = BTreeMap::new();
+    for (host, (_, decided)) in own {
+        let names = match decided {
+            Decided::Routed(names) => names.as_slice(),
+            Decided::Redirected(_) | Decided::Misdirected => &[],
+        };
+        names.iter().for_each(|name| hosts.entry(name).or_default().push(host));
+    }
+    let mut found = Vec::new();
+    for (route, hosts) in hosts {
+        for rule in rules(route) {
+            let mut names = BTreeSet::new();
+            for host in &hosts {
+                if rule.rule.names.is_empty() {
+                    names.insert((*host).clone());
+                }
+                // Of what both are for a more specific one may have a part.
+                let common = rule.rule.names.iter().filter_map(|name| host.common(name));
+                names.extend(common.filter(|name| closest(name, decided.keys()) == Some(*host)).cloned());
+            }
+            if !names.is_empty() {
+                found.push((route.clone(), rule, names));
+            }
+        }
+    }
+    found
 }
 
 /// What decides about each host of a socket that has anything of its own, and whose host it is.

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backing::Backings;
+use super::facts::Fact;
+use super::gateways::Gateways;
+use super::health::Callers;
 use super::hosts::host;
 use super::keys::Providers;
 use super::matches;
@@ -31,6 +34,8 @@ pub(super) struct Known<'a> {
     pub services: &'a Services,
     pub backings: &'a Backings,
     pub providers: &'a Providers,
+    pub gateways: &'a Gateways,
+    pub callers: &'a Callers,
 }
 
 /// An entry of a policy, whatever the port.
@@ -76,10 +81,10 @@ impl Entry {
         Self { written, ports: to.map(|to| to.ports.iter().copied().collect()).collect() }
     }
 
-    /// What the entry says of the port of this number of `service`; `None` where it speaks of others only.
-    pub(super) fn on(&self, service: &QualifiedName, port: NonZeroU16) -> Option<AccessEntry> {
+    /// What the entry says of the port of this number, which may be one of `service`; `None` where it speaks of others only.
+    pub(super) fn on(&self, service: Option<&QualifiedName>, port: NonZeroU16) -> Option<AccessEntry> {
         // Whoever asks it about a request would have to ask it about that question.
-        if self.written.external.as_ref().is_some_and(|external| external.service == *service) {
+        if self.written.external.as_ref().is_some_and(|external| Some(&external.service) == service) {
             return None;
         }
         if self.ports.iter().all(BTreeSet::is_empty) {
@@ -141,6 +146,12 @@ fn caller(written: &CallerSpec, at: &str, known: &Known<'_>, report: &mut Report
             let name = name.within(&home);
             known.services.service(&name, format_args!("{at}/service"), report)?;
             known.backings.identities(&name, report).cloned().map(Caller::Identities)
+        }
+        CallerSpec::Gateway(name) => {
+            let name = name.within(&home);
+            known.gateways.gateway(&name, format_args!("{at}/gateway"), report)?;
+            report.reads.push(Fact::AtGateway(name.clone()));
+            Some(Caller::Identities(known.callers.at_gateway(&name)))
         }
         CallerSpec::ServiceAccount(name) => {
             let namespace = name.namespace.as_ref().unwrap_or(&home);

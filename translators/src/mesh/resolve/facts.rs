@@ -17,10 +17,18 @@ pub(super) enum Fact {
     Identities(QualifiedName),
     /// The names of the services of a namespace.
     Names(Label),
+    /// Which labels the workloads of a namespace carry.
+    Labels(Label),
+    /// Whether there is a route of this name, and what its rules are called.
+    Route(QualifiedName),
+    /// The names of the routes of a namespace.
+    Routes(Label),
     /// The names of all services.
     AllNames,
     /// Whether there is a gateway of this name, and its hosts.
     Gateway(QualifiedName),
+    /// Who the proxies of a gateway are.
+    AtGateway(QualifiedName),
     /// The names of the gateways of a namespace.
     Gateways(Label),
     /// Whether there is a certificate of this name, and where it comes from.

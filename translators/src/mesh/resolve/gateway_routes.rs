@@ -1,19 +1,21 @@
-//! TrafficRoutes for gateways: which rule takes a request from outside.
+//! TrafficRoutes for gateways: which rule takes a request or a connection from outside.
 //!
 //! Owns: the hosts and the prefix of a route, and what its rules inherit. May use: `rules`, `routes`, `gateways`. Never:
 //! reads a rule otherwise than for a service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use super::gateways::Gateway;
+use super::connections::{self, Written};
+use super::gateways::{Gateway, Listener};
 use super::hosts::host;
 use super::limits::Limits;
 use super::matches::is_path;
 use super::report::Report;
 use super::routes::{Known, Routed, Subject, rules};
 use crate::finding::Code;
-use crate::mesh::{Destination, EdgeRule, HostMatch, HttpRule, Outbound, Protocol};
+use crate::mesh::{Destination, EdgeRule, EdgeTcpRule, HostMatch, HttpRule, Outbound, Protocol, TcpRule};
 use crate::name::{QualifiedName, RuleRef};
 use crate::rules::route::RouteSpec;
 use crate::rules::scalar::RelativeName;
@@ -28,6 +30,10 @@ pub(super) struct OfGateway {
     pub hosts: Vec<HostMatch>,
     pub prefix: String,
     rules: Vec<(HttpRule, Limits)>,
+    /// The rules for connections to listeners of each port that take them.
+    tcp: BTreeMap<NonZeroU16, Vec<TcpRule>>,
+    /// Those for TLS that is passed on.
+    tls: BTreeMap<NonZeroU16, Vec<TcpRule>>,
 }
 
 // === impl OfGateway ===
@@ -49,11 +55,26 @@ impl OfGateway {
             return None;
         }
         let found = known.gateways.gateway(&gateway, format_args!("/spec/for/gateway"), report);
-        if !spec.tcp.is_empty() {
+        let takes = |takes: fn(&Listener) -> bool| found.is_none_or(|found| found.listeners().any(|(_, of)| takes(of)));
+        let requests = !spec.http.is_empty() || !spec.grpc.is_empty();
+        if requests && !takes(Listener::takes_requests) {
+            let list = if spec.http.is_empty() { "/spec/grpc" } else { "/spec/http" };
+            report.error(Code::WrongProtocol, list, format!("no listener of {gateway} takes requests"));
+        }
+        if !spec.tcp.is_empty() && !takes(Listener::takes_tcp) {
             report.error(Code::WrongProtocol, "/spec/tcp", format!("no listener of {gateway} takes connections"));
         }
-        if spec.http.is_empty() && spec.grpc.is_empty() {
-            report.error(Code::InvalidValue, "/spec", "a route for a gateway has at least one rule: give http or grpc");
+        if !spec.tls.is_empty() && !takes(Listener::takes_tls) {
+            report.error(Code::WrongProtocol, "/spec/tls", format!("no listener of {gateway} passes TLS on")).hint =
+                Some("write protocol: tls, tls: {mode: passthrough} for one".to_owned());
+        }
+        if !spec.has_rules() {
+            let message = "a route for a gateway has at least one rule: give http, grpc, tcp or tls";
+            report.error(Code::InvalidValue, "/spec", message);
+        }
+        if let Some(prefix) = prefix.filter(|_| !requests && spec.has_rules()) {
+            let message = format!("a connection has no path that would begin with {prefix}");
+            report.error(Code::InvalidValue, "/spec/for/prefix", message).hint = Some("leave it out".to_owned());
         }
         let prefix = prefix.unwrap_or("/");
         if !is_path(prefix) {
@@ -64,7 +85,33 @@ impl OfGateway {
         let routed = Routed { called: None, protocol: Protocol::Http };
         let (rules, limits) = rules(spec, (true, true), routed, prefix, known, report);
         let rules = rules.into_iter().zip(limits).collect();
-        Some(Self { gateway, origin: report.origin(""), hosts, prefix: prefix.to_owned(), rules })
+        let routed = Routed { called: None, protocol: Protocol::Tcp };
+        let (of_tcp, of_tls) = (connections::tcp(&spec.tcp, report), connections::tls(&spec.tls, report));
+        let of_port = |number: u16, takes: fn(&Listener) -> bool| {
+            let number = NonZeroU16::new(number)?;
+            found?.listeners().any(|(port, of)| port == number.get() && takes(of)).then_some(number)
+        };
+        let ports = || found.into_iter().flat_map(Gateway::listeners).map(|(port, _)| port);
+        let of_bytes: BTreeSet<_> = ports().filter_map(|port| of_port(port, Listener::takes_tcp)).collect();
+        let of_names: BTreeSet<_> = ports().filter_map(|port| of_port(port, Listener::takes_tls)).collect();
+        if found.is_some() {
+            of_tcp.iter().for_each(|rule| rule.check_ports(&of_bytes, &gateway.to_string(), report));
+        }
+        let mut read = |ports: BTreeSet<NonZeroU16>, written: &[Written<'_>]| -> BTreeMap<_, _> {
+            let each = ports.into_iter();
+            each.map(|port| (port, connections::of_port(written, port, routed, known, report))).collect()
+        };
+        let (tcp, tls) = (read(of_bytes, &of_tcp), read(of_names, &of_tls));
+        warn_of_names(&hosts, &tls, report);
+        let names = |of: &Listener| {
+            of.is_secured() && of.hosts.iter().any(|of| hosts.iter().any(|host| of.common(host).is_some()))
+        };
+        let by_name = found.is_none_or(|found| found.listeners().any(|(_, of)| of.takes_tcp() && names(of)));
+        if !spec.tcp.is_empty() && takes(Listener::takes_tcp) && !hosts.contains(&HostMatch::Any) && !by_name {
+            let message = "never reached: where TLS does not end, a connection of tcp names no host";
+            report.warning(Code::NoEffect, "/spec/tcp", message).hint = Some("leave hostnames out".to_owned());
+        }
+        Some(Self { gateway, origin: report.origin(""), hosts, prefix: prefix.to_owned(), rules, tcp, tls })
     }
 
     /// Which requests it decides about.
@@ -74,13 +121,37 @@ impl OfGateway {
 
     /// The services by which it is decided how the calls of its rules are made.
     pub(super) fn led_by(&self) -> BTreeSet<&QualifiedName> {
-        self.rules.iter().filter_map(|(rule, _)| Some(&first(rule)?.service)).collect()
+        let requests = self.rules.iter().filter_map(|(rule, _)| first(rule));
+        let bytes = self.of_bytes().filter_map(|rule| rule.destinations().next());
+        requests.chain(bytes).map(|to| &to.service).collect()
+    }
+
+    fn of_bytes(&self) -> impl Iterator<Item = &TcpRule> {
+        self.tcp.values().chain(self.tls.values()).flatten()
+    }
+
+    /// Its rules for connections to a listener of this port, and how their calls are made, as with [`Self::rules`].
+    pub(super) fn connections(
+        &self,
+        port: u16,
+        listener: &Listener,
+        usual: &Arc<Outbound>,
+        calls: impl Fn(Option<&HttpRule>, &Destination) -> Option<(Protocol, Arc<Outbound>)>,
+    ) -> Vec<EdgeTcpRule> {
+        let by_port = if listener.takes_tls() { &self.tls } else { &self.tcp };
+        let rules = NonZeroU16::new(port).and_then(|port| by_port.get(&port)).into_iter().flatten();
+        let each = rules.map(|rule| {
+            let first = rule.destinations().next().and_then(|to| calls(None, to));
+            let outbound = first.map_or_else(|| Arc::clone(usual), |(_, outbound)| outbound);
+            EdgeTcpRule { rule: rule.clone(), outbound }
+        });
+        each.collect()
     }
 
     /// The services that its rules lead to.
     pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
         let destinations = self.rules.iter().flat_map(|(rule, _)| rule.destinations());
-        destinations.map(|to| to.service.clone()).collect()
+        destinations.chain(self.of_bytes().flat_map(TcpRule::destinations)).map(|to| to.service.clone()).collect()
     }
 
     /// Its rules: what they do not say of their requests is as with the first of their destinations, whose `calls` say
@@ -88,10 +159,10 @@ impl OfGateway {
     pub(super) fn rules(
         &self,
         usual: &Arc<Outbound>,
-        calls: impl Fn(&Destination) -> Option<(Protocol, Arc<Outbound>)>,
+        calls: impl Fn(Option<&HttpRule>, &Destination) -> Option<(Protocol, Arc<Outbound>)>,
     ) -> Vec<EdgeRule> {
         let each = self.rules.iter().map(|(rule, limits)| {
-            let first = first(rule).and_then(&calls);
+            let first = first(rule).and_then(|to| calls(Some(rule), to));
             let (protocol, outbound) = first.unwrap_or_else(|| (Protocol::Http, Arc::clone(usual)));
             let (timeout, retry) = limits.above(protocol, &outbound, rule.origin.as_ref());
             EdgeRule { rule: HttpRule { timeout, retry, ..rule.clone() }, protocol, outbound }
@@ -102,6 +173,19 @@ impl OfGateway {
 
 fn first(rule: &HttpRule) -> Option<&Destination> {
     rule.to().first().map(|to| &to.destination)
+}
+
+/// Warns of hosts in handshakes that are not the route's.
+fn warn_of_names(hosts: &[HostMatch], rules: &BTreeMap<NonZeroU16, Vec<TcpRule>>, report: &mut Report<'_>) {
+    let mut others = BTreeSet::new();
+    for rule in rules.values().flatten() {
+        let foreign = rule.names.iter().filter(|name| !hosts.iter().any(|host| host.common(name).is_some()));
+        others.extend(foreign.map(|name| (rule.origin.pointer.clone(), name)));
+    }
+    for (at, name) in others {
+        let message = format!("never matches: {name} is no host of the route");
+        report.warning(Code::NoEffect, at, message).choices = hosts.iter().map(ToString::to_string).collect();
+    }
 }
 
 /// The hosts that are written, each once and in order; all, where none is.

@@ -19,7 +19,8 @@ use crate::finding::Code;
 use crate::mesh::{Certificate, EdgeClients, EdgeRedirect, HostMatch, Scheme, TlsVersion};
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::rules::gateway::{
-    ClientAuthMode, ClientAuthSpec, Direction, GatewaySpec, ListenerProtocol, ListenerSpec, TlsMode, WorkloadChoice,
+    ClientAuthMode, ClientAuthSpec, Direction, GatewaySpec, ListenerProtocol, ListenerSpec, TlsMode, TlsSpec,
+    WorkloadChoice,
 };
 use crate::suggest;
 
@@ -38,9 +39,10 @@ pub(super) struct Gateway {
 pub(super) struct Listener {
     pub origin: RuleRef,
     pub name: Label,
+    pub protocol: ListenerProtocol,
     /// The hosts that it is for; never empty.
     pub hosts: Vec<HostMatch>,
-    /// TLS that ends here; `None` is plaintext.
+    /// TLS that ends here; `None` is plaintext, or TLS that is passed on.
     pub tls: Option<Tls>,
     /// Where clients are told to go instead.
     pub redirect: Option<EdgeRedirect>,
@@ -128,7 +130,8 @@ impl Gateway {
                 }
             }
             let first = spec.listeners[..index].iter().position(|other| self::socket(other) == socket);
-            if let Some(first) = first.filter(|first| spec.listeners[*first].protocol != written.protocol) {
+            let beside = |first: &usize| is_beside(spec.listeners[*first].protocol, written.protocol);
+            if let Some(first) = first.filter(|first| !beside(first)) {
                 let message = format!("/spec/listeners/{first} speaks another protocol on the same port");
                 report.error(Code::Conflict, format!("/spec/listeners/{index}/protocol"), message);
             }
@@ -138,7 +141,11 @@ impl Gateway {
                     let message = format!("{host} is the host of /spec/listeners/{first} on the same port");
                     let field = if written.hostnames.is_empty() { "" } else { "/hostnames" };
                     let finding = report.error(Code::Conflict, format!("/spec/listeners/{index}{field}"), message);
-                    finding.hint = Some("listeners of one port are told apart by hostnames".to_owned());
+                    let hint = match written.protocol {
+                        ListenerProtocol::Tcp => "a port has one listener of tcp",
+                        _ => "listeners of one port are told apart by hostnames",
+                    };
+                    finding.hint = Some(hint.to_owned());
                 }
             }
             sockets.entry(socket).or_default().push(listener);
@@ -146,10 +153,85 @@ impl Gateway {
         Self { origin: report.origin(""), workload: spec.workload.clone(), sockets }
     }
 
+    /// Whether what is said of the listener called `wanted` can be said of it alone; a finding where there is none, or
+    /// where it is told from others of its socket by what requests say.
+    pub(super) fn check_alone(&self, name: &QualifiedName, wanted: &str, report: &mut Report<'_>) -> Option<()> {
+        let at = "/spec/target/listener";
+        let socket = self.sockets.values().find(|of| of.iter().any(|listener| listener.name.as_str() == wanted));
+        let Some(socket) = socket else {
+            let choices: Vec<String> = self.listeners().map(|(_, listener)| listener.name.to_string()).collect();
+            let finding = report.error(Code::NotFound, at, format!("the gateway {name} has no listener {wanted}"));
+            finding.hint = suggest::did_you_mean(wanted, &choices);
+            finding.choices = choices;
+            return None;
+        };
+        let others = socket.iter().filter(|other| other.name.as_str() != wanted && !other.is_secured());
+        if let Some(other) = others.map(|other| &other.name).next() {
+            let message = format!("in plaintext the listeners {wanted} and {other} are one: they have the same port");
+            report.error(Code::InvalidValue, at, message).hint =
+                Some("give it a port of its own, or leave listener out".to_owned());
+            return None;
+        }
+        Some(())
+    }
+
+    /// Those of one listener, or all.
+    pub(super) fn chosen(&self, listener: Option<&str>) -> impl Iterator<Item = (u16, &Listener)> {
+        self.listeners().filter(move |(_, of)| listener.is_none_or(|name| of.name.as_str() == name))
+    }
+
+    /// Every listener, and the port of each.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = (u16, &Listener)> {
+        self.sockets.iter().flat_map(|(socket, of)| of.iter().map(|listener| (socket.port(), listener)))
+    }
+
     /// The hosts of every listener.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &HostMatch> {
         self.sockets.values().flatten().flat_map(|listener| &listener.hosts)
     }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Whether requests come by it.
+    pub(super) fn takes_requests(&self) -> bool {
+        match self.protocol {
+            ListenerProtocol::Http | ListenerProtocol::Https => true,
+            ListenerProtocol::Tcp | ListenerProtocol::Tls => false,
+        }
+    }
+
+    /// Whether its connections are passed on by the rules of `tcp`.
+    pub(super) fn takes_tcp(&self) -> bool {
+        match self.protocol {
+            ListenerProtocol::Http | ListenerProtocol::Https => false,
+            ListenerProtocol::Tcp => true,
+            ListenerProtocol::Tls => self.tls.is_some(),
+        }
+    }
+
+    /// Whether its connections are passed on by the rules of `tls`.
+    pub(super) fn takes_tls(&self) -> bool {
+        self.protocol == ListenerProtocol::Tls && self.tls.is_none()
+    }
+
+    /// Whether clients begin with a handshake.
+    pub(super) fn is_secured(&self) -> bool {
+        is_secured(self.protocol)
+    }
+}
+
+fn is_secured(protocol: ListenerProtocol) -> bool {
+    match protocol {
+        ListenerProtocol::Http | ListenerProtocol::Tcp => false,
+        ListenerProtocol::Https | ListenerProtocol::Tls => true,
+    }
+}
+
+/// Whether listeners of both can share a port: what names a host in its handshake is told apart by that.
+fn is_beside(one: ListenerProtocol, other: ListenerProtocol) -> bool {
+    one == other || (is_secured(one) && is_secured(other))
 }
 
 fn socket(written: &ListenerSpec) -> SocketAddr {
@@ -164,12 +246,18 @@ fn listener(
     report: &mut Report<'_>,
 ) -> Listener {
     let at = format!("/spec/listeners/{index}");
+    if written.protocol == ListenerProtocol::Tcp && !written.hostnames.is_empty() {
+        let message = "a connection of tcp names no host";
+        report.error(Code::InvalidValue, format!("{at}/hostnames"), message).hint =
+            Some("leave it out, or write protocol: tls".to_owned());
+    }
     let each = written.hostnames.iter().enumerate();
     let hosts: Vec<HostMatch> =
         each.filter_map(|(n, text)| host(text, &format!("{at}/hostnames/{n}"), report)).collect();
     Listener {
         origin: report.origin(&at),
         name: written.name.clone(),
+        protocol: written.protocol,
         tls: tls(written, &at, certificates, report),
         hosts: if written.hostnames.is_empty() { vec![HostMatch::Any] } else { hosts },
         redirect: redirect(written, &format!("{at}/redirectTo"), spec, report),
@@ -179,6 +267,10 @@ fn listener(
 /// Where clients are told to go.
 fn redirect(written: &ListenerSpec, at: &str, spec: &GatewaySpec, report: &mut Report<'_>) -> Option<EdgeRedirect> {
     let name = written.redirect_to.as_ref()?;
+    if matches!(written.protocol, ListenerProtocol::Tcp | ListenerProtocol::Tls) {
+        let message = "a connection cannot be told to go elsewhere: only a request can";
+        report.error(Code::InvalidValue, at, message).hint = Some("leave it out".to_owned());
+    }
     let Some(target) = spec.listeners.iter().find(|listener| listener.name == *name) else {
         let finding = report.error(Code::NotFound, at, format!("the gateway has no listener {name}"));
         let others = spec.listeners.iter().filter(|listener| listener.name != written.name);
@@ -193,6 +285,11 @@ fn redirect(written: &ListenerSpec, at: &str, spec: &GatewaySpec, report: &mut R
     let scheme = match target.protocol {
         ListenerProtocol::Http => Scheme::Http,
         ListenerProtocol::Https => Scheme::Https,
+        ListenerProtocol::Tcp | ListenerProtocol::Tls => {
+            report.error(Code::InvalidValue, at, format!("the listener {name} takes no requests")).hint =
+                Some("name one of http or https".to_owned());
+            return None;
+        }
     };
     Some(EdgeRedirect { scheme, port: target.port })
 }
@@ -200,20 +297,40 @@ fn redirect(written: &ListenerSpec, at: &str, spec: &GatewaySpec, report: &mut R
 /// TLS of the listener written at `at`.
 fn tls(written: &ListenerSpec, at: &str, certificates: &Certificates, report: &mut Report<'_>) -> Option<Tls> {
     let spec = match (written.protocol, &written.tls) {
-        (ListenerProtocol::Http, None) => return None,
+        (ListenerProtocol::Http | ListenerProtocol::Tcp, None) => return None,
         (ListenerProtocol::Http, Some(_)) => {
             let finding = report.error(Code::InvalidValue, format!("{at}/tls"), "a listener of http has no TLS");
             finding.hint = Some("write protocol: https".to_owned());
+            return None;
+        }
+        (ListenerProtocol::Tcp, Some(_)) => {
+            let finding = report.error(Code::InvalidValue, format!("{at}/tls"), "a listener of tcp has no TLS");
+            finding.hint = Some("write protocol: tls".to_owned());
+            return None;
+        }
+        (ListenerProtocol::Tls, None) => {
+            let message = "missing field \"tls\": write mode: passthrough, or a certificate";
+            report.error(Code::MissingField, at, message);
             return None;
         }
         (ListenerProtocol::Https, None) => {
             report.error(Code::MissingField, at, "missing field \"tls\": https needs a certificate");
             return None;
         }
-        (ListenerProtocol::Https, Some(spec)) => spec,
+        (ListenerProtocol::Https | ListenerProtocol::Tls, Some(spec)) => spec,
     };
-    match spec.mode {
-        TlsMode::Terminate => {}
+    match (spec.mode, written.protocol) {
+        (TlsMode::Passthrough, ListenerProtocol::Tls) => {
+            untouched(spec, &format!("{at}/tls"), report);
+            return None;
+        }
+        (TlsMode::Passthrough, _) => {
+            let message = "requests are read where TLS ends: it cannot be passed on";
+            report.error(Code::InvalidValue, format!("{at}/tls/mode"), message).hint =
+                Some("write protocol: tls, or mode: terminate".to_owned());
+            return None;
+        }
+        (TlsMode::Terminate, _) => {}
     }
     let clients = spec.client_auth.as_ref().and_then(|auth| clients(auth, &format!("{at}/tls/clientAuth"), report));
     let Some(name) = &spec.certificate else {
@@ -223,6 +340,20 @@ fn tls(written: &ListenerSpec, at: &str, certificates: &Certificates, report: &m
     let name = name.within(&report.object.key.name.namespace);
     let certificate = certificates.certificate(&name, &format!("{at}/tls/certificate"), report)?;
     Some(Tls { certificate, min_version: spec.min_version.unwrap_or(TlsVersion::V12), clients })
+}
+
+/// Of TLS that is passed on nothing can be said.
+fn untouched(spec: &TlsSpec, at: &str, report: &mut Report<'_>) {
+    let fields = [
+        ("certificate", spec.certificate.is_some()),
+        ("minVersion", spec.min_version.is_some()),
+        ("clientAuth", spec.client_auth.is_some()),
+    ];
+    for (field, _) in fields.into_iter().filter(|(_, is_written)| *is_written) {
+        let message = "TLS that is passed on does not end here";
+        report.error(Code::InvalidValue, format!("{at}/{field}"), message).hint =
+            Some("leave it out, or write mode: terminate".to_owned());
+    }
 }
 
 fn clients(auth: &ClientAuthSpec, at: &str, report: &mut Report<'_>) -> Option<EdgeClients> {

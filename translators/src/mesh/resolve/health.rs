@@ -71,10 +71,19 @@ impl Callers {
         concerned
     }
 
-    /// Who the proxies of `gateway` are; the services that somebody else calls by it now.
-    pub(super) fn place(&mut self, gateway: &QualifiedName, identities: BTreeSet<SpiffeId>) -> BTreeSet<QualifiedName> {
+    /// Who the proxies of `gateway` are.
+    pub(super) fn at_gateway(&self, gateway: &QualifiedName) -> BTreeSet<SpiffeId> {
+        self.gateways.get(gateway).cloned().unwrap_or_default()
+    }
+
+    /// Who the proxies of `gateway` are; if these are others than before, the services that somebody else calls by it now.
+    pub(super) fn place(
+        &mut self,
+        gateway: &QualifiedName,
+        identities: BTreeSet<SpiffeId>,
+    ) -> Option<BTreeSet<QualifiedName>> {
         if self.gateways.get(gateway).unwrap_or(&BTreeSet::new()) == &identities {
-            return BTreeSet::new();
+            return None;
         }
         if identities.is_empty() {
             self.gateways.remove(gateway);
@@ -82,7 +91,7 @@ impl Callers {
             self.gateways.insert(gateway.clone(), identities);
         }
         let edged = self.edged.iter().filter(|(_, by)| by.contains_key(gateway));
-        edged.map(|(service, _)| service.clone()).collect()
+        Some(edged.map(|(service, _)| service.clone()).collect())
     }
 
     /// The services to which the routes of these lead, and themselves.

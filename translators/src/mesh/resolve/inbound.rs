@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use super::checks;
+use super::gateways::Gateways;
 use super::levels::Level;
 use super::report::Report;
 use super::services::Services;
 use super::settings::limit;
 use crate::finding::Code;
-use crate::mesh::{Adaptive, Fault, Inbound};
+use crate::mesh::{Adaptive, Fault, Inbound, RateKey};
 use crate::name::RuleRef;
 use crate::rules::inbound::{AdaptiveSpec, InboundSpec};
 use crate::rules::scalar::{Setting, Span};
@@ -60,6 +61,52 @@ impl Settings {
             report.error(Code::InvalidValue, format!("{AT}/{field}"), message).hint =
                 Some("leave it out, or write protocol: http if the port speaks it".to_owned());
         }
+    }
+
+    /// Says which of them do nothing on the gateway that the policy is for.
+    pub(super) fn check_gateway(&self, level: &Level, gateways: &Gateways, report: &mut Report<'_>) {
+        let Level::Gateway(name, listener) = level else { return };
+        let InboundSpec { rate_limit, fault, request_timeout, adaptive_concurrency, .. } = &self.written;
+        if !request_timeout.is_inherit() {
+            let message = "how long a request from outside may take is said where it goes";
+            report.error(Code::InvalidValue, format!("{AT}/requestTimeout"), message).hint =
+                Some("write timeout in the rules of the gateway's TrafficRoutes".to_owned());
+        }
+        if let Setting::Given(limit) = &self.rate_limit
+            && limit.key == Some(RateKey::Caller)
+        {
+            let message = "clients of a gateway have no identity of the mesh: all of them would share one bucket";
+            report.error(Code::NoIdentity, format!("{AT}/rateLimit/key"), message).choices =
+                ["ip", "header"].map(str::to_owned).to_vec();
+        }
+        let Some(gateway) = gateways.get(name) else { return };
+        if gateway.chosen(listener.as_deref()).any(|(_, of)| of.takes_requests()) {
+            return;
+        }
+        let of_requests = [
+            ("rateLimit", !rate_limit.is_inherit()),
+            ("fault", !fault.is_inherit()),
+            ("adaptiveConcurrency", !adaptive_concurrency.is_inherit()),
+        ];
+        for (field, _) in of_requests.into_iter().filter(|(_, is_written)| *is_written) {
+            let message = "there are no requests on a listener of tcp or tls";
+            report.error(Code::InvalidValue, format!("{AT}/{field}"), message).hint = Some("leave it out".to_owned());
+        }
+    }
+
+    /// What of it is written.
+    pub(super) fn fields(&self) -> Vec<&'static str> {
+        let InboundSpec { rate_limit, fault, max_connections, request_timeout, buffer_limit, adaptive_concurrency } =
+            &self.written;
+        let fields = [
+            ("rateLimit", rate_limit.is_inherit()),
+            ("fault", fault.is_inherit()),
+            ("maxConnections", max_connections.is_inherit()),
+            ("requestTimeout", request_timeout.is_inherit()),
+            ("bufferLimit", buffer_limit.is_inherit()),
+            ("adaptiveConcurrency", adaptive_concurrency.is_inherit()),
+        ];
+        fields.into_iter().filter(|(_, is_inherit)| !is_inherit).map(|(field, _)| field).collect()
     }
 
     /// Puts what is written in place of what there is.

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dirty::Dirty;
-use super::edges::is_chosen;
+use super::edges::{Said, is_chosen};
+use super::facts::Fact;
 use super::gateways::Gateway;
 use super::ledger::Part;
 use super::report::Report;
 use super::{Resolver, certificates, gateways};
-use crate::mesh::{Destination, Workload};
+use crate::mesh::{Destination, HttpRule, Workload};
 use crate::name::{ObjectKey, ObjectKind, QualifiedName};
 use crate::rules::Spec;
 
@@ -50,7 +51,9 @@ impl Resolver {
             let choice = self.gateways.get(name).map(|gateway| &gateway.workload);
             let nearby = self.workloads.within(&name.namespace).map(|(_, workload)| workload);
             let chosen = nearby.filter(|workload| choice.is_some_and(|choice| is_chosen(choice, workload)));
-            let called = self.callers.place(name, chosen.map(|workload| workload.identity.clone()).collect());
+            let identities = chosen.map(|workload| workload.identity.clone()).collect();
+            let Some(called) = self.callers.place(name, identities) else { continue };
+            self.changed(Fact::AtGateway(name.clone()), dirty);
             if self.traffic.checks() {
                 dirty.services.extend(called);
             }
@@ -62,13 +65,22 @@ impl Resolver {
     pub(super) fn place_edges(&mut self, dirty: &mut Dirty) {
         let gateways = dirty.gateways.take();
         for name in &gateways {
-            let calls = |to: &Destination| {
+            let calls = |rule: Option<&HttpRule>, to: &Destination| {
                 let port = self.resolved.get(&to.service)?.port(&to.port)?;
-                Some((port.protocol, Arc::clone(port.outbound_for(&name.namespace))))
+                let outbound = port.outbound_for(&name.namespace);
+                let outbound = match rule {
+                    Some(rule) => self.traffic.on_route(rule.origin.as_ref(), &rule.name, outbound),
+                    None => Arc::clone(outbound),
+                };
+                Some((port.protocol, outbound))
+            };
+            let said = |listener: Option<&str>, port| Said {
+                access: self.policies.at_listener(name, listener, port),
+                inbound: self.traffic.taken_by_gateway(name, listener),
             };
             let candidates = self.workloads.within(&name.namespace).map(|(_, workload)| workload.as_ref());
             let (gateway, usual) = (self.gateways.get(name).map(AsRef::as_ref), &self.settings.outbound);
-            dirty.edges.extend(self.edges.place(name, gateway, candidates, usual, &calls));
+            dirty.edges.extend(self.edges.place(name, gateway, candidates, usual, &calls, &said));
             self.common.evaluated += 1;
         }
         let mut to_warn: BTreeSet<QualifiedName> = gateways.into_iter().collect();

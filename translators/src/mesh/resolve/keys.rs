@@ -11,9 +11,10 @@ use num_bigint::BigUint;
 use serde_json::{Map, Value, json};
 
 use super::matches::header_name;
+use super::outside;
 use super::report::Report;
 use crate::finding::Code;
-use crate::mesh::{JwtKeys, JwtProvider, KeysUrl};
+use crate::mesh::{Authorities, JwtKeys, JwtProvider, KeysUrl};
 use crate::rules::mesh::{JwksSpec, JwtProviderSpec};
 
 /// Providers by name.
@@ -36,8 +37,9 @@ pub(super) fn providers(written: &[JwtProviderSpec], report: &mut Report<'_>) ->
             JwksSpec::Inline(text) => (format!("{at}/jwks/inline"), key_set(text).map(JwtKeys::Inline)),
             JwksSpec::Url(url) => (format!("{at}/jwks/url"), keys_url(url).map(JwtKeys::Remote)),
         };
+        let ca = spec.ca.as_ref().map(|ca| outside::authorities(ca, &format!("{at}/ca"), report));
         let keys = match keys {
-            Ok(keys) => keys,
+            Ok(keys) => vouched(keys, ca, &format!("{at}/ca"), report),
             Err(reason) => {
                 report.error(Code::InvalidValue, pointer, reason);
                 continue;
@@ -61,17 +63,32 @@ pub(super) fn providers(written: &[JwtProviderSpec], report: &mut Report<'_>) ->
     providers
 }
 
+/// The keys at a server for whom `ca` vouches.
+fn vouched(keys: JwtKeys, ca: Option<Authorities>, at: &str, report: &mut Report<'_>) -> JwtKeys {
+    match (keys, ca) {
+        (JwtKeys::Remote(KeysUrl { tls: Some(_), host, port, url }), Some(ca)) => {
+            JwtKeys::Remote(KeysUrl { tls: Some(ca), host, port, url })
+        }
+        (keys, Some(_)) => {
+            let message = "no certificate is shown: the keys are not fetched by https";
+            report.error(Code::InvalidValue, at, message).hint = Some("leave it out".to_owned());
+            keys
+        }
+        (keys, None) => keys,
+    }
+}
+
 fn keys_url(url: &str) -> Result<KeysUrl, String> {
     let invalid = || format!("{url:?} is no URL of keys: write https://HOST/PATH");
     let (tls, rest) = match url.split_once("://") {
-        Some(("https", rest)) => (true, rest),
-        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (Some(Authorities::System), rest),
+        Some(("http", rest)) => (None, rest),
         _ => return Err(invalid()),
     };
     let graphic = |c: u8| c.is_ascii_graphic() && c != b'#';
     let (authority, _) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (host, port) = host_and_port(authority).filter(|_| url.bytes().all(graphic)).ok_or_else(invalid)?;
-    let port = port.or(NonZeroU16::new(if tls { 443 } else { 80 })).ok_or_else(invalid)?;
+    let port = port.or(NonZeroU16::new(if tls.is_some() { 443 } else { 80 })).ok_or_else(invalid)?;
     Ok(KeysUrl { tls, host: host.to_owned(), port, url: url.to_owned() })
 }
 

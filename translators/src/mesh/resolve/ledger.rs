@@ -48,6 +48,11 @@ impl Ledger {
         self.touched.insert(object.clone());
     }
 
+    /// Whether a stage says anything of `object`.
+    pub(super) fn says(&self, object: &ObjectKey, part: Part) -> bool {
+        self.said.contains_key(&(object.clone(), part))
+    }
+
     /// The findings of every object that has any, and the objects that are left out.
     pub(super) fn close(&mut self) -> (OrdMap<ObjectKey, Arc<[Finding]>>, OrdSet<ObjectKey>) {
         for object in std::mem::take(&mut self.touched) {

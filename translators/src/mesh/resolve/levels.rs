@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use super::facts::Fact;
+use super::gateways::Gateways;
 use super::report::Report;
 use super::services::Services;
 use super::settings::ROOT_NAMESPACE;
 use crate::finding::Code;
-use crate::name::{Label, QualifiedName};
+use crate::name::{Label, ObjectKind, QualifiedName};
 use crate::rules::target::Target;
 
 /// What a policy covers, declared from the widest to the most specific.
@@ -20,6 +21,8 @@ pub(super) enum Level {
     Namespace(Label),
     Service(QualifiedName),
     Port(QualifiedName, String),
+    /// A gateway, or one listener of it.
+    Gateway(QualifiedName, Option<String>),
 }
 
 /// What there is at each level.
@@ -30,6 +33,8 @@ pub(super) struct ByLevel<T> {
     services: BTreeMap<QualifiedName, T>,
     /// By the name of the port.
     ports: BTreeMap<QualifiedName, BTreeMap<String, T>>,
+    /// By the name of the listener.
+    gateways: BTreeMap<QualifiedName, BTreeMap<Option<String>, T>>,
 }
 
 // === impl Level ===
@@ -48,6 +53,29 @@ impl Level {
         Some(level)
     }
 
+    /// What `target` covers, where that may be a gateway of the object's own namespace.
+    pub(super) fn with_gateways(
+        target: &Target,
+        services: &Services,
+        gateways: &Gateways,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
+        let Target::Gateway(name, listener) = target else { return Self::of(target, services, report) };
+        let home = &report.object.key.name.namespace;
+        let name = name.within(home);
+        if name.namespace != *home {
+            let message = format!("a policy of {home} cannot target the gateway {name}");
+            let hint = format!("write the policy in the namespace {}", name.namespace);
+            report.error(Code::Foreign, "/spec/target/gateway", message).hint = Some(hint);
+            return None;
+        }
+        let gateway = gateways.gateway(&name, format_args!("/spec/target/gateway"), report)?;
+        if let Some(listener) = listener {
+            gateway.check_alone(&name, listener, report)?;
+        }
+        Some(Self::Gateway(name, listener.clone()))
+    }
+
     /// The calls to what `target` covers: of the callers of one namespace, where the object stands in theirs.
     pub(super) fn of_calls(
         target: &Target,
@@ -63,7 +91,14 @@ impl Level {
     fn anywhere(target: &Target, services: &Services, report: &mut Report<'_>) -> Option<Self> {
         let home = &report.object.key.name.namespace;
         let (name, port) = match target {
-            Target::Mesh if home.as_str() == ROOT_NAMESPACE => return Some(Self::Mesh),
+            Target::Mesh if home.as_str() == ROOT_NAMESPACE => {
+                report.reads.push(Fact::AllNames);
+                if services.iter().next().is_none() {
+                    let message = "there is no service: the policy covers nothing";
+                    report.warning(Code::NoEffect, "/spec/target/scope", message);
+                }
+                return Some(Self::Mesh);
+            }
             Target::Mesh => {
                 let message = format!("only an object in the namespace {ROOT_NAMESPACE} can target the whole mesh");
                 report.error(Code::Foreign, "/spec/target/scope", message).choices = vec!["namespace".to_owned()];
@@ -80,7 +115,7 @@ impl Level {
             Target::Service(name) => (name, None),
             Target::Port(name, port) => (name, Some(port)),
             Target::Labels(_) => return unusable("labels", report),
-            Target::Gateway(..) => return unusable("gateway", report),
+            Target::Gateway(..) => return unusable("a gateway", report),
             Target::Route(..) => return unusable("route", report),
         };
         let service = name.within(home);
@@ -94,7 +129,7 @@ impl Level {
     /// The one service that it covers, or a port of it.
     pub(super) fn service(&self) -> Option<&QualifiedName> {
         match self {
-            Self::Mesh | Self::Namespace(_) => None,
+            Self::Mesh | Self::Namespace(_) | Self::Gateway(..) => None,
             Self::Service(service) | Self::Port(service, _) => Some(service),
         }
     }
@@ -109,14 +144,16 @@ impl Level {
 
 impl<T> Default for ByLevel<T> {
     fn default() -> Self {
-        Self { mesh: None, namespaces: BTreeMap::new(), services: BTreeMap::new(), ports: BTreeMap::new() }
+        let (services, ports, gateways) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { mesh: None, namespaces: BTreeMap::new(), services, ports, gateways }
     }
 }
 
 impl<T> ByLevel<T> {
     /// Whether there is nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.mesh.is_none() && self.namespaces.is_empty() && self.services.is_empty() && self.ports.is_empty()
+        let Self { mesh, namespaces, services, ports, gateways } = self;
+        mesh.is_none() && namespaces.is_empty() && services.is_empty() && ports.is_empty() && gateways.is_empty()
     }
 
     /// What is at `level`.
@@ -126,6 +163,7 @@ impl<T> ByLevel<T> {
             Level::Namespace(namespace) => self.namespaces.get(namespace),
             Level::Service(service) => self.services.get(service),
             Level::Port(service, port) => self.ports.get(service)?.get(port),
+            Level::Gateway(gateway, listener) => self.gateways.get(gateway)?.get(listener),
         }
     }
 
@@ -137,6 +175,9 @@ impl<T> ByLevel<T> {
             Level::Service(service) => self.services.entry(service.clone()).or_insert_with(new),
             Level::Port(service, port) => {
                 self.ports.entry(service.clone()).or_default().entry(port.clone()).or_insert_with(new)
+            }
+            Level::Gateway(gateway, listener) => {
+                self.gateways.entry(gateway.clone()).or_default().entry(listener.clone()).or_insert_with(new)
             }
         }
     }
@@ -167,6 +208,13 @@ impl<T> ByLevel<T> {
                     self.ports.remove(service);
                 }
             }
+            Level::Gateway(gateway, listener) => {
+                let Some(listeners) = self.gateways.get_mut(gateway) else { return };
+                listeners.remove(listener);
+                if listeners.is_empty() {
+                    self.gateways.remove(gateway);
+                }
+            }
         }
     }
 
@@ -190,16 +238,32 @@ impl<T> ByLevel<T> {
         [self.services.get(service), of_port].into_iter().flatten()
     }
 
+    /// What covers a listener of a gateway, if one is named, from the gateway to the listener.
+    pub(super) fn of_gateway(&self, gateway: &QualifiedName, listener: Option<&str>) -> impl Iterator<Item = &T> {
+        let of_gateway = self.gateways.get(gateway);
+        let named = listener.and_then(|name| of_gateway?.get(&Some(name.to_owned())));
+        of_gateway.and_then(|of| of.get(&None)).into_iter().chain(named)
+    }
+
     /// What covers only `service` or ports of it.
     pub(super) fn only(&self, service: &QualifiedName) -> impl Iterator<Item = &T> {
         self.services.get(service).into_iter().chain(self.ports.get(service).into_iter().flat_map(BTreeMap::values))
     }
 }
 
+/// A target that policies of this kind do not take.
 fn unusable(form: &str, report: &mut Report<'_>) -> Option<Level> {
-    let message = format!("this kind cannot target a {form} yet");
-    let message = if form == "labels" { "this kind cannot target labels yet".to_owned() } else { message };
-    report.error(Code::InvalidValue, format!("/spec/target/{form}"), message).choices =
-        vec!["scope".to_owned(), "service".to_owned()];
+    let kind = report.object.key.kind;
+    let further: &[&str] = match kind {
+        ObjectKind::TrafficPolicy => &["labels", "route"],
+        ObjectKind::MTLSPolicy | ObjectKind::AccessPolicy | ObjectKind::TelemetryPolicy => &["labels"],
+        _ => &[],
+    };
+    let message = match (kind, form) {
+        (_, "route") => format!("{kind} says nothing of the rules of a route"),
+        (_, form) => format!("{kind} cannot target {form}"),
+    };
+    report.error(Code::InvalidValue, format!("/spec/target/{}", form.trim_start_matches("a ")), message).choices =
+        ["scope", "service"].iter().chain(further).map(ToString::to_string).collect();
     None
 }

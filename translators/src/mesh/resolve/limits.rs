@@ -10,7 +10,7 @@ use super::retry;
 use super::settings::limit;
 use crate::finding::Code;
 use crate::mesh::{HttpRule, Outbound, Protocol, Retry, RetryCondition, Sourced};
-use crate::name::RuleRef;
+use crate::name::{ObjectKind, RuleRef};
 use crate::rules::route::{HttpRuleSpec, RetrySpec};
 use crate::rules::scalar::{Setting, Span};
 
@@ -58,7 +58,7 @@ impl Limits {
 pub(super) fn inherited(protocol: Protocol, outbound: &Outbound) -> Sourced<Option<Duration>> {
     match protocol {
         Protocol::Http | Protocol::Http2 => outbound.request_timeout.clone(),
-        Protocol::Grpc | Protocol::Tcp => Sourced::built_in(None),
+        Protocol::Grpc | Protocol::Tcp | Protocol::Tls => Sourced::built_in(None),
     }
 }
 
@@ -69,13 +69,44 @@ pub(super) fn warn_of_retries(written: &HttpRuleSpec, rule: &HttpRule, at: &str,
         return;
     }
     let field = if written.retry.is_inherit() { "timeout" } else { "retry" };
+    ends_too_soon(rule, &format!("{at}/{field}"), "", report);
+    repeats(rule, &format!("{at}/{field}"), "", report);
+}
+
+/// Warns of the same where a policy says it of a rule.
+pub(super) fn warn_of_policy(rule: &HttpRule, report: &mut Report<'_>) {
+    let by = |origin: &Option<RuleRef>| origin.clone().filter(|by| by.object.kind == ObjectKind::TrafficPolicy);
+    let (timeout, retry) = (by(&rule.timeout.origin), by(&rule.retry.origin));
+    let at = rule.origin.as_ref().map_or_else(String::new, |origin| origin.pointer.to_string());
+    if let Some(by) = retry.as_ref().or(timeout.as_ref()) {
+        ends_too_soon(rule, &at, &format!(" by {}", by.object), report);
+    }
+    if let Some(by) = &retry {
+        repeats(rule, &at, &format!(" by {}", by.object), report);
+    }
+}
+
+/// Warns of a time limit that ends before the tries do.
+fn ends_too_soon(rule: &HttpRule, at: &str, by: &str, report: &mut Report<'_>) {
+    let retry = &rule.retry.value;
+    if retry.attempts == 0 {
+        return;
+    }
     if let (Some(timeout), Some(per_try)) = (rule.timeout.value, retry.per_try_timeout) {
         let tries = per_try.saturating_mul(retry.attempts.saturating_add(1));
         if timeout < tries {
-            let message = format!("the timeout of {timeout:?} ends before {} tries of {per_try:?}", retry.attempts + 1);
-            report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
-                Some(format!("allow {tries:?}, or fewer tries"));
+            let count = retry.attempts.saturating_add(1);
+            let message = format!("the timeout of {timeout:?} ends before {count} tries of {per_try:?}{by}");
+            report.warning(Code::RiskyRetry, at, message).hint = Some(format!("allow {tries:?}, or fewer tries"));
         }
+    }
+}
+
+/// Warns of what may be done twice.
+fn repeats(rule: &HttpRule, at: &str, by: &str, report: &mut Report<'_>) {
+    let retry = &rule.retry.value;
+    if retry.attempts == 0 {
+        return;
     }
     let repeats = retry.when.iter().any(|condition| match condition {
         RetryCondition::Reset
@@ -88,8 +119,8 @@ pub(super) fn warn_of_retries(written: &HttpRuleSpec, rule: &HttpRule, at: &str,
     let named =
         ["POST", "PATCH"].into_iter().find(|&method| rule.matches.iter().any(|one| one.methods.contains(method)));
     if let (true, Some(method)) = (repeats, named) {
-        let message = format!("a {method} that was processed may be repeated");
-        report.warning(Code::RiskyRetry, format!("{at}/{field}"), message).hint =
+        let message = format!("a {method} that was processed may be repeated{by}");
+        report.warning(Code::RiskyRetry, at, message).hint =
             Some("repeat it on connect-failure and refused-stream only, or make it idempotent".to_owned());
     }
 }

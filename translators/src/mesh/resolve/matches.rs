@@ -38,6 +38,7 @@ pub(super) fn http_match(written: &HttpMatchSpec, at: &str, report: &mut Report<
         methods: written.methods.iter().map(|method| method.0.clone()).collect(),
         headers: headers(&written.headers, &format!("{at}/headers"), report),
         query,
+        from: None,
     }
 }
 
@@ -224,7 +225,16 @@ pub(super) fn covers(earlier: &HttpMatch, later: &HttpMatch) -> bool {
     let methods =
         earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.is_subset(&earlier.methods));
     let within = earlier.within.is_none() || earlier.within == later.within;
-    path && within && methods && all_cover(&earlier.headers, &later.headers) && all_cover(&earlier.query, &later.query)
+    let from = match (&earlier.from, &later.from) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(earlier), Some(later)) => !later.is_empty() && later.is_subset(earlier),
+    };
+    from && path
+        && within
+        && methods
+        && all_cover(&earlier.headers, &later.headers)
+        && all_cover(&earlier.query, &later.query)
 }
 
 fn all_cover(earlier: &BTreeMap<String, TextMatch>, later: &BTreeMap<String, TextMatch>) -> bool {

@@ -12,7 +12,7 @@ use x509_parser::pem::Pem;
 use super::report::Report;
 use super::services::DeclaredPort;
 use crate::finding::Code;
-use crate::mesh::{Authorities, DnsEndpoints, Originate, Outside, TlsVersion};
+use crate::mesh::{Authorities, DnsEndpoints, Originate, Outside, Protocol, TlsVersion};
 use crate::rules::escaped;
 use crate::rules::scalar::Span;
 use crate::rules::service::{DnsSpec, Endpoints, ServiceSpec};
@@ -30,6 +30,13 @@ pub(super) fn outside(spec: &ServiceSpec, report: &mut Report<'_>) -> Option<Out
     }
     if !is_outside {
         return None;
+    }
+    for (index, _) in spec.ports.iter().enumerate().filter(|(_, port)| port.protocol == Protocol::Tls) {
+        if spec.tls.is_some() {
+            let message = "callers begin TLS on this port themselves, and so would their proxies";
+            report.error(Code::Conflict, format!("/spec/ports/{index}/protocol"), message).hint =
+                Some("write protocol: tcp, or leave tls out".to_owned());
+        }
     }
     let hostname = match &spec.endpoints {
         Some(Endpoints::Dns(dns)) => Some(dns.hostname.clone()),

@@ -108,6 +108,8 @@ fn target(written: &Target, services: &Services, report: &mut Report<'_>) -> Opt
                 Level::Namespace(namespace) => PatchTarget::Namespace(namespace),
                 Level::Service(service) => PatchTarget::Service { service, port: None, consumer },
                 Level::Port(service, port) => PatchTarget::Service { service, port: Some(port), consumer },
+                // No level of calls is one.
+                Level::Gateway(..) => return None,
             })
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::keys::host_and_port;
+use super::outside;
 use super::report::Report;
 use super::services::Services;
 use super::settings::ROOT_NAMESPACE;
@@ -14,6 +15,7 @@ use crate::finding::Code;
 use crate::mesh::{Collector, CollectorAt, Language, TelemetryProvider};
 use crate::name::{Label, QualifiedName};
 use crate::rules::telemetry::{CollectorSpec, TelemetryProviderSpec};
+use crate::rules::tls::CaSpec;
 use crate::suggest;
 
 /// Providers by name.
@@ -63,7 +65,12 @@ pub(super) fn providers(written: &[TelemetryProviderSpec], report: &mut Report<'
 }
 
 fn collector_at(written: &CollectorSpec, at: &str, report: &mut Report<'_>) -> Option<CollectorAt> {
-    let CollectorSpec { address, tls, service, port, path: _ } = written;
+    let CollectorSpec { address, tls, ca, service, port, path: _ } = written;
+    let tls = tls.unwrap_or(false);
+    if ca.is_some() && !tls {
+        let message = "no certificate is shown without TLS";
+        report.error(Code::InvalidValue, format!("{at}/ca"), message).hint = Some("write tls: true".to_owned());
+    }
     match (address, service) {
         (Some(address), None) => {
             if port.is_some() {
@@ -74,10 +81,12 @@ fn collector_at(written: &CollectorSpec, at: &str, report: &mut Report<'_>) -> O
                 report.error(Code::InvalidValue, format!("{at}/address"), message);
                 return None;
             };
-            Some(CollectorAt::Address { host: host.to_owned(), port, tls: tls.unwrap_or(false) })
+            let ca = ca.as_ref().unwrap_or(&CaSpec::System);
+            let tls = tls.then(|| outside::authorities(ca, &format!("{at}/ca"), report));
+            Some(CollectorAt::Address { host: host.to_owned(), port, tls })
         }
         (None, Some(service)) => {
-            if tls.is_some() {
+            if tls {
                 let message = "how a service of the mesh is called its MTLSPolicy says";
                 report.error(Code::InvalidValue, format!("{at}/tls"), message).hint = Some("leave it out".to_owned());
             }

@@ -10,6 +10,7 @@ use super::action;
 use super::backing::Backings;
 use super::checks;
 use super::claims::Claim;
+use super::connections;
 use super::destinations::{destinations, mirror};
 use super::gateway_routes::OfGateway;
 use super::gateways::Gateways;
@@ -19,6 +20,7 @@ use super::report::Report;
 use super::retry;
 use super::services::{Declared, DeclaredPort, Services};
 use super::settings::Settings;
+use super::sources::sources;
 use super::stage::Change;
 use super::traffic::Calls;
 use crate::finding::Code;
@@ -27,7 +29,7 @@ use crate::mesh::{
     TcpRoute, WeightedDestination,
 };
 use crate::name::QualifiedName;
-use crate::rules::route::{HttpRuleSpec, RouteSpec, TcpRuleSpec};
+use crate::rules::route::{HttpRuleSpec, RouteSpec};
 use crate::rules::scalar::{RelativeName, Setting};
 use crate::rules::subject;
 
@@ -70,7 +72,7 @@ pub(super) struct OfService {
     consumer: Consumer,
     /// By the name of the service's port; one that no rule is about is not among them.
     by_port: BTreeMap<String, OfPort>,
-    /// The same of tcp ports.
+    /// The same of ports that take connections.
     tcp: BTreeMap<String, Arc<TcpRoute>>,
 }
 
@@ -131,7 +133,7 @@ impl OfService {
     /// The other services that its rules lead to.
     pub(super) fn destinations(&self) -> BTreeSet<QualifiedName> {
         let http = self.by_port.values().flat_map(|of_port| &of_port.route.rules).flat_map(HttpRule::destinations);
-        let tcp = self.tcp.values().flat_map(|route| &route.to).map(|to| &to.destination);
+        let tcp = self.tcp.values().flat_map(|route| route.destinations());
         let services = http.chain(tcp).map(|to| &to.service);
         services.filter(|service| **service != self.service).cloned().collect()
     }
@@ -141,8 +143,8 @@ impl OfService {
         let service = written.within(home);
         let consumer = if service.namespace == *home { Consumer::Everyone } else { Consumer::Namespace(home.clone()) };
         let declared = known.services.service(&service, format_args!("/spec/for/service"), report);
-        if spec.http.is_empty() && spec.grpc.is_empty() && spec.tcp.is_empty() {
-            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http, grpc or tcp");
+        if !spec.has_rules() {
+            report.error(Code::InvalidValue, "/spec", "a route has at least one rule: give http, grpc, tcp or tls");
         }
         let ports = declared.map_or(&[][..], |declared| &declared.ports);
         let speaks = |takes: fn(Protocol) -> bool| declared.is_none() || ports.iter().any(|port| takes(port.protocol));
@@ -155,12 +157,24 @@ impl OfService {
         if !spec.tcp.is_empty() && !speaks(|protocol| protocol == Protocol::Tcp) {
             report.error(Code::WrongProtocol, "/spec/tcp", format!("no port of {service} is a tcp port"));
         }
-        if spec.tcp.len() > 1 {
-            report.warning(Code::Unreachable, "/spec/tcp/1", "never reached: the first rule takes every connection");
+        if !spec.tls.is_empty() && !speaks(connections::by_name) {
+            report.error(Code::WrongProtocol, "/spec/tls", format!("no port of {service} is a tls port")).hint =
+                Some("declare protocol: tls for a port whose application ends TLS itself".to_owned());
         }
-        let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp).filter_map(|port| {
-            let routed = Routed::to(&service, port);
-            Some((port.name.clone(), Arc::new(tcp_route(spec.tcp.first()?, routed, known, report))))
+        let (of_tcp, of_tls) = (connections::tcp(&spec.tcp, report), connections::tls(&spec.tls, report));
+        let numbers = ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
+        if declared.is_some() {
+            of_tcp.iter().for_each(|rule| rule.check_ports(&numbers, &service.to_string(), report));
+        }
+        let tcp = ports.iter().filter_map(|port| {
+            let written = match port.protocol {
+                Protocol::Tcp => &of_tcp,
+                Protocol::Tls => &of_tls,
+                Protocol::Http | Protocol::Http2 | Protocol::Grpc => return None,
+            };
+            let rules = connections::of_port(written, port.number, Routed::to(&service, port), known, report);
+            let route = TcpRoute { origin: report.origin(""), rules };
+            (!route.rules.is_empty()).then(|| (port.name.clone(), Arc::new(route)))
         });
         let tcp = tcp.collect();
         let by_port = ports.iter().filter_map(|port| {
@@ -218,6 +232,7 @@ impl Routes {
         (service, declared, port): (&QualifiedName, &Declared, &DeclaredPort),
         calls: &Calls,
         settings: &Settings,
+        on_route: &OnRoute<'_>,
     ) -> BTreeMap<Consumer, Arc<HttpRoute>> {
         if !port.protocol.is_http() {
             return BTreeMap::new();
@@ -227,8 +242,14 @@ impl Routes {
         let route = |consumer: &Consumer, outbound: &Arc<Outbound>| match written(consumer)
             .or_else(|| written(&Consumer::Everyone))
         {
-            Some(of_port) if Arc::ptr_eq(outbound, &settings.outbound) => Arc::clone(&of_port.route),
-            Some(OfPort { route, limits }) => Arc::new(above(route, limits, port.protocol, outbound)),
+            Some(OfPort { route, limits }) => {
+                let of_rule = |rule: &HttpRule| on_route(rule, outbound);
+                let is_usual = |rule: &HttpRule| Arc::ptr_eq(&of_rule(rule), &settings.outbound);
+                match route.rules.iter().all(is_usual) {
+                    true => Arc::clone(route),
+                    false => Arc::new(above(route, limits, port.protocol, of_rule)),
+                }
+            }
             None => Arc::new(default_route(service, declared, port, outbound)),
         };
         let outbound = |consumer: &Consumer| match consumer {
@@ -245,17 +266,19 @@ impl Routes {
     }
 }
 
-/// The one rule for connections.
-fn tcp_route(written: &TcpRuleSpec, routed: Routed<'_>, known: &Known<'_>, report: &mut Report<'_>) -> TcpRoute {
-    let to = destinations(&written.to, "/spec/tcp/0/to", routed, known, report);
-    TcpRoute { origin: report.origin("/spec/tcp/0"), to }
-}
+/// How the calls are made that a rule takes, above what holds for those to its port.
+pub(super) type OnRoute<'a> = dyn Fn(&HttpRule, &Arc<Outbound>) -> Arc<Outbound> + 'a;
 
-/// `route` with what its rules do not say of their requests from `outbound`.
-fn above(route: &HttpRoute, limits: &[Limits], protocol: Protocol, outbound: &Outbound) -> HttpRoute {
+/// `route` with what its rules do not say of their requests from `calls`.
+fn above(
+    route: &HttpRoute,
+    limits: &[Limits],
+    protocol: Protocol,
+    calls: impl Fn(&HttpRule) -> Arc<Outbound>,
+) -> HttpRoute {
     let mut route = route.clone();
     for (rule, limits) in route.rules.iter_mut().zip(limits) {
-        (rule.timeout, rule.retry) = limits.above(protocol, outbound, rule.origin.as_ref());
+        (rule.timeout, rule.retry) = limits.above(protocol, &calls(rule), rule.origin.as_ref());
     }
     route
 }
@@ -304,8 +327,12 @@ pub(super) fn rules(
     let (mut rules, mut limits): (Vec<HttpRule>, Vec<Limits>) = Default::default();
     for (index, written) in grpc {
         let (at, written_as) = (format!("/spec/grpc/{index}"), written.to_http());
-        let matches =
-            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| grpc_match(one, at, report));
+        let matches = written.matches.iter().map(|one| {
+            move |at: &str, report: &mut Report<'_>| HttpMatch {
+                from: sources(&one.from, &format!("{at}/from"), routed, known, report),
+                ..grpc_match(one, at, report)
+            }
+        });
         let matches = alternatives(matches, prefix, &at, report);
         // Without a port whose protocol it would be.
         let routed = Routed { protocol: routed.called.map_or(Protocol::Grpc, |(_, port)| port.protocol), ..routed };
@@ -315,8 +342,12 @@ pub(super) fn rules(
     }
     for (index, written) in http {
         let at = format!("/spec/http/{index}");
-        let matches =
-            written.matches.iter().map(|one| move |at: &str, report: &mut Report<'_>| http_match(one, at, report));
+        let matches = written.matches.iter().map(|one| {
+            move |at: &str, report: &mut Report<'_>| HttpMatch {
+                from: sources(&one.from, &format!("{at}/from"), routed, known, report),
+                ..http_match(one, at, report)
+            }
+        });
         let matches = alternatives(matches, prefix, &at, report);
         let name = format!("rule-{index}");
         enter(&mut rules, http_rule(written, &at, name, matches, routed, known, report), &at, report);

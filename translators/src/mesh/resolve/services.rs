@@ -2,16 +2,16 @@
 //!
 //! Owns: what a MeshService says by itself. May use: `rules`, `facts`. Never: knows who serves it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::claims::Unclaimed;
 use super::facts::Fact;
-use super::outside;
 use super::report::Report;
 use super::stage::{Change, Stage};
+use super::{nearness, outside};
 use crate::finding::Code;
 use crate::mesh::{Backing, Outside, Protocol, StaticEndpoint};
 use crate::name::{Label, QualifiedName, RuleRef};
@@ -106,7 +106,7 @@ impl Declared {
             if !numbers.insert(port.port) {
                 report.error(Code::Conflict, format!("{at}/port"), format!("two ports have the number {}", port.port));
             }
-            if port.server_first == Some(true) && port.protocol.is_http() {
+            if port.server_first == Some(true) && port.protocol != Protocol::Tcp {
                 report.error(
                     Code::InvalidValue,
                     format!("{at}/serverFirst"),
@@ -135,7 +135,7 @@ impl Declared {
             Endpoints::Static(list) => {
                 let mut resolved: Vec<StaticEndpoint> = Vec::with_capacity(list.len());
                 for (index, endpoint) in list.iter().enumerate() {
-                    let before = resolved.last().map(|before| &before.ports);
+                    let before = resolved.last();
                     resolved.push(static_endpoint(endpoint, index, &ports, before, report));
                 }
                 Backing::Static(resolved.into())
@@ -192,10 +192,11 @@ fn static_endpoint(
     spec: &EndpointSpec,
     index: usize,
     ports: &[DeclaredPort],
-    before: Option<&Arc<BTreeMap<String, NonZeroU16>>>,
+    neighbour: Option<&StaticEndpoint>,
     report: &mut Report<'_>,
 ) -> StaticEndpoint {
     let at = || format!("/spec/endpoints/static/{index}");
+    let before = neighbour.map(|neighbour| &neighbour.ports);
     let by_name = match (spec.port, &spec.ports) {
         (Some(port), None) => match ports {
             [only] => match before {
@@ -240,5 +241,11 @@ fn static_endpoint(
         ports: by_name,
         weight: spec.weight.map_or(1, Into::into),
         labels: spec.labels.clone(),
+        locality: nearness::locality(
+            spec.locality.as_ref(),
+            || at() + "/locality",
+            neighbour.and_then(|neighbour| neighbour.locality.as_ref()),
+            report,
+        ),
     }
 }

@@ -231,6 +231,16 @@ impl<T> Change<T> {
         }
     }
 
+    /// Whether `part` is the same before and after.
+    pub(super) fn are_alike<P: PartialEq>(&self, part: impl Fn(&T) -> &P) -> bool {
+        let of = |kept: &Option<Kept<T>>| kept.clone().map(|kept| kept.value);
+        match (of(&self.before), of(&self.after)) {
+            (Some(before), Some(after)) => part(&before) == part(&after),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// The values before and after, as far as there are any.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
         self.before.iter().chain(&self.after).map(|kept| kept.value.as_ref())

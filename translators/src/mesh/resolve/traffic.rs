@@ -1,26 +1,29 @@
 //! TrafficPolicies: settings of calls, and of what a service takes, merge down the ladder, field by field.
 //!
-//! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`. Never: lets a policy
+//! Owns: the ladder of these settings, the callers' above the service's own. May use: `rules`, `levels`, `reach`. Never: lets a policy
 //! change the calls of a third party.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::claims::Claim;
+use super::gateways::Gateways;
 use super::levels::{ByLevel, Level};
-use super::matches::{cookie_name, header_name};
+use super::on_route::OnRoute;
+use super::reach::{ByReach, Reach, Said, Workloads};
 use super::report::Report;
 use super::retry;
 use super::services::Services;
 use super::settings::limit;
 use super::stage::{Change, Kept};
-use super::{health, inbound};
+use super::{health, inbound, nearness, on_route, outbound};
 use crate::finding::Code;
-use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced};
+use crate::mesh::{HashOn, Inbound, Keepalive, Outbound, Sourced, Workload};
 use crate::name::{Label, ObjectKey, QualifiedName, RuleRef};
+use crate::rules::Objects;
 use crate::rules::scalar::{Setting, Span};
-use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, LoadBalancingSpec, OutboundSpec, TrafficSpec};
+use crate::rules::target::Target;
+use crate::rules::traffic::{HashOnSpec, KeepaliveSpec, OutboundSpec, TrafficSpec};
 
 /// What a TrafficPolicy says.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,11 +32,29 @@ pub(super) struct Policy {
     layer: Layer,
 }
 
-/// Which calls: those to what a level covers, by the callers of one namespace or by all.
+/// Which calls.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Subject {
-    pub level: Level,
-    consumer: Option<Label>,
+pub(super) enum Subject {
+    /// Those to what it reaches, by the callers of one namespace or by all.
+    Calls(Reach, Option<Label>),
+    /// Those that rules take.
+    Route(OnRoute),
+}
+
+/// What policies may refer to.
+pub(super) struct Known<'a> {
+    pub services: &'a Services,
+    pub workloads: &'a Workloads,
+    pub objects: &'a Objects,
+    pub gateways: &'a Gateways,
+}
+
+/// What one policy alone may say: about the calls of the same callers to the same target, and in a field about a workload that
+/// it takes by labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claimed {
+    Calls(Subject),
+    Field(&'static str, Said),
 }
 
 /// What one policy says of calls.
@@ -49,9 +70,11 @@ struct Layer {
 pub(super) struct Traffic {
     /// How many of them have endpoints asked whether they are well.
     checking: usize,
-    producers: ByLevel<Arc<Policy>>,
+    producers: ByReach<Arc<Policy>>,
     /// Those of callers, by what they call and their namespace.
     consumers: BTreeMap<QualifiedName, BTreeMap<Label, ByLevel<Arc<Policy>>>>,
+    /// Those of routes, and of rules by their names.
+    routes: BTreeMap<QualifiedName, BTreeMap<Option<String>, Arc<Policy>>>,
 }
 
 /// How the calls to one port are made.
@@ -63,39 +86,87 @@ pub(super) struct Calls {
     pub consumers: BTreeMap<Label, Arc<Outbound>>,
 }
 
-// === impl Subject ===
+// === impl Claimed ===
 
-/// One policy decides about the calls of the same callers to the same target.
-impl Claim for Subject {
+impl Claim for Claimed {
     const POINTER: &'static str = "/spec/target";
     const WHY: &'static str = "has the same target";
+
+    fn why(&self) -> String {
+        match self {
+            Self::Calls(_) => Self::WHY.to_owned(),
+            Self::Field(field, Said::By(_, workload)) => {
+                format!("says inbound.{field} of the workload {workload} too, by as many labels")
+            }
+            Self::Field(_, Said::Of(_)) => Self::WHY.to_owned(),
+        }
+    }
 }
 
 // === impl Policy ===
 
 impl Policy {
     /// What `spec` says.
-    pub(super) fn of(spec: &TrafficSpec, services: &Services, report: &mut Report<'_>) -> Option<Self> {
+    pub(super) fn of(spec: &TrafficSpec, known: &Known<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let Known { services, workloads, objects, gateways } = known;
         if let Some(outbound) = &spec.outbound {
-            check(outbound, report);
+            outbound::check(outbound, report);
         } else if spec.inbound.is_none() {
             report.error(Code::MissingField, "/spec", "nothing is said: give outbound or inbound");
         }
         let inbound = spec.inbound.as_ref().map(|written| inbound::Settings::of(written, report));
-        let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
+        let layer = Layer {
+            key: report.object.key.clone(),
+            outbound: spec.outbound.clone().unwrap_or_default(),
+            inbound: inbound.clone().unwrap_or_default(),
+        };
+        if let Target::Route(route, rule) = &spec.target {
+            on_route::check(spec, report);
+            let on = OnRoute::of(route, rule.as_ref(), objects, report)?;
+            return Some(Self { subject: Subject::Route(on), layer });
+        }
+        let (reach, consumer) = if let Target::Gateway(..) = &spec.target {
+            if spec.outbound.is_some() {
+                let message = "how a gateway calls is said of what it calls";
+                report.error(Code::InvalidValue, "/spec/outbound", message).hint =
+                    Some("write target: {service: ...}".to_owned());
+            }
+            (Reach::with_gateways(&spec.target, (services, gateways), workloads, report)?, None)
+        } else if let Target::Labels(_) = &spec.target {
+            if spec.outbound.is_some() {
+                let message =
+                    "labels are those of workloads, and calls are made to services: all endpoints are called alike";
+                report.error(Code::InvalidValue, "/spec/outbound", message).hint =
+                    Some("target the service, or leave outbound out".to_owned());
+            }
+            (Reach::of_served(&spec.target, services, workloads, report)?, None)
+        } else {
+            let (level, consumer) = Level::of_calls(&spec.target, services, report)?;
+            (Reach::Ports(level), consumer)
+        };
         if let Some(inbound) = &inbound {
-            inbound.check_port(&level, services, report);
+            if let Some(level) = reach.level() {
+                inbound.check_port(level, services, report);
+                inbound.check_gateway(level, gateways, report);
+            }
             if consumer.is_some() {
                 let message = "what a service takes is said in its own namespace alone";
                 report.error(Code::Foreign, "/spec/inbound", message);
             }
         }
-        let layer = Layer {
-            key: report.object.key.clone(),
-            outbound: spec.outbound.clone().unwrap_or_default(),
-            inbound: inbound.unwrap_or_default(),
+        Some(Self { subject: Subject::Calls(reach, consumer), layer })
+    }
+
+    /// What only this policy may say.
+    pub(super) fn claims(&self, workloads: &Workloads) -> Vec<Claimed> {
+        let fields = self.layer.inbound.fields();
+        let said = match &self.subject {
+            Subject::Calls(reach, _) => reach.said(workloads),
+            Subject::Route(_) => Vec::new(),
         };
-        Some(Self { subject: Subject { level, consumer }, layer })
+        let by_labels = said.into_iter().filter(|said| matches!(said, Said::By(..)));
+        let by_labels = by_labels.flat_map(|said| fields.iter().map(move |field| Claimed::Field(field, said.clone())));
+        [Claimed::Calls(self.subject.clone())].into_iter().chain(by_labels).collect()
     }
 }
 
@@ -108,16 +179,38 @@ impl Traffic {
         self.checking += changes.iter().filter_map(|change| change.after.as_ref()).filter(checking).count();
         self.checking -= changes.iter().filter_map(|change| change.before.as_ref()).filter(checking).count();
         for kept in changes.iter().filter_map(|change| change.before.as_ref()) {
-            let Subject { level, consumer } = &kept.value.subject;
-            self.of(level, consumer.as_ref()).remove(level);
-            if let (Some(consumer), Some(service)) = (consumer, level.service()) {
+            let (reach, consumer) = match &kept.value.subject {
+                Subject::Calls(reach, consumer) => (reach, consumer),
+                Subject::Route(on) => {
+                    let Some(of_route) = self.routes.get_mut(&on.route) else { continue };
+                    of_route.remove(&on.rule);
+                    if of_route.is_empty() {
+                        self.routes.remove(&on.route);
+                    }
+                    continue;
+                }
+            };
+            match self.of(reach, consumer.as_ref()) {
+                Some((levels, level)) => levels.remove(level),
+                None => self.producers.remove(reach),
+            }
+            if let (Some(consumer), Some(service)) = (consumer, reach.level().and_then(Level::service)) {
                 self.prune(service, consumer);
             }
         }
         for kept in changes.iter().filter_map(|change| change.after.as_ref()) {
-            let Subject { level, consumer } = &kept.value.subject;
-            let of_level = self.of(level, consumer.as_ref()).entry(level, || Arc::clone(&kept.value));
-            *of_level = Arc::clone(&kept.value);
+            let (reach, consumer) = match &kept.value.subject {
+                Subject::Calls(reach, consumer) => (reach, consumer),
+                Subject::Route(on) => {
+                    let of_route = self.routes.entry(on.route.clone()).or_default();
+                    of_route.insert(on.rule.clone(), Arc::clone(&kept.value));
+                    continue;
+                }
+            };
+            match self.of(reach, consumer.as_ref()) {
+                Some((levels, level)) => levels.put(level, Arc::clone(&kept.value)),
+                None => self.producers.put(reach, Arc::clone(&kept.value)),
+            }
         }
     }
 
@@ -137,18 +230,21 @@ impl Traffic {
         self.checking > 0
     }
 
-    fn of(&mut self, level: &Level, consumer: Option<&Label>) -> &mut ByLevel<Arc<Policy>> {
-        match (consumer, level) {
-            (Some(consumer), Level::Service(service) | Level::Port(service, _)) => {
-                self.consumers.entry(service.clone()).or_default().entry(consumer.clone()).or_default()
-            }
-            (Some(_) | None, _) => &mut self.producers,
-        }
+    /// Where the policies of a consumer are, and where there.
+    fn of<'a>(&mut self, reach: &'a Reach, consumer: Option<&Label>) -> Option<(&mut ByLevel<Arc<Policy>>, &'a Level)> {
+        let (consumer, level) = (consumer?, reach.level()?);
+        let of_service = self.consumers.entry(level.service()?.clone()).or_default();
+        Some((of_service.entry(consumer.clone()).or_default(), level))
+    }
+
+    /// Whether labels say anything of the workloads of a namespace.
+    pub(super) fn is_by_labels(&self, namespace: &Label) -> bool {
+        self.producers.is_by_labels(namespace)
     }
 
     /// How the calls to a port are made; `below` is what holds where no policy says anything.
     pub(super) fn calls(&self, service: &QualifiedName, port: &str, below: &Arc<Outbound>) -> Calls {
-        let everyone = above(below, self.producers.covering(service, port));
+        let everyone = above(below, self.producers.covering(service, port, None));
         let consumers = self.consumers.get(service).into_iter().flatten();
         let consumers = consumers.filter(|(_, levels)| levels.covering(service, port).next().is_some());
         let of_consumer = |levels: &ByLevel<_>| above(&everyone, levels.covering(service, port));
@@ -156,18 +252,36 @@ impl Traffic {
         Calls { everyone, consumers }
     }
 
-    /// What a port takes.
-    pub(super) fn taken(&self, service: &QualifiedName, port: &str) -> Arc<Inbound> {
-        let mut policies = self.producers.covering(service, port).map(|policy| &policy.layer).peekable();
-        if policies.peek().is_none() {
-            return Arc::clone(Inbound::built_in());
-        }
-        let mut inbound = Inbound::default();
-        policies.for_each(|layer| {
-            layer.inbound.apply(&mut inbound, |pointer| RuleRef::new(layer.key.clone(), pointer.to_owned()));
-        });
-        Arc::new(inbound)
+    /// How the calls that a rule takes are made, the rule being of the route `origin`; `below` is what holds where no policy
+    /// says anything of routes.
+    pub(super) fn on_route(&self, origin: Option<&RuleRef>, rule: &str, below: &Arc<Outbound>) -> Arc<Outbound> {
+        let of_route = origin.and_then(|origin| self.routes.get(&origin.object.name));
+        let Some(of_route) = of_route else { return Arc::clone(below) };
+        above(below, [None, Some(rule.to_owned())].iter().filter_map(|rule| of_route.get(rule)))
     }
+
+    /// What a port takes as `workload` serves it, or those of whom labels say nothing.
+    pub(super) fn taken(&self, service: &QualifiedName, port: &str, workload: Option<&Workload>) -> Arc<Inbound> {
+        taken(self.producers.covering(service, port, workload))
+    }
+
+    /// What a listener of a gateway takes, if one is named.
+    pub(super) fn taken_by_gateway(&self, gateway: &QualifiedName, listener: Option<&str>) -> Arc<Inbound> {
+        taken(self.producers.of_gateway(gateway, listener))
+    }
+}
+
+/// What is taken by what `policies` are about, the last one above the others.
+fn taken<'a>(policies: impl Iterator<Item = &'a Arc<Policy>>) -> Arc<Inbound> {
+    let mut policies = policies.map(|policy| &policy.layer).peekable();
+    if policies.peek().is_none() {
+        return Arc::clone(Inbound::built_in());
+    }
+    let mut inbound = Inbound::default();
+    policies.for_each(|layer| {
+        layer.inbound.apply(&mut inbound, |pointer| RuleRef::new(layer.key.clone(), pointer.to_owned()));
+    });
+    Arc::new(inbound)
 }
 
 /// What `policies` make of `below`, the last one above the others.
@@ -284,6 +398,7 @@ impl Layer {
 
         let written = self.outbound.keepalive.clone().map(|keepalive| Some(self::keepalive(&keepalive)));
         self.set(&mut outbound.keepalive, written, None, "keepalive");
+        nearness::apply(&self.outbound.locality, &mut outbound.locality, |field| self.origin(field));
     }
 
     fn set<T>(&self, place: &mut Sourced<T>, written: Setting<T>, built_in: T, field: &str) {
@@ -316,87 +431,4 @@ fn hash_on(written: &HashOnSpec) -> HashOn {
 fn keepalive(written: &KeepaliveSpec) -> Keepalive {
     let span = |written: Option<Span>| written.map(|Span(span)| span);
     Keepalive { time: span(written.time), interval: span(written.interval), probes: written.probes }
-}
-
-/// Says what is wrong with the values.
-fn check(outbound: &OutboundSpec, report: &mut Report<'_>) {
-    let at = |field: &str| format!("/spec/outbound/{field}");
-    let OutboundSpec {
-        timeouts,
-        retry,
-        retry_budget,
-        load_balancing,
-        outlier_detection,
-        circuit_breaker,
-        health_check,
-        keepalive,
-        proxy_protocol: _,
-    } = outbound;
-    if timeouts.within(|t| t.connect) == Setting::Given(Span(Duration::ZERO)) {
-        report.error(Code::InvalidValue, at("timeouts/connect"), "a connection needs more than 0s");
-    }
-    if let Setting::Given(written) = retry {
-        retry::check(written, &at("retry"), report);
-    }
-    if let Setting::Given(written) = load_balancing {
-        check_balancing(written, &at("loadBalancing"), report);
-    }
-    if outlier_detection.within(|o| o.eject_for) == Setting::Given(Span(Duration::ZERO)) {
-        report.error(Code::InvalidValue, at("outlierDetection/ejectFor"), "an endpoint is left out for more than 0s");
-    }
-    let breaker = circuit_breaker;
-    for (field, written) in [
-        ("maxConnections", breaker.within(|b| b.max_connections)),
-        ("maxPendingRequests", breaker.within(|b| b.max_pending_requests)),
-        ("maxRequests", breaker.within(|b| b.max_requests)),
-    ] {
-        if written == Setting::Given(0) {
-            let message = "with 0 every request is refused: write 1 or more";
-            report.error(Code::InvalidValue, at(&format!("circuitBreaker/{field}")), message);
-        }
-    }
-    if let (Setting::Given(_), Setting::Given(_)) = (breaker.within(|b| b.max_retries), retry_budget) {
-        let message = "a number of repetitions takes the place of a budget: give one of them";
-        report.error(Code::Conflict, at("circuitBreaker/maxRetries"), message);
-    }
-    if let Setting::Given(written) = health_check {
-        health::check(written, &at("healthCheck"), report);
-    }
-    if let Setting::Given(written) = keepalive {
-        for (field, span) in [("time", written.time), ("interval", written.interval)] {
-            if let Some(span) = span.filter(|Span(span)| span.is_zero() || span.subsec_nanos() != 0) {
-                let message = format!("{span} is no number of whole seconds above 0");
-                report.error(Code::InvalidValue, at(&format!("keepalive/{field}")), message);
-            }
-        }
-    }
-}
-
-fn check_balancing(written: &LoadBalancingSpec, at: &str, report: &mut Report<'_>) {
-    match &written.hash_on {
-        Setting::Given(HashOnSpec::Header(name)) => {
-            header_name(name, &format!("{at}/hashOn/header"), report);
-        }
-        Setting::Given(HashOnSpec::Cookie(name)) => {
-            cookie_name(name, &format!("{at}/hashOn/cookie"), report);
-        }
-        Setting::Given(HashOnSpec::Caller | HashOnSpec::Ip) | Setting::Inherit | Setting::BuiltIn => {}
-    }
-    let Setting::Given(policy) = written.policy else { return };
-    if matches!(written.hash_on, Setting::Given(_)) && !policy.hashes() {
-        let message = "this policy looks at no request";
-        report.error(Code::InvalidValue, format!("{at}/hashOn"), message).hint =
-            Some("write policy: ring-hash or maglev, or leave it out".to_owned());
-    }
-    if matches!(written.hash_on, Setting::Inherit) && policy.hashes() {
-        let message = "requests are alike in nothing unless a wider policy says in what: any endpoint gets them";
-        report.warning(Code::NoEffect, format!("{at}/policy"), message).hint =
-            Some("write hashOn: {header: ...}, {cookie: ...}, caller or ip".to_owned());
-    }
-    let starts_slowly =
-        matches!(policy, crate::mesh::BalancingPolicy::RoundRobin | crate::mesh::BalancingPolicy::LeastRequest);
-    if matches!(written.slow_start, Setting::Given(_)) && !starts_slowly {
-        let message = "a new endpoint starts slowly with round-robin and least-request only";
-        report.error(Code::InvalidValue, format!("{at}/slowStart"), message).hint = Some("leave it out".to_owned());
-    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::claims::Claim;
+use super::nearness;
 use super::report::Report;
 use super::services::Services;
 use crate::finding::Code;
@@ -25,6 +26,7 @@ pub(super) fn workload(
         origin: report.origin(""),
         identity: identity(spec, trust_domain, &name, report),
         labels: spec.labels.clone(),
+        locality: nearness::locality(spec.locality.as_ref(), || "/spec/locality".to_owned(), None, report),
         matches: spec.matches.as_ref().map(|written| node_match(written, report)),
         serves: serves(spec, &name, services, report),
         calls: calls(spec, &name, services, report),

@@ -53,6 +53,10 @@ pub fn grpc(options: &GrpcOptions) -> Value {
     let provider = |files: &CertificateFiles| json!({"plugin_name": "file_watcher", "config": files.watched()});
     let providers: serde_json::Map<String, Value> =
         certificates.iter().map(|files| (CERTIFICATES.to_owned(), provider(files))).collect();
+    let place = node.locality.as_ref().map_or_else(
+        || json!({}),
+        |place| json!({"region": place.region, "zone": place.zone, "sub_zone": place.subzone}),
+    );
     json!({
         "xds_servers": [{
             "server_uri": format!("{host}:{}", server.port),
@@ -60,7 +64,7 @@ pub fn grpc(options: &GrpcOptions) -> Value {
             "server_features": ["xds_v3"],
         }],
         // Some clients refuse a node without a locality.
-        "node": {"id": node.id, "cluster": node.cluster, "locality": {}, "metadata": metadata},
+        "node": {"id": node.id, "cluster": node.cluster, "locality": place, "metadata": metadata},
         "certificate_providers": providers,
     })
 }
@@ -89,7 +93,8 @@ mod tests {
             key: format!("/{name}.key"),
             roots: format!("/{name}-roots.pem"),
         };
-        let node = Node { id: "web-1".into(), cluster: "shop/web".into(), metadata: Default::default() };
+        let node =
+            Node { id: "web-1".into(), cluster: "shop/web".into(), metadata: Default::default(), locality: None };
         let server = Server { host: "::1".into(), port: 18000 };
         let mut options = GrpcOptions {
             node,

@@ -5,10 +5,10 @@
 
 use proto::envoy::config::route::v3 as route_pb;
 
-use crate::mesh::{Consumer, HttpAction, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition, TextMatch};
+use crate::mesh::{HttpAction, HttpMatch, HttpRule, Mesh, PathMatch, Retry, RetryCondition, TextMatch};
 use crate::name::QualifiedName;
 use crate::resource::{Kind, Resource};
-use crate::xds::route::{self, path, value, weighted};
+use crate::xds::route::{self, Callers, path, value, weighted};
 use crate::xds::{action, cluster_name, http, retry, route_name, wire};
 
 use route_pb::route_match::PathSpecifier;
@@ -16,12 +16,12 @@ use route_pb::route_match::PathSpecifier;
 /// The only method of gRPC. Clients know no methods.
 const METHOD: &str = "POST";
 
-/// The routes of `consumer` for a port.
-pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, consumer: &Consumer) -> Resource {
-    let name = route_name(service, port, consumer);
-    let routes = route::rules(mesh, service, port, consumer).flat_map(alternatives).collect();
+/// The routes of `callers` for a port.
+pub(super) fn configuration(mesh: &Mesh, service: &QualifiedName, port: &str, callers: Callers<'_>) -> Resource {
+    let name = route_name(service, port, callers.0);
+    let routes = route::rules(mesh, service, port, callers).flat_map(|rule| alternatives(&rule)).collect();
     let configuration = http::routes(&name, routes);
-    Resource::new(Kind::Route, name, &configuration, route::behind(mesh, service, port, consumer))
+    Resource::new(Kind::Route, name, &configuration, route::behind(mesh, service, port, callers))
 }
 
 /// The routes of a rule.
