@@ -189,11 +189,11 @@ fn the_envelope_is_checked_first() {
         ),
         (
             "apiVersion: chancery.dev/v1alpha1",
-            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy",
+            "f:1:1: MX0202 error: missing field \"kind\"; choices: Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy, EnvoyPatch",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Meshservice",
-            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy; did you mean \"MeshService\"?",
+            "f:2:7: MX0205 error /kind: this kind does not exist; choices: Mesh, MeshService, Workload, EdgeGateway, TLSCertificate, EnvoySnapshot, TrafficRoute, TrafficPolicy, MTLSPolicy, AccessPolicy, TelemetryPolicy, EnvoyPatch; did you mean \"MeshService\"?",
         ),
         (
             "apiVersion: chancery.dev/v1alpha1\nkind: Mesh\nmetadata: {name: x}\nspec: {}",

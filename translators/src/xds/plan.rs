@@ -236,15 +236,14 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
         };
         port.routes.iter().map(|(consumer, route)| (consumer.clone(), led(route))).collect()
     };
-    let fetched = |access: &Access| -> Vec<_> { jwt::fetched(access).map(|provider| provider.name.clone()).collect() };
-    let fetched = |port: &Port| -> Vec<_> {
-        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), fetched(&own.access)));
-        [(None, fetched(&port.access))].into_iter().chain(apart).collect()
+    // The keys to fetch, and whom to ask.
+    let brought = |access: &Access| -> (Vec<String>, Vec<External>) {
+        let fetched = jwt::fetched(access).map(|provider| provider.name.clone());
+        (fetched.collect(), access.externals().into_iter().cloned().collect())
     };
-    let asked = |port: &Port| -> Vec<(Option<QualifiedName>, Vec<External>)> {
-        let externals = |access: &Access| access.externals().into_iter().cloned().collect();
-        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), externals(&own.access)));
-        [(None, externals(&port.access))].into_iter().chain(apart).collect()
+    let brought = |port: &Port| -> Vec<_> {
+        let apart = port.apart().map(|(workload, own)| (Some(workload.clone()), brought(&own.access)));
+        [(None, brought(&port.access))].into_iter().chain(apart).collect()
     };
     former.ports.len() == next.ports.len()
         && endpoint::is_listed(former) == endpoint::is_listed(next)
@@ -254,8 +253,7 @@ pub fn plans_alike(former: &Service, next: &Service) -> bool {
                 && preferred(former).eq(preferred(next))
                 && former.tcp_routes == next.tcp_routes
                 && (former.routes == next.routes || leads_to(former) == leads_to(next))
-                && ((&former.access, &former.apart) == (&next.access, &next.apart)
-                    || (fetched(former) == fetched(next) && asked(former) == asked(next)))
+                && ((&former.access, &former.apart) == (&next.access, &next.apart) || brought(former) == brought(next))
         })
 }
 
@@ -332,11 +330,12 @@ fn preferred(port: &Port) -> impl Iterator<Item = Prefer> {
     [&port.outbound].into_iter().chain(port.outbound_of.values()).map(|calls| calls.locality.prefer.value)
 }
 
-/// Which callers of a port are told apart by who they are.
-fn tell_callers(port: &Port) -> impl Iterator<Item = (Option<&Label>, Option<&RuleRef>)> {
+/// Which callers of a port are told apart by who they are; all of them, if any is.
+fn tell_callers(port: &Port) -> impl Iterator<Item = (Option<&Label>, Option<Option<&RuleRef>>)> {
     let of_namespaces = port.outbound_of.iter().map(|(namespace, calls)| (Some(namespace), calls));
     let all = [(None, &port.outbound)].into_iter().chain(of_namespaces);
-    all.filter(|(_, calls)| calling::by_caller(calls)).map(|(of, calls)| (of, calls.hash_on.origin.as_ref()))
+    let any = all.clone().any(|(_, calls)| calling::by_caller(calls));
+    all.filter(move |_| any).map(|(of, calls)| (of, calling::by_caller(calls).then(|| calls.hash_on.origin.as_ref())))
 }
 
 /// How all callers of a port make their calls.
