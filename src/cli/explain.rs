@@ -123,7 +123,8 @@ type       duration (600ms, 2s, 1m30s, 24h)
 needed     no
 default    as policies say
 from       TrafficPolicy.spec.outbound.timeouts.request, then a TrafficPolicy with a wider target
-           (port, service, namespace, mesh), then Mesh.spec.defaults.timeout, then built in: 15s
+           (route, port, service, namespace, mesh), then Mesh.spec.defaults.timeout, then built in:
+           15s
 
 example
   apiVersion: chancery.dev/v1alpha1

@@ -12,13 +12,13 @@ use crate::mesh::{
 };
 use crate::name::{Label, QualifiedName, RuleRef};
 use crate::resource::{Kind, Name, Resource};
-use crate::version::EnvoyVersion;
 
 mod access_log;
 mod action;
 pub mod bootstrap;
 mod calling;
 mod checks;
+mod client;
 pub mod closed;
 mod cluster;
 mod collector;
@@ -53,6 +53,7 @@ mod text;
 mod tls;
 mod wire;
 
+pub use client::{Audience, Client, Features};
 pub use collector::collector_key;
 pub use forms::{Forms, OtlpLogs, StatsAccessLog};
 pub use patch_findings::patch_findings;
@@ -101,24 +102,6 @@ pub enum ResourceKey {
     Proxyless(Proxyless),
 }
 
-/// Which groups of the workloads that need a resource get it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Audience {
-    /// Those of gRPC clients that have, or have not, a certificate provider.
-    Grpc {
-        /// Whether they have.
-        certificates: bool,
-    },
-    /// Those of proxies that take these forms.
-    Taking(Forms),
-    /// Those of proxies.
-    Proxies,
-    /// Those of proxies that know this form of logger.
-    Logging(OtlpLogs),
-    /// Those of gRPC clients without a proxy.
-    Proxyless,
-}
-
 /// One entry of a workload's `serves` or `calls`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
@@ -141,28 +124,6 @@ pub struct EdgeSlot {
     pub gateway: QualifiedName,
     /// Where it listens.
     pub listen: SocketAddr,
-}
-
-/// What the clients of a group are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Features {
-    /// Who asks.
-    pub client: Client,
-    /// The version of a proxy; of others, the least.
-    pub version: EnvoyVersion,
-}
-
-/// Who asks for resources.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Client {
-    /// A proxy.
-    #[default]
-    Envoy,
-    /// An application that is itself a client of gRPC's own.
-    Grpc {
-        /// Whether its bootstrap has the certificate provider [`CERTIFICATES`].
-        certificates: bool,
-    },
 }
 
 /// Everything that clients of these `features` get that are instances of `workload`, secrets apart: what was planned, after the
@@ -374,57 +335,6 @@ impl EdgeSlot {
         let mut edges = workload.iter().flat_map(|workload| &workload.edges);
         let edge = edges.find(|edge| edge.gateway == self.gateway && edge.listen == self.listen);
         edge.expect("the plan of this mesh has the socket")
-    }
-}
-
-// === impl Features ===
-
-impl Features {
-    /// What Envoy `major.minor` can do.
-    pub fn of_envoy(major: u32, minor: u32) -> Self {
-        Self::of_version(EnvoyVersion::new(major, minor))
-    }
-
-    /// What Envoys of a version can do.
-    pub fn of_version(version: EnvoyVersion) -> Self {
-        Self { client: Client::Envoy, version }
-    }
-
-    /// The forms in which a proxy takes what it gets.
-    pub fn forms(self) -> Forms {
-        Forms::of(self.version)
-    }
-
-    /// What a gRPC client without a proxy can do; `certificates` as in [`Client::Grpc`].
-    pub fn of_grpc(certificates: bool) -> Self {
-        Self { client: Client::Grpc { certificates }, ..Self::default() }
-    }
-}
-
-// === impl Client ===
-
-impl Client {
-    /// Whether it is no proxy.
-    pub fn is_proxyless(self) -> bool {
-        match self {
-            Self::Envoy => false,
-            Self::Grpc { .. } => true,
-        }
-    }
-}
-
-// === impl Audience ===
-
-impl Audience {
-    /// Whether the groups of these features belong to it.
-    pub fn takes(self, features: Features) -> bool {
-        match self {
-            Self::Grpc { certificates } => features.client == Client::Grpc { certificates },
-            Self::Taking(forms) => !features.client.is_proxyless() && features.forms() == forms,
-            Self::Proxies => !features.client.is_proxyless(),
-            Self::Logging(otlp) => !features.client.is_proxyless() && features.forms().otlp_logs == otlp,
-            Self::Proxyless => features.client.is_proxyless(),
-        }
     }
 }
 
